@@ -1,0 +1,66 @@
+"""Writing files so that nothing is ever half written, and reading what must not have changed.
+
+What it is not: a layer over pathlib. Everything else uses paths directly.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from faststyle.errors import OutputError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def output_error(path: Path | str, error: OSError) -> OutputError:
+    """Return the one-line error for a failed write to `path`, with the fix that fits its cause."""
+    if error.errno in FULL:
+        fix = "free some space or choose another place"
+    elif isinstance(error, IsADirectoryError):
+        fix = "a folder of that name is in the way"
+    else:
+        fix = "choose a place that you may write to"
+    return OutputError(f"cannot write {path}: {(error.strerror or str(error)).lower()}; {fix}")
+
+
+@contextlib.contextmanager
+def writing(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary name beside `path` that is renamed to it when the block ends well, and removed when not.
+
+    Parent folders are made. Raises: OutputError when the disk is full or the place cannot be written to.
+
+    Example:
+        >>> with writing("out.txt") as temporary:
+        ...     temporary.write_text("whole or not at all")
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        # What is renamed must have reached the disk, or a power cut leaves an empty file under the final name.
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise output_error(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def write_bytes(path: Path | str, data: bytes) -> None:
+    """Write `data` to `path`, whole or not at all. Raises: OutputError."""
+    with writing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def sha256(path: Path | str) -> str:
+    """Return the hexadecimal SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

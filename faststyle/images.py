@@ -1,0 +1,231 @@
+"""The only place that touches image files: EXIF rotation, alpha, grey, CMYK, 16-bit, ICC profiles, whole writes.
+
+What it is not: augmentation (training/photos.py) or stylization. Pictures are RGB, (1, 3, H, W), float32 in [0, 1];
+8-bit integers exist at the edge to files only.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageCms, ImageOps
+from torch import Tensor
+
+from faststyle.errors import ImageError, OutputError
+from faststyle.files import write_bytes
+
+Source = str | Path | bytes | Image.Image | np.ndarray[Any, Any] | Tensor
+
+READABLE = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".jfif", ".avif"})
+WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+QUALITY = 95  # of JPEG and WebP, 0-100: below it, 8x8 blocks show in flat brush strokes
+MAX_PIXELS = 178_956_970  # where Pillow calls a file a decompression bomb
+WHITE = (255, 255, 255)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What a file holds: `rgb` (1, 3, H, W) and, if it has them, `alpha` (1, 1, H, W), both in [0, 1], and `icc`."""
+
+    rgb: Tensor
+    alpha: Tensor | None = None
+    icc: bytes | None = None
+
+
+def decode(source: str | Path | bytes | Image.Image, name: str = "image", shrink_to: int | None = None) -> Image.Image:
+    """Return a picture as an upright Pillow image of mode RGB or RGBA, whatever it was.
+
+    `shrink_to` lets JPEG files be decoded at a fraction of their size, the shorter side no less than that.
+    Raises: ImageError for what is not a readable, whole image.
+    """
+    if isinstance(source, str | Path):
+        name, source = str(source), _read_bytes(Path(source))
+    if isinstance(source, bytes) and not source:
+        raise ImageError(f"{name}: the file is empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = source if isinstance(source, Image.Image) else Image.open(io.BytesIO(source))
+            if shrink_to and isinstance(source, bytes):
+                image.draft("RGB", (shrink_to, shrink_to))
+            image.load()
+            image = ImageOps.exif_transpose(image)
+            return _to_rgb(image, name)
+    except Image.UnidentifiedImageError:
+        raise ImageError(f"{name}: not an image that can be read; use {_names(READABLE)}") from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"{name}: more than {MAX_PIXELS:,} pixels; reduce it first") from None
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError) as error:
+        raise ImageError(f"{name}: damaged or truncated image ({error})") from error
+
+
+def open_picture(source: Source, name: str = "image") -> Picture:
+    """Return a picture with its alpha and ICC profile, from a path, bytes, a Pillow image, an array or a tensor.
+
+    Arrays are (H, W), (H, W, 3) or (H, W, 4), uint8 or float in [0, 1]; tensors (3, H, W) or (1, 3, H, W) in [0, 1].
+    Raises: ImageError.
+    """
+    if isinstance(source, Tensor):
+        return Picture(_check_tensor(source))
+    if isinstance(source, np.ndarray):
+        source = _from_array(source)
+    image = decode(source, name)
+    data = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255  # (1, 3 or 4, H, W)
+    icc = image.info.get("icc_profile")
+    return Picture(data[:, :3].contiguous(), data[:, 3:].contiguous() if data.shape[1] == 4 else None, icc)
+
+
+def read_image(source: Source) -> Tensor:
+    """Return a picture as RGB, (1, 3, H, W), in [0, 1]; what is transparent is laid on white. Raises: ImageError."""
+    picture = open_picture(source)
+    if picture.alpha is None:
+        return picture.rgb
+    return picture.rgb * picture.alpha + (1 - picture.alpha)
+
+
+def write_image(
+    image: Tensor, path: str | Path, alpha: Tensor | None = None, icc: bytes | None = None, quality: int = QUALITY
+) -> None:
+    """Write (1, 3, H, W) or (3, H, W) in [0, 1] as PNG, JPEG or WebP, by the extension; whole or not at all.
+
+    JPEG has no alpha: there the picture is laid on white. Raises: OutputError.
+    """
+    path = Path(path)
+    write_bytes(path, encode_image(image, output_format(path), alpha, icc, quality))
+
+
+def output_format(path: str | Path) -> str:
+    """Return the format that an output path asks for. Raises: OutputError for an extension that is not offered."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in WRITABLE:
+        raise OutputError(f"{path}: cannot write {suffix or 'a file without extension'}; use {_names(WRITABLE)}")
+    return WRITABLE[suffix]
+
+
+def encode_image(
+    image: Tensor, format: str, alpha: Tensor | None = None, icc: bytes | None = None, quality: int = QUALITY
+) -> bytes:
+    """Return the bytes of an image file of `format`, PNG, JPEG or WEBP. Raises: OutputError."""
+    picture = to_pil(image, alpha)
+    if format == "JPEG" and picture.mode == "RGBA":
+        picture = flatten(picture)
+    options: dict[str, Any] = {"JPEG": {"quality": quality, "subsampling": 0}, "WEBP": {"quality": quality}}.get(format, {})
+    buffer = io.BytesIO()
+    try:
+        picture.save(buffer, format, icc_profile=icc, **options)
+    except (OSError, ValueError) as error:
+        w, h = picture.size
+        raise OutputError(f"cannot write {h}x{w} pixels as {format}: {error}; PNG has no such limit") from error
+    return buffer.getvalue()
+
+
+def to_pil(image: Tensor, alpha: Tensor | None = None) -> Image.Image:
+    """Return (1, 3, H, W) or (3, H, W) in [0, 1], and alpha if given, as a Pillow image of 8 bits a channel."""
+    data = image if image.dim() == 4 else image[None]
+    if alpha is not None:
+        data = torch.cat([data, alpha.to(data)], 1)
+    array = data[0].detach().float().clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    return Image.fromarray(array)
+
+
+def flatten(image: Image.Image) -> Image.Image:
+    """Return an RGB or RGBA image as RGB, what is transparent laid on white."""
+    if image.mode != "RGBA":
+        return image
+    white = Image.new("RGBA", image.size, (*WHITE, 255))
+    return Image.alpha_composite(white, image).convert("RGB")
+
+
+def fit_shorter(image: Tensor, size: int) -> Tensor:
+    """Return (1, C, H, W) resized so that the shorter side has `size` pixels (antialiased bicubic, in [0, 1])."""
+    h, w = image.shape[-2:]
+    scale = size / min(h, w)
+    if scale == 1:
+        return image
+    target = (max(1, round(h * scale)), max(1, round(w * scale)))
+    return torch.nn.functional.interpolate(image, target, mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def crop_centre(image: Tensor, size: int) -> Tensor:
+    """Return the middle (1, C, size, size) of an image whose shorter side was first resized to `size`."""
+    image = fit_shorter(image, size)
+    h, w = image.shape[-2:]
+    top, left = (h - size) // 2, (w - size) // 2
+    return image[..., top : top + size, left : left + size]
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ImageError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise ImageError(f"{path}: a folder, where an image is expected") from None
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from error
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError(f"{name}: more than {MAX_PIXELS:,} pixels; reduce it first")
+    if image.mode.startswith(("I", "F")):
+        return Image.fromarray(_eight_bit(np.asarray(image), name)).convert("RGB")
+    if image.has_transparency_data:
+        return image.convert("RGBA")
+    if image.mode == "CMYK" and image.info.get("icc_profile"):
+        return _cmyk_to_srgb(image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _eight_bit(values: np.ndarray[Any, Any], name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Grey of 16 or 32 bits, or float in [0, 1] or [0, 255], as 8-bit grey."""
+    if not np.isfinite(values).all():
+        raise ImageError(f"{name}: has pixels that are not finite")
+    full = 65535.0 if values.dtype.kind in "iu" else (1.0 if values.max(initial=0) <= 1 else 255.0)
+    return np.asarray((values.astype(np.float64) / full * 255).round().clip(0, 255), dtype=np.uint8)
+
+
+def _cmyk_to_srgb(image: Image.Image) -> Image.Image:
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+        converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except ImageCms.PyCMSError:  # a damaged profile: what Pillow does without one is close enough
+        converted = image.convert("RGB")
+    if converted is None:
+        converted = image.convert("RGB")
+    converted.info.pop("icc_profile", None)  # it describes CMYK, which the picture no longer is
+    return converted
+
+
+def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
+        raise ImageError(f"an array of shape {array.shape} is not a picture; allowed: (H, W), (H, W, 3), (H, W, 4)")
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all():
+            raise ImageError("an array with values that are not finite is not a picture")
+        array = (array.clip(0, 1) * 255).round().astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise ImageError(f"an array of {array.dtype} is not a picture; allowed: uint8, or float in [0, 1]")
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+def _check_tensor(image: Tensor) -> Tensor:
+    image = image[None] if image.dim() == 3 else image
+    if image.dim() != 4 or image.shape[:2] != (1, 3) or not image.is_floating_point():
+        raise ImageError(
+            f"a {image.dtype} tensor of shape {tuple(image.shape)} is not a picture; "
+            "allowed: float in [0, 1], (3, H, W) or (1, 3, H, W)"
+        )
+    return image.float()
+
+
+def _names(suffixes: Any) -> str:
+    return ", ".join(sorted(s.removeprefix(".") for s in suffixes))
+

@@ -1,0 +1,267 @@
+"""The perceptual objective: content and style as VGG-16 sees them, and total variation.
+
+One objective serves training (the output of a network is judged) and the slow path (an image is optimised). It is
+a fixed function of the output and the photo: weights are never changed on the way. How good a result is, is judged
+elsewhere, by something that nobody trains on.
+
+Sources: Gatys, Ecker, Bethge, "A neural algorithm of artistic style" (2015), https://arxiv.org/abs/1508.06576;
+Johnson, Alahi, Fei-Fei (2016), section 3.2, https://arxiv.org/abs/1603.08155
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from faststyle.errors import RecipeError, did_you_mean
+from faststyle.perceptual.vgg import VGG, layer_names
+
+Layers = Mapping[str, float]
+
+# Layers and their weights. "relu4_1@1/2" is relu4_1 of the image at half its size: deep features at a coarse scale
+# see strokes twice as large, at a quarter of the cost.
+CONTENT_LAYERS: dict[str, Layers] = {
+    "gatys": {"relu4_2": 1.0},
+    "johnson": {"relu3_3": 1.0},  # section 4.1 says relu3_3, the supplementary material relu2_2
+    "pyramid": {"relu4_2@1/2": 1.0},
+}
+STYLE_LAYERS: dict[str, Layers] = {
+    "gatys": {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0, "relu5_1": 1.0},
+    "johnson": {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_3": 1.0, "relu4_3": 1.0},
+    "pyramid": {
+        "relu1_1": 1.0,
+        "relu2_1": 1.0,
+        "relu3_1": 1.0,
+        "relu1_1@1/2": 1.0,
+        "relu2_1@1/2": 1.0,
+        "relu3_1@1/2": 1.0,
+        "relu4_1@1/2": 1.0,
+        "relu5_1@1/2": 1.0,
+    },
+}
+SCALES = {"1": 1, "1/2": 2, "1/4": 4}  # the name of a scale -> the side of the pixels that are averaged
+
+DENOMINATOR_FLOOR = 1e-6  # of relative errors: a flat photo has no variance to be relative to
+
+
+class Weights(NamedTuple):
+    """How much each term counts in the total."""
+
+    content: float
+    style: float
+    mean: float
+    tv: float
+
+
+# Relative terms: found by experiment, docs/log.md. Absolute terms: the defaults of the code that Johnson et al.
+# published with the paper (content 1, style 5, total variation 1e-6), on features of images in 0-255.
+WEIGHTS = {
+    "relative": Weights(content=1.0, style=12.0, mean=12.0, tv=0.0),
+    "absolute": Weights(content=1.0, style=5.0, mean=0.0, tv=1e-6),
+}
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What the objective is made of. Layers are a name of a set above, or a table of layer -> weight.
+
+    A weight of None is the mode's own. `strength` multiplies the style terms: the one knob for a person to turn.
+    """
+
+    mode: Literal["relative", "absolute"] = "relative"
+    content_layers: str | Layers = "gatys"
+    style_layers: str | Layers = "gatys"
+    strength: float = 1.0
+    content_weight: float | None = None
+    style_weight: float | None = None
+    mean_weight: float | None = None
+    tv_weight: float | None = None
+
+    def weights(self) -> Weights:
+        """Return the weights of the terms: those given, else those of the mode.
+
+        Raises: RecipeError for an unknown mode.
+        """
+        if self.mode not in WEIGHTS:
+            raise RecipeError(f"unknown loss.mode {self.mode!r}.{did_you_mean(self.mode, WEIGHTS)}")
+        own = WEIGHTS[self.mode]
+        given = (self.content_weight, self.style_weight, self.mean_weight, self.tv_weight)
+        content, style, mean, tv = (o if g is None else g for o, g in zip(own, given, strict=True))
+        return Weights(content, self.strength * style, self.strength * mean, tv)
+
+
+class Terms(NamedTuple):
+    """The objective of a batch; each a scalar, the mean over its images.
+
+    `total` is the weighted sum that is minimised; `content`, `style`, `mean` and `tv` are its parts, weighted.
+    `content_rel` and `style_rel` are unweighted relative errors, comparable between runs and paintings: 0 is
+    perfect; 1 is what features without any structure (content) or zero Gram matrices (style) would get.
+    """
+
+    total: Tensor
+    content: Tensor
+    style: Tensor
+    mean: Tensor
+    tv: Tensor
+    content_rel: Tensor
+    style_rel: Tensor
+
+
+def gram(feats: Tensor) -> Tensor:
+    """Return the Gram matrices (B, C, C) of features (B, C, H, W), divided by C H W, in float32.
+
+    The division is that of Johnson et al. (2016), equation 3. Under autocast the product would accumulate in the
+    lower precision, over tens of thousands of pixels: it is computed in float32.
+    """
+    b, c, h, w = feats.shape
+    with torch.autocast(feats.device.type, enabled=False):
+        # Channels last is the layout of training: this view of it costs no copy.
+        flat = feats.float().permute(0, 2, 3, 1).reshape(b, h * w, c)  # (B, H W, C)
+        return torch.bmm(flat.transpose(1, 2), flat) / (c * h * w)  # (B, C, C)
+
+
+def relative_error(x: Tensor, target: Tensor, norm: Tensor) -> Tensor:
+    """Return sum (x - target)^2 / norm over all but the first dimension: (B,), `norm` broadcast to it."""
+    error = (x.float() - target.float()).square().flatten(1).sum(1)
+    return error / norm.clamp_min(DENOMINATOR_FLOOR)
+
+
+def total_variation(image: Tensor) -> Tensor:
+    """Return the sum of squared differences of neighbours, horizontal and vertical, divided by 3 H W: (B,).
+
+    Source: Johnson et al. (2016), section 3.2, who follow Mahendran and Vedaldi (2015) with an exponent of 2.
+    """
+    _, c, h, w = image.shape
+    across = (image[..., :, 1:] - image[..., :, :-1]).square().flatten(1).sum(1)
+    down = (image[..., 1:, :] - image[..., :-1, :]).square().flatten(1).sum(1)
+    return (across + down) / (c * h * w)
+
+
+def resolve_layers(layers: str | Layers, sets: Mapping[str, Layers], arch: str) -> dict[str, float]:
+    """Return the table of layer -> weight that `layers` names or is.
+
+    Raises: RecipeError for an unknown set, layer or scale.
+    """
+    if isinstance(layers, str):
+        if layers not in sets:
+            raise RecipeError(f"unknown set of layers {layers!r}.{did_you_mean(layers, sets)}")
+        return dict(sets[layers])
+    names = [f"relu{name}" for name in layer_names(arch)]
+    for key in layers:
+        layer, _, scale = key.partition("@")
+        if layer not in names:
+            raise RecipeError(f"{arch} has no layer {layer!r}.{did_you_mean(layer, names)}")
+        if scale and scale not in SCALES:
+            raise RecipeError(f"unknown scale {scale!r} of layer {key!r}.{did_you_mean(scale, SCALES)}")
+    if not layers:
+        raise RecipeError("a table of layers must name at least one layer, as in {relu4_2 = 1.0}")
+    return {str(k): float(v) for k, v in layers.items()}
+
+
+def split_scales(layers: Layers) -> dict[int, list[str]]:
+    """Return {side of the averaged pixels: layer names at that scale}, in the order of `layers`."""
+    by_scale: dict[int, list[str]] = defaultdict(list)
+    for key in layers:
+        layer, _, scale = key.partition("@")
+        by_scale[SCALES[scale or "1"]].append(layer)
+    return dict(by_scale)
+
+
+def deepest_layers(config: LossConfig, arch: str) -> list[str]:
+    """Return the VGG layers that the objective looks at, whatever their scale."""
+    content = resolve_layers(config.content_layers, CONTENT_LAYERS, arch)
+    style = resolve_layers(config.style_layers, STYLE_LAYERS, arch)
+    return sorted({key.partition("@")[0] for key in (*content, *style)})
+
+
+def extract(vgg: VGG, image: Tensor, layers: Layers) -> dict[str, Tensor]:
+    """Return the features of `layers` ("relu4_1", "relu4_1@1/2"), each scale computed only as deep as it is needed.
+
+    Smaller scales are means over squares of pixels: antialiased, and exact for sides that they divide.
+    """
+    feats: dict[str, Tensor] = {}
+    names = {side: name for name, side in SCALES.items()}
+    for side, wanted in split_scales(layers).items():
+        scaled = image if side == 1 else F.avg_pool2d(image, side)
+        suffix = "" if side == 1 else f"@{names[side]}"
+        feats |= {name + suffix: f for name, f in vgg(scaled, wanted).items()}
+    return feats
+
+
+class PerceptualLoss(nn.Module):
+    """The objective of one painting, as a fixed function of (stylized, photo).
+
+    `painting` is RGB, (1, 3, H, W), in [0, 1], at the size at which its strokes are to be learned.
+    Relative terms: content is sum (phi(y) - phi(x))^2 / sum (phi(x) - mean phi(x))^2 (the mean one scalar per
+    image), style is ||G(y) - G(s)||^2 / ||G(s)||^2, mean the same of channel means; each a weighted mean over its
+    layers. Absolute terms (Johnson et al. 2016, equations 2 and 4): squared errors of features divided by C H W,
+    and of Gram matrices, summed over layers.
+
+    Example:
+        >>> loss = PerceptualLoss(vgg, painting, LossConfig())
+        >>> loss(network(photo), loss.targets(photo)).total.backward()
+    """
+
+    def __init__(self, vgg: VGG, painting: Tensor, config: LossConfig, arch: str = "vgg16") -> None:
+        super().__init__()
+        self.vgg = vgg.requires_grad_(False).eval()
+        self.mode = config.mode
+        self.weights = config.weights()
+        self.content_layers = resolve_layers(config.content_layers, CONTENT_LAYERS, arch)
+        self.style_layers = resolve_layers(config.style_layers, STYLE_LAYERS, arch)
+        self.style_targets = _Buffers()
+        with torch.no_grad():
+            feats = extract(vgg, painting, self.style_layers)
+            for i, layer in enumerate(self.style_layers):
+                self.style_targets.register_buffer(f"gram{i}", gram(feats[layer]))
+                self.style_targets.register_buffer(f"mean{i}", feats[layer].float().mean((2, 3)))
+
+    @torch.no_grad()
+    def targets(self, photo: Tensor) -> dict[str, Tensor]:
+        """Return what the content term compares with: the photo's features, only as deep as it needs them."""
+        return extract(self.vgg, photo, self.content_layers)
+
+    def forward(self, stylized: Tensor, targets: dict[str, Tensor]) -> Terms:
+        """Return the terms of the objective for `stylized`, (B, 3, H, W), against `targets(photo)`."""
+        feats = extract(self.vgg, stylized, {**self.content_layers, **self.style_layers})
+        content, content_rel = self._content(feats, targets)
+        style, mean, style_rel = self._style(feats)
+        parts = (content, style, mean, total_variation(stylized.float()))
+        weighted = [w * part.mean() for w, part in zip(self.weights, parts, strict=True)]
+        return Terms(sum(weighted, torch.zeros_like(weighted[0])), *weighted, content_rel.mean(), style_rel.mean())
+
+    def _content(self, feats: dict[str, Tensor], targets: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        errors, relative = [], []
+        for layer, weight in self.content_layers.items():
+            target = targets[layer].float()
+            centred = target - target.mean((1, 2, 3), keepdim=True)
+            rel = relative_error(feats[layer], target, centred.square().flatten(1).sum(1))
+            relative.append(weight * rel)
+            errors.append(weight * (feats[layer].float() - target).square().flatten(1).mean(1))
+        content_rel = torch.stack(relative).sum(0) / sum(self.content_layers.values())
+        content = content_rel if self.mode == "relative" else torch.stack(errors).sum(0)
+        return content, content_rel
+
+    def _style(self, feats: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        grams, means, relative = [], [], []
+        for i, (layer, weight) in enumerate(self.style_layers.items()):
+            g, target = gram(feats[layer]), self.style_targets.get_buffer(f"gram{i}")
+            m, mean = feats[layer].float().mean((2, 3)), self.style_targets.get_buffer(f"mean{i}")
+            relative.append(weight * relative_error(g, target, target.square().sum()))
+            means.append(weight * relative_error(m, mean, mean.square().sum()))
+            grams.append(weight * (g - target).square().flatten(1).sum(1))
+        share = 1 / sum(self.style_layers.values())
+        style_rel = torch.stack(relative).sum(0) * share
+        mean_rel = torch.stack(means).sum(0) * share
+        return (style_rel if self.mode == "relative" else torch.stack(grams).sum(0)), mean_rel, style_rel
+
+
+class _Buffers(nn.Module):
+    """Holds the painting's statistics, so that they follow the loss to its device."""
+

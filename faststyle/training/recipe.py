@@ -1,0 +1,187 @@
+"""What a training run is made of: a frozen dataclass, read from TOML files, changed by --set and by flags.
+
+What it is not: paths. Where things are read from and written to is said on the command line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from faststyle.errors import RecipeError, did_you_mean
+from faststyle.networks import build_network
+from faststyle.perceptual.losses import CONTENT_LAYERS, STYLE_LAYERS, LossConfig, resolve_layers
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what a run computes; two runs of one recipe on one machine end in the same bits.
+
+    `batch_size` is per process and per accumulated part: a step sees batch_size x accumulate x processes photos.
+    Sizes are in pixels: `image_size` the side of the square training crops, `painting_size` the shorter side of the
+    painting, which sets how large strokes are. `warmup` is the share of steps in which the learning rate rises.
+    """
+
+    name: str = "custom"
+    photos: str = "sample"
+    steps: int = 1000
+    batch_size: int = 4
+    accumulate: int = 1
+    image_size: int = 256
+    painting_size: int = 384
+    learning_rate: float = 2e-3
+    warmup: float = 0.1
+    clip_norm: float = 100.0
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    compile: bool = False
+    vgg: Literal["vgg16", "vgg19"] = "vgg16"
+    workers: int = 1
+    seed: int = 0
+    log_every: int = 10
+    preview_every: int = 100
+    state_every: int = 100
+    network: Mapping[str, Any] = field(default_factory=lambda: {"name": "johnson"})
+    loss: LossConfig = field(default_factory=LossConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, ready for JSON; `recipe_from_dict` takes it back."""
+        return dataclasses.asdict(self)
+
+
+POSITIVE = (
+    "steps",
+    "batch_size",
+    "accumulate",
+    "painting_size",
+    "learning_rate",
+    "clip_norm",
+    "log_every",
+    "preview_every",
+    "state_every",
+)
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that come with the package."""
+    folder = resources.files("faststyle.training") / "recipes"
+    return sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml"))
+
+
+def load_recipe(name: str, sets: Iterable[str] = (), flags: Mapping[str, Any] | None = None) -> Recipe:
+    """Return a recipe by name or .toml path, with `sets` ("key=value", dotted keys) and then `flags` laid over it.
+
+    Flags that are None are left out. Raises: RecipeError.
+
+    Example:
+        >>> load_recipe("quick", ["loss.tv_weight=0.1"], {"steps": 100}).steps
+        100
+    """
+    if name.endswith(".toml"):
+        try:
+            text = Path(name).read_text(encoding="utf-8")
+        except OSError as error:
+            raise RecipeError(f"recipe {name} cannot be read: {(error.strerror or str(error)).lower()}") from None
+    elif name in recipe_names():
+        text = (resources.files("faststyle.training") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
+    else:
+        raise RecipeError(f"unknown recipe {name!r}.{did_you_mean(name, recipe_names())}")
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"recipe {name} is not valid TOML: {error}") from None
+    values["name"] = Path(name).stem
+    for item in sets:
+        _set(values, item)
+    for key, value in (flags or {}).items():
+        if value is not None:
+            _assign(values, key, value)
+    return recipe_from_dict(values)
+
+
+def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
+    """Return the recipe that plain data describes; keys that are missing take their defaults.
+
+    Raises: RecipeError for an unknown key, a value of the wrong type, or one out of range.
+    """
+    recipe = _build(Recipe, values, "")
+    for key in POSITIVE:
+        if getattr(recipe, key) <= 0:
+            raise RecipeError(f"{key} must be above 0, got {getattr(recipe, key)}")
+    if recipe.image_size < 32:
+        raise RecipeError(f"image_size must be at least 32 pixels, got {recipe.image_size}")
+    if not 0 <= recipe.warmup < 1:
+        raise RecipeError(f"warmup is a share of the steps, at least 0 and below 1, got {recipe.warmup}")
+    if recipe.workers < 0:
+        raise RecipeError(f"workers must be 0 or more, got {recipe.workers}")
+    recipe.loss.weights()
+    resolve_layers(recipe.loss.content_layers, CONTENT_LAYERS, recipe.vgg)
+    resolve_layers(recipe.loss.style_layers, STYLE_LAYERS, recipe.vgg)
+    build_network(recipe.network)
+    return recipe
+
+
+def _set(values: dict[str, Any], item: str) -> None:
+    key, equals, text = item.partition("=")
+    if not equals:
+        raise RecipeError(f"--set takes key=value, got {item!r}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is a string: --set loss.mode=absolute
+    _assign(values, key.strip(), value)
+
+
+def _assign(values: dict[str, Any], key: str, value: Any) -> None:
+    """Put `value` at a dotted key: "loss.style_layers.relu1_1" is three levels deep."""
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = values.get(parent)
+        values[parent] = dict(inner) if isinstance(inner, Mapping) else {}
+        values = values[parent]
+    values[last] = value
+
+
+def _build(cls: type[Any], values: Mapping[str, Any], prefix: str) -> Any:
+    hints = typing.get_type_hints(cls)
+    arguments: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in hints:
+            raise RecipeError(f"unknown key {prefix + key!r} in the recipe.{did_you_mean(key, hints)}")
+        hint = hints[key]
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            if not isinstance(value, Mapping):
+                raise RecipeError(f"{prefix}{key} is a table, got {value!r}")
+            arguments[key] = _build(hint, value, f"{prefix}{key}.")
+        else:
+            arguments[key] = _convert(value, hint, prefix + key)
+    return cls(**arguments)
+
+
+def _convert(value: Any, hint: Any, key: str) -> Any:
+    """Return `value` as the type of its field, or raise RecipeError that says what is allowed."""
+    origin = typing.get_origin(hint)
+    options = typing.get_args(hint) if origin in (typing.Union, types.UnionType) else (hint,)
+    for option in options:
+        if option is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        if typing.get_origin(option) is Literal and value in typing.get_args(option):
+            return value
+        if option is types.NoneType and value is None:
+            return None
+        kind = typing.get_origin(option) or option
+        if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+            return value
+    words = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", types.NoneType: "nothing"}
+    allowed = [
+        ", ".join(map(str, typing.get_args(o))) if typing.get_origin(o) is Literal else words.get(o, "a table")
+        for o in options
+        if o is not types.NoneType
+    ]
+    raise RecipeError(f"{key} must be {' or '.join(allowed)}, got {value!r}")
