@@ -8,6 +8,7 @@
     ├── CheckpointError   a checkpoint is missing, truncated, or of another version
     ├── StateError        a run cannot start or resume from the state on disk
     ├── OutputError       something cannot be written (no permission, full disk)
+    ├── DeviceError       a device that was asked for is not there
     ├── TrainingError     training failed: a term that is not finite, a dead output
     └── Interrupted       SIGINT or SIGTERM ended a run in good order
 
@@ -52,6 +53,10 @@ class StateError(FaststyleError):
 
 class OutputError(FaststyleError):
     """Something cannot be written."""
+
+
+class DeviceError(FaststyleError):
+    """A device that was asked for is not there, or has too little memory."""
 
 
 class TrainingError(FaststyleError):

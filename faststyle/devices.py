@@ -1,0 +1,56 @@
+"""Which device work runs on, and in which precision: asked for by name, never a silent fall-back."""
+
+from __future__ import annotations
+
+import torch
+
+from faststyle.errors import DeviceError, did_you_mean
+
+DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", "npu")
+
+
+def find_device(name: str = "auto") -> torch.device:
+    """Return the device of that name; "auto" is the accelerator of this machine, else the CPU.
+
+    Raises: DeviceError when the name is unknown or the device is not there.
+    """
+    if name not in DEVICES:
+        raise DeviceError(f"unknown device {name!r}.{did_you_mean(name, DEVICES)}")
+    found = torch.accelerator.current_accelerator(check_available=True)
+    if name == "cpu" or (name == "auto" and found is None):
+        return torch.device("cpu")
+    if found is None or name not in ("auto", found.type):
+        raise DeviceError(
+            f"--device {name}: not there; this machine has cpu{f' and {found.type}' if found else ' only'} "
+            f"(torch {torch.__version__})"
+        )
+    return found
+
+
+def set_threads(count: int | None) -> None:
+    """Let torch use `count` CPU threads; None leaves it to torch. Raises: DeviceError below 1."""
+    if count is None:
+        return
+    if count < 1:
+        raise DeviceError(f"--threads must be 1 or more, got {count}")
+    torch.set_num_threads(count)
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Return whether the device multiplies bfloat16 in hardware: emulated, it is several times slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "xla":
+        return True
+    if device.type == "cpu":
+        # oneDNN emulates bf16 on AVX-512 without these: convolutions measured at a quarter of float32's speed.
+        probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        return any(bool(getattr(torch.cpu, probe)()) for probe in probes if hasattr(torch.cpu, probe))
+    return False
+
+
+def find_precision(name: str, device: torch.device) -> str:
+    """Return "bf16" or "float32" for a recipe's precision; "auto" is bf16 where the hardware has it."""
+    if name != "auto":
+        return name
+    return "bf16" if has_fast_bf16(device) else "float32"

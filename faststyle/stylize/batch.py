@@ -1,0 +1,142 @@
+"""Stylize files, folders, globs and pipes: what to read, where to write, and to go on past a bad file."""
+
+from __future__ import annotations
+
+import glob
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from faststyle.errors import FaststyleError, ImageError, OutputError
+from faststyle.files import write_bytes
+from faststyle.images import READABLE, WRITABLE, encode_image, open_picture, output_format
+from faststyle.stylize.stylizer import Stylizer
+
+PIPE = "-"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture: where it is read (None is standard input), and where it is written (None is standard output)."""
+
+    source: Path | None
+    target: Path | None
+
+
+@dataclass
+class Report:
+    """What became of many pictures: written, kept because they were there, and failed with their reason."""
+
+    written: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+
+
+def plan_jobs(inputs: Iterable[str], output: str, format: str | None = None) -> list[Job]:
+    """Return the jobs for files, folders, globs and "-": one picture to a file, several into a folder.
+
+    Folders are read recursively and their structure is kept; `format` ("png", "jpg", "webp") changes the extension in
+    a folder. Raises: ImageError when nothing is found, OutputError when several pictures would share one file.
+    """
+    inputs = list(inputs)
+    found: list[tuple[Path | None, Path]] = []  # (file, its path below the output folder)
+    for item in inputs:
+        found += _expand(item)
+    if not found:
+        raise ImageError(f"no images in {', '.join(inputs)} ({', '.join(sorted(READABLE))} are looked for)")
+    if output == PIPE:
+        if len(found) > 1:
+            raise OutputError(f"-o - takes one picture, got {len(found)}; name a folder with -o")
+        return [Job(found[0][0], None)]
+    target = Path(output)
+    one_file = len(found) == 1 and not any(Path(i).is_dir() for i in inputs) and not target.is_dir()
+    if one_file and (target.suffix or found[0][0] is None):
+        output_format(target)
+        jobs = [Job(found[0][0], target)]
+    else:
+        if target.suffix.lower() in WRITABLE:
+            raise OutputError(f"-o {output}: {len(found)} pictures need a folder, not a file")
+        jobs = [Job(source, target / _with_format(below, format)) for source, below in found]
+    for job in jobs:
+        if job.source is not None and job.target is not None and job.source.resolve() == job.target.resolve():
+            raise OutputError(f"-o {job.target}: the input itself; choose another name")
+    _check_distinct(jobs)
+    return jobs
+
+
+def run_jobs(
+    stylizer: Stylizer,
+    jobs: Iterable[Job],
+    *,
+    size: int | None = None,
+    keep_colors: bool = False,
+    overwrite: bool = False,
+    done: Callable[[Job], None] = lambda job: None,
+) -> Report:
+    """Stylize all jobs; a picture that fails does not stop the others.
+
+    Several outputs that are there already are kept unless `overwrite`, so that a stopped run goes on where it was; a
+    single output is always written. `done` is called after each job. Raises: OutputError for a full disk, at once.
+    """
+    jobs = list(jobs)
+    report = Report()
+    for job in jobs:
+        if len(jobs) > 1 and not overwrite and job.target is not None and job.target.exists():
+            report.kept.append(str(job.target))
+            done(job)
+            continue
+        name = str(job.source) if job.source else "standard input"
+        try:
+            _stylize_one(stylizer, job, name, size, keep_colors)
+        except OutputError:
+            raise
+        except FaststyleError as error:
+            report.failed.append((name, str(error).removeprefix(f"{name}: ")))
+        else:
+            report.written.append(str(job.target or PIPE))
+        done(job)
+    return report
+
+
+def _stylize_one(stylizer: Stylizer, job: Job, name: str, size: int | None, keep_colors: bool) -> None:
+    picture = open_picture(job.source if job.source else sys.stdin.buffer.read(), name)
+    stylized = stylizer.stylize(picture, size, keep_colors)
+    format = output_format(job.target) if job.target else "PNG"
+    data = encode_image(stylized.rgb, format, stylized.alpha, stylized.icc)
+    if job.target is None:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    else:
+        write_bytes(job.target, data)
+
+
+def _expand(item: str) -> list[tuple[Path | None, Path]]:
+    if item == PIPE:
+        return [(None, Path("stdin.png"))]
+    path = Path(item)
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in READABLE and p.is_file())
+        return [(p, p.relative_to(path)) for p in files]
+    if not path.exists() and glob.has_magic(item):
+        files = [Path(p) for p in sorted(glob.glob(item, recursive=True))]
+        return [(p, Path(p.name)) for p in files if p.suffix.lower() in READABLE and p.is_file()]
+    return [(path, Path(path.name))]
+
+
+def _with_format(path: Path, format: str | None) -> Path:
+    """Return the path with an extension that can be written: the one asked for, its own, else PNG."""
+    if format is not None:
+        output_format(f"x.{format}")
+        return path.with_suffix(f".{format}")
+    return path if path.suffix.lower() in WRITABLE else path.with_suffix(".png")
+
+
+def _check_distinct(jobs: list[Job]) -> None:
+    seen: dict[Path, Path | None] = {}
+    for job in jobs:
+        if job.target is None:
+            continue
+        if job.target in seen:
+            raise OutputError(f"{seen[job.target]} and {job.source} would both be written to {job.target}; rename one")
+        seen[job.target] = job.source

@@ -1,0 +1,122 @@
+"""Use a checkpoint: a picture in, the stylized picture out.
+
+What it is not: video, tiles or exported engines. Files and folders are stylize/batch.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from faststyle.checkpoint import About, find_checkpoint, load_checkpoint
+from faststyle.devices import find_device, set_threads
+from faststyle.errors import ImageError
+from faststyle.images import Picture, Source, fit_shorter, open_picture, to_pil
+
+# Peak bytes that the network needs for each pixel of the photo and each channel of its first layer, float32:
+# measured on Johnson's network (docs/log.md), with a tenth added.
+BYTES_PER_PIXEL_AND_CHANNEL = 22
+FULL_MEMORY = 0.9  # share of the available memory that a picture may take
+
+# Rec. 601 luma, and the chroma that goes with it: what JPEG uses, on RGB in [0, 1].
+LUMA = (0.299, 0.587, 0.114)
+
+
+class Stylizer:
+    """A network for one style, ready to be called on pictures of any size.
+
+    Example:
+        >>> stylizer = Stylizer.load("nocturne")
+        >>> stylizer("photo.jpg").save("out.png")
+    """
+
+    def __init__(self, network: nn.Module, about: About, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        self.network = network.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.about = about
+
+    @classmethod
+    def load(cls, style: str | Path, device: str = "auto", threads: int | None = None) -> Stylizer:
+        """Return the stylizer of a checkpoint: a path, or a name in checkpoints/ or checkpoints/gallery/.
+
+        Raises: CheckpointError, DeviceError.
+        """
+        set_threads(threads)
+        network, about = load_checkpoint(find_checkpoint(str(style)))
+        return cls(network, about, find_device(device))
+
+    def __call__(self, image: Source, size: int | None = None, keep_colors: bool = False) -> Any:
+        """Return the stylized picture, as what was given: a tensor, an array, else a Pillow image.
+
+        `image` is a path, bytes, a Pillow image, an array (H, W[, 3 or 4]) or a tensor ([1,] 3, H, W) in [0, 1].
+        `size` resizes its shorter side first, in pixels. `keep_colors` takes only lightness from the style.
+        Raises: ImageError for what cannot be read, is smaller than 16 pixels, or does not fit in memory.
+        """
+        picture = self.stylize(open_picture(image), size, keep_colors)
+        if isinstance(image, Tensor):
+            return picture.rgb if image.dim() == 4 else picture.rgb[0]
+        pil = to_pil(picture.rgb, picture.alpha)
+        if isinstance(image, np.ndarray):
+            return np.asarray(pil)
+        if picture.icc:
+            pil.info["icc_profile"] = picture.icc
+        return pil
+
+    def stylize(self, picture: Picture, size: int | None = None, keep_colors: bool = False) -> Picture:
+        """Return the stylized picture with its alpha and ICC profile kept; for the rest see `__call__`."""
+        if size is not None:
+            if size < 1:
+                raise ImageError(f"--size must be 1 or more pixels, got {size}")
+            alpha = None if picture.alpha is None else fit_shorter(picture.alpha, size)
+            picture = Picture(fit_shorter(picture.rgb, size), alpha, picture.icc)
+        self._check_memory(picture.rgb)
+        try:
+            with torch.inference_mode():
+                photo = picture.rgb.to(self.device, memory_format=torch.channels_last)
+                stylized = self.network(photo).float().clamp(0, 1).cpu().contiguous()
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise self._too_large(picture.rgb) from error
+        except RuntimeError as error:  # how torch's CPU allocator says it
+            if "can't allocate memory" not in str(error):
+                raise
+            raise self._too_large(picture.rgb) from error
+        if keep_colors:
+            stylized = transfer_luma(stylized, picture.rgb)
+        return Picture(stylized, picture.alpha, picture.icc)
+
+    def _bytes_per_pixel(self) -> int:
+        return BYTES_PER_PIXEL_AND_CHANNEL * int(self.about.network.get("width", 32))
+
+    def _check_memory(self, rgb: Tensor) -> None:
+        """Raise ImageError before the system would run out of memory and kill the process."""
+        if self.device.type != "cpu":
+            return
+        h, w = rgb.shape[-2:]
+        if h * w * self._bytes_per_pixel() > FULL_MEMORY * psutil.virtual_memory().available:
+            raise self._too_large(rgb)
+
+    def _too_large(self, rgb: Tensor) -> ImageError:
+        h, w = rgb.shape[-2:]
+        free = psutil.virtual_memory().available
+        if self.device.type == "cuda":
+            free = torch.cuda.mem_get_info(self.device)[0]
+        fits = FULL_MEMORY * free / (h * w * self._bytes_per_pixel())
+        size = max(16, int(min(h, w) * min(0.9, fits**0.5)) // 16 * 16)
+        return ImageError(f"{h}x{w} pixels are too many for the {free / 2**30:.1f} GiB of free memory; try --size {size}")
+
+
+def transfer_luma(stylized: Tensor, photo: Tensor) -> Tensor:
+    """Return the lightness of `stylized` with the colours of `photo`, both (B, 3, H, W) in [0, 1].
+
+    Source: Gatys et al., "Preserving color in neural artistic style transfer" (2016), section 3.2,
+    https://arxiv.org/abs/1606.05897, on luma instead of luminance in YIQ, which is the same weighting.
+    """
+    weights = torch.tensor(LUMA).view(1, 3, 1, 1)
+    change = (stylized * weights).sum(1, keepdim=True) - (photo * weights).sum(1, keepdim=True)
+    return (photo + change).clamp(0, 1)

@@ -1,0 +1,54 @@
+"""Dead-leaves images: overlapping shapes of every size, which share the statistics of edges with real photos.
+
+Source: Lee, Mumford, Huang, "Occlusion models for natural images" (2001), https://doi.org/10.1023/A:1011109015675;
+as training data: Baradad et al., "Learning to see by looking at noise" (2021), https://arxiv.org/abs/2106.05963
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+SMALLEST, LARGEST = 0.03, 0.6  # radii, over the side of the image
+LEAVES = 700  # enough to cover the canvas: what is left bare is the background colour
+
+
+def dead_leaves(rng: np.random.Generator, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return a (size, size, 3) uint8 image: shapes with radii of density r^-3, shaded, textured, from one palette."""
+    palette = _palette(rng)
+    background = tuple(int(v) for v in palette[0])
+    image = Image.new("RGB", (size, size), background)
+    draw = ImageDraw.Draw(image)
+    # The inverse of the cumulative distribution of a density proportional to r^-3 between two radii.
+    u = rng.random(LEAVES)
+    radii = size / np.sqrt(u / SMALLEST**2 + (1 - u) / LARGEST**2)
+    radii[: LEAVES // 10] = np.sort(radii[: LEAVES // 10])[::-1]  # some large leaves lie at the bottom
+    centres = rng.uniform(-0.1 * size, 1.1 * size, (LEAVES, 2))
+    for radius, centre in zip(radii, centres, strict=True):
+        colour = palette[rng.integers(len(palette))] + rng.normal(0, 12, 3)
+        fill = tuple(int(v) for v in colour.clip(0, 255))
+        corners = int(rng.choice([3, 4, 5, 24]))  # 24 corners are a disc to the eye
+        angles = np.sort(rng.uniform(0, 2 * np.pi, corners)) if corners < 24 else np.linspace(0, 2 * np.pi, 24)
+        stretch = rng.uniform(0.5, 1)
+        points = centre + radius * np.stack([np.cos(angles), stretch * np.sin(angles)], 1)
+        draw.polygon([(float(x), float(y)) for x, y in points], fill=fill)
+    shaded = np.asarray(image, dtype=np.float32) * _shade(rng, size)[..., None]
+    return np.asarray(shaded.clip(0, 255), dtype=np.uint8)
+
+
+def _palette(rng: np.random.Generator) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return 8 colours around one mean, as far apart as those of a photo."""
+    mean = rng.uniform(60, 190, 3)
+    lightness = rng.normal(0, 55, (8, 1))
+    return np.asarray((mean + lightness + rng.normal(0, 25, (8, 3))).clip(0, 255))
+
+
+def _shade(rng: np.random.Generator, size: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Return a field of light around 1: smooth clouds and fine grain, noise of several octaves."""
+    field = np.zeros((size, size), dtype=np.float32)
+    for cells, contrast in ((3, 0.1), (8, 0.08), (40, 0.05), (size, 0.02)):
+        noise = rng.normal(0, contrast, (cells, cells)).astype(np.float32)
+        field += np.asarray(Image.fromarray(noise).resize((size, size), Image.Resampling.BICUBIC))
+    return 1 + field

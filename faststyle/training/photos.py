@@ -1,0 +1,343 @@
+"""Photos to train on, by number: photo n and its augmentation are a pure function of (seed, n).
+
+So workers, processes and resuming change nothing: whoever asks for sample 1234 gets the same pixels. Sources are
+COCO, any folder, any dataset of the Hugging Face Hub, or the photos that scikit-image carries. A file that cannot be
+used never stops a run: another takes its place, and it is listed at the end.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol, TypedDict
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.v2 import functional as VF
+
+from faststyle.errors import ImageError, PhotosError
+from faststyle.images import READABLE, decode, flatten
+from faststyle.training.leaves import dead_leaves
+
+COCO = "detection-datasets/coco:train:image"
+MIN_SIDE = 32  # pixels: a crop of a smaller photo is all blur
+MAX_ATTEMPTS = 20  # bad photos in a row before the source is given up
+LANES = 8  # independent readers of a stream; fixed, so that the order never depends on workers
+BLOCK = 64  # photos of one lane that are shuffled among themselves
+CROP = (0.5, 1.0)  # side of the random crop over the photo's shorter side
+STRONG_CROP = (0.35, 1.0)
+SMALLEST_CROP = 0.6  # over the training size: a smaller crop would be magnified until it is soft
+LEAVES_SHARE = 0.25  # of the samples of --photos sample that are dead-leaves images
+
+# scikit-image carries these in its wheel; the first list is trained on, the second never.
+SAMPLE_TRAIN = (
+    "astronaut.png",
+    "rocket.jpg",
+    "motorcycle_left.png",
+    "motorcycle_right.png",
+    "camera.png",
+    "grass.png",
+    "brick.png",
+)
+SAMPLE_HELD_OUT = ("chelsea.png", "coffee.png")
+
+Skipped = tuple[str, str]  # (name, reason)
+Raw = str | bytes | Image.Image
+
+
+class Source(Protocol):
+    """Where photos come from. `photo(n, attempt)` is pure; attempt > 0 asks for a stand-in for a bad photo."""
+
+    description: str
+    strong: bool  # few photos, so that augmentation has to make up for it
+
+    def photo(self, number: int, attempt: int) -> tuple[str, Raw]:
+        """Return the name and the undecoded photo of a sample number. Raises: PhotosError."""
+        ...
+
+
+class Batch(TypedDict):
+    """What the loader yields: `photo` (B, 3, S, S) uint8, the bad photos met on the way, and why it cannot go on."""
+
+    photo: Tensor
+    skipped: list[Skipped]
+    failure: str | None
+
+
+def open_source(photos: str, seed: int) -> Source:
+    """Return the source that `--photos` names: "sample", "coco", "hf:NAME[:SPLIT[:COLUMN]]", or a folder.
+
+    Raises: PhotosError.
+    """
+    if photos == "sample":
+        return SamplePhotos(seed)
+    if photos == "coco":
+        return StreamPhotos(COCO, seed, licence="COCO photos: licences of their authors on Flickr")
+    if photos.startswith("hf:"):
+        return StreamPhotos(photos.removeprefix("hf:"), seed, licence="see the dataset's card")
+    return FolderPhotos(Path(photos), seed)
+
+
+def sample_folder() -> Path:
+    """Return the folder in which scikit-image carries its photos."""
+    from skimage import data_dir
+
+    return Path(data_dir)
+
+
+def held_out_photos() -> list[Path]:
+    """Return the two photos that are never trained on, for previews and scores."""
+    return [sample_folder() / name for name in SAMPLE_HELD_OUT]
+
+
+class SamplePhotos:
+    """The photos that scikit-image carries, and generated dead-leaves images between them."""
+
+    strong = True
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.paths = [sample_folder() / name for name in SAMPLE_TRAIN]
+        missing = [p.name for p in self.paths if not p.is_file()]
+        if missing:
+            raise PhotosError(f"scikit-image carries no {', '.join(missing)}: pip install 'scikit-image>=0.25'")
+        self.description = f"{len(self.paths)} photos of scikit-image (public domain or CC0) and dead-leaves images"
+
+    def photo(self, number: int, attempt: int) -> tuple[str, Raw]:
+        rng = np.random.default_rng((self.seed, number, attempt, 1))
+        if rng.random() < LEAVES_SHARE:
+            return f"dead leaves {number}", Image.fromarray(dead_leaves(rng, size=320))
+        path = self.paths[rng.integers(len(self.paths))]
+        return str(path), _cached(path)
+
+
+class FolderPhotos:
+    """Every image file in a folder tree, each once in a random order, then all again in another order."""
+
+    strong = False
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        from datasets import Dataset as Table
+        from datasets import Image as ImageFeature
+
+        if not folder.is_dir():
+            raise PhotosError(
+                f"--photos {folder}: no such folder; allowed: sample, coco, hf:NAME[:SPLIT[:COLUMN]], or a folder"
+            )
+        paths = sorted(str(p) for p in _walk(folder))
+        if not paths:
+            raise PhotosError(f"--photos {folder}: no images in it ({', '.join(sorted(READABLE))} are looked for)")
+        self.seed = seed
+        # Arrow keeps a hundred thousand paths in shared memory; a Python list would be copied into each worker.
+        self.table = Table.from_dict({"image": paths}).cast_column("image", ImageFeature(decode=False))
+        self.description = f"{len(paths)} photos of the folder {folder.name} (licence not known to faststyle)"
+        self.strong = len(paths) < 100
+
+    def photo(self, number: int, attempt: int) -> tuple[str, Raw]:
+        count = len(self.table)
+        if attempt:
+            row = int(np.random.default_rng((self.seed, number, attempt)).integers(count))
+        else:
+            row = int(_order(self.seed, number // count, count)[number % count])
+        path = self.table[row]["image"]["path"]
+        return path, path
+
+
+class StreamPhotos:
+    """A dataset of the Hub, or a local one that `datasets` can load, read as a stream.
+
+    Its shards are dealt to a fixed number of lanes, sample n comes from lane n mod lanes, and each lane shuffles
+    blocks of 64 photos. So the order is fixed by the seed; to resume, a lane is read again up to where it was.
+    """
+
+    strong = False
+
+    def __init__(self, name: str, seed: int, licence: str) -> None:
+        import datasets
+
+        self.name, self.seed = name, seed
+        path, split, column = _split_name(name)
+        try:
+            rows = datasets.load_dataset(path, split=split, streaming=True)
+        except Exception as error:  # a zoo: not found, no network, no access, unknown split
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise PhotosError(
+                f"--photos: cannot open the dataset {path!r}, split {split!r} ({reason}); "
+                "without a network use --photos sample or a folder"
+            ) from error
+        column = column or _image_column(rows)
+        self.column = column
+        if rows.features is not None and column not in rows.features:
+            raise PhotosError(f"--photos: {path!r} has no column {column!r}; it has {', '.join(rows.features)}")
+        self.rows = rows.cast_column(column, datasets.Image(decode=False)).select_columns([column])
+        self.shards = int(self.rows.num_shards)
+        self.lanes: dict[int, tuple[Iterator[dict[str, Any]], int, list[dict[str, Any]]]] = {}
+        self.description = f"the dataset {path}, split {split} ({licence})"
+
+    def photo(self, number: int, attempt: int) -> tuple[str, Raw]:
+        lanes = min(LANES, self.shards)
+        lane, position = number % lanes, number // lanes
+        block = self._block(lane, position // BLOCK)
+        order = _order(self.seed, position // BLOCK * LANES + lane, len(block))
+        row = block[order[(position + attempt) % len(block)]]
+        value = row[self.column]
+        if not isinstance(value, dict) or (value.get("bytes") is None and value.get("path") is None):
+            return f"{self.name}, sample {number}", b""
+        return value.get("path") or f"{self.name}, sample {number}", value.get("bytes") or value["path"]
+
+    def _block(self, lane: int, wanted: int) -> list[dict[str, Any]]:
+        """Return a block of a lane, reading on from the last one, or again from the start."""
+        rows, index, block = self.lanes.get(lane, (None, -1, []))
+        if rows is None or index > wanted:
+            rows, index = self._read(lane), -1
+        while index < wanted:
+            try:
+                block = [next(rows) for _ in range(BLOCK)]
+            except (OSError, ValueError, RuntimeError) as error:
+                raise PhotosError(f"--photos: reading {self.name} failed: {error}") from error
+            index += 1
+        self.lanes[lane] = (rows, index, block)
+        return block
+
+    def _read(self, lane: int) -> Iterator[dict[str, Any]]:
+        """Yield the rows of a lane for ever, its shards in another order each time."""
+        lanes = min(LANES, self.shards)
+        mine = list(range(lane, self.shards, lanes))
+        turn = 0
+        while True:
+            found = False
+            for i in _order(self.seed, turn * LANES + lane, len(mine)):
+                for row in self.rows.shard(num_shards=self.shards, index=mine[i]):
+                    found = True
+                    yield row
+            if not found:
+                raise PhotosError(f"--photos: {self.name} holds no rows")
+            turn += 1
+
+
+class NumberedPhotos(Dataset[Batch]):
+    """Sample n of a source as a batch of one: decoded, cropped, flipped and, for few photos, colour-jittered."""
+
+    def __init__(self, source: Source, size: int, seed: int) -> None:
+        self.source, self.size, self.seed = source, size, seed
+
+    def __getitem__(self, number: int) -> Batch:
+        skipped: list[Skipped] = []
+        for attempt in range(MAX_ATTEMPTS):
+            name = f"sample {number}"
+            try:
+                name, raw = self.source.photo(number, attempt)
+                photo = self._augment(raw, name, number)
+            except ImageError as error:
+                skipped.append((name, str(error).removeprefix(f"{name}: ")))
+                continue
+            except PhotosError as error:
+                return self._failed(str(error), skipped)
+            return Batch(photo=photo, skipped=skipped, failure=None)
+        return self._failed(
+            f"--photos: {MAX_ATTEMPTS} photos in a row cannot be used; the last was {skipped[-1][0]} ({skipped[-1][1]})",
+            skipped,
+        )
+
+    def _augment(self, raw: Raw, name: str, number: int) -> Tensor:
+        image = flatten(decode(raw, name, shrink_to=2 * self.size))
+        w, h = image.size
+        if min(w, h) < MIN_SIDE:
+            raise ImageError(f"{name}: {h}x{w} pixels, at least {MIN_SIDE} are needed")
+        rng = np.random.default_rng((self.seed, number, 2))
+        low, high = STRONG_CROP if self.source.strong else CROP
+        side = min(w, h) * float(np.exp(rng.uniform(np.log(low), np.log(high))))
+        side = min(max(side, SMALLEST_CROP * self.size), min(w, h))
+        left, top = rng.uniform(0, w - side), rng.uniform(0, h - side)
+        # One crop of a square for both sides: the aspect ratio of things is kept.
+        image = image.resize(
+            (self.size, self.size), Image.Resampling.BICUBIC, (left, top, left + side, top + side), reducing_gap=2.0
+        )
+        photo = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # (3, S, S)
+        if rng.random() < 0.5:
+            photo = VF.horizontal_flip(photo)
+        if self.source.strong:
+            photo = VF.adjust_brightness(photo, rng.uniform(0.6, 1.4))
+            photo = VF.adjust_contrast(photo, rng.uniform(0.6, 1.4))
+            photo = VF.adjust_saturation(photo, rng.uniform(0.4, 1.6))
+            photo = VF.adjust_hue(photo, rng.uniform(-0.3, 0.3))
+        return photo.contiguous()
+
+    def _failed(self, message: str, skipped: list[Skipped]) -> Batch:
+        return Batch(photo=torch.zeros(3, self.size, self.size, dtype=torch.uint8), skipped=skipped, failure=message)
+
+
+def collate(samples: list[Batch]) -> Batch:
+    """Join samples to a batch; the first failure is kept."""
+    return Batch(
+        photo=torch.stack([s["photo"] for s in samples]),
+        skipped=[bad for s in samples for bad in s["skipped"]],
+        failure=next((s["failure"] for s in samples if s["failure"]), None),
+    )
+
+
+def photo_loader(
+    source: Source, *, size: int, batch_size: int, start: int, stop: int, seed: int, workers: int
+) -> DataLoader[Batch]:
+    """Return a loader of the samples from number `start` to `stop`, in batches; a final short batch is dropped."""
+    return DataLoader(
+        NumberedPhotos(source, size, seed),
+        batch_size=batch_size,
+        sampler=range(start, stop),
+        num_workers=workers,
+        collate_fn=collate,
+        drop_last=True,
+        pin_memory=torch.cuda.is_available(),
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_start_worker,
+    )
+
+
+def _start_worker(_: int) -> None:
+    """Keep a worker to one thread, and leave Ctrl-C to the main process, which ends the run in good order."""
+    import signal
+
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for root, folders, files in os.walk(folder):
+        folders.sort()
+        yield from (Path(root) / f for f in files if Path(f).suffix.lower() in READABLE and not f.startswith("."))
+
+
+def _split_name(name: str) -> tuple[str, str, str | None]:
+    """Return dataset, split and column of "NAME[:SPLIT[:COLUMN]]"."""
+    path, _, rest = name.partition(":")
+    split, _, column = rest.partition(":")
+    return path, split or "train", column or None
+
+
+def _image_column(rows: Any) -> str:
+    """Return the first column of images. Raises: PhotosError."""
+    import datasets
+
+    features = rows.features or {}
+    for column, feature in features.items():
+        if isinstance(feature, datasets.Image):
+            return str(column)
+    raise PhotosError(
+        f"--photos: no column of images among {', '.join(features) or 'none'}; name it: hf:NAME:SPLIT:COLUMN"
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def _order(seed: int, turn: int, count: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return a random order of `count` things, a pure function of its arguments."""
+    return np.random.default_rng((seed, turn, 3)).permutation(count)
+
+
+@functools.lru_cache(maxsize=len(SAMPLE_TRAIN))
+def _cached(path: Path) -> Image.Image:
+    return flatten(decode(path))

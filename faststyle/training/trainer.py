@@ -1,0 +1,556 @@
+"""Train one network for one painting: Johnson et al. (2016) on Accelerate, resumable at any step.
+
+It reads top to bottom: `train_style` opens what a run needs, `Trainer.run` is the loop, the rest is one step, one log,
+one state, one preview. Where photos come from is photos.py, what is minimised perceptual/losses.py.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import gather_object, set_seed
+from torch import Tensor, nn
+
+import faststyle
+from faststyle.checkpoint import SUFFIX, About, save_checkpoint
+from faststyle.devices import find_device, find_precision, set_threads
+from faststyle.errors import DeviceError, Interrupted, PhotosError, StateError, TrainingError
+from faststyle.files import output_error, sha256, write_bytes, writing
+from faststyle.images import crop_centre, fit_shorter, read_image, write_image
+from faststyle.networks import build_network
+from faststyle.perceptual.losses import PerceptualLoss, Terms, deepest_layers
+from faststyle.perceptual.weights import VGGWeights, find_weights, load_vgg
+from faststyle.training.photos import Batch, Source, held_out_photos, open_source, photo_loader
+from faststyle.training.progress import TrainingProgress
+from faststyle.training.recipe import Recipe, load_recipe, recipe_from_dict
+from faststyle.training.state import State, newest_state, save_state
+
+STRIP_SIZE = 256  # pixels: side of each picture in a strip
+PREVIEW_SIZE = 384  # pixels: side of each picture in preview.png
+SCORE_SIZE = 256  # pixels: crops that the final scores are measured on
+DEAD_AFTER = 50  # steps that a network gets before a constant or black output is an error
+DEAD_SPREAD = 2 / 255  # standard deviation over an image below which it is constant
+BLACK_PEAK = 8 / 255  # brightest value below which a batch is black
+COMPILERS = ("c++", "g++", "clang++", "cl")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run leaves: where things are, and scores on photos that it never saw."""
+
+    checkpoint: Path
+    preview: Path
+    steps: int
+    seconds: float
+    content_rel: float
+    style_rel: float
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Run:
+    """The files of a run."""
+
+    folder: Path
+    checkpoint: Path
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
+    @property
+    def strips(self) -> Path:
+        return self.folder / "strips"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.folder / "tensorboard"
+
+    @property
+    def preview(self) -> Path:
+        return self.folder / "preview.png"
+
+    @property
+    def json(self) -> Path:
+        return self.folder / "run.json"
+
+
+def train_style(
+    style: str | Path,
+    recipe: Recipe | None = None,
+    *,
+    name: str | None = None,
+    outputs: str | Path = "outputs",
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    vgg_weights: str | Path | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    quiet: bool = True,
+) -> Result:
+    """Train a network for the painting `style` and write checkpoints/NAME.safetensors; NAME is the painting's.
+
+    Without a recipe it is "quick", or with `resume` that of the run. Progress is kept in `outputs`/NAME. In a program
+    that torchrun or accelerate launch started several times, all of them call this, and the first one writes.
+
+    Raises: ImageError, PhotosError, WeightsError, RecipeError, StateError, OutputError, DeviceError, TrainingError,
+    and Interrupted after SIGINT or SIGTERM, when the state was saved.
+
+    Example:
+        >>> train_style("data/styles/nocturne.png", load_recipe("smoke")).checkpoint
+        PosixPath('checkpoints/nocturne.safetensors')
+    """
+    painting = read_image(style)
+    name = name or Path(style).stem
+    run = Run(Path(outputs) / name, Path(checkpoint or Path("checkpoints") / f"{name}{SUFFIX}"))
+    state, recipe = _open_run(run, recipe, sha256(style), resume, overwrite)
+    set_threads(threads)
+    accelerator = _accelerator(recipe, device)
+    try:
+        with accelerator.main_process_first():  # one download for all processes of a machine
+            weights = find_weights(recipe.vgg, Path(vgg_weights) if vgg_weights else None)
+        if accelerator.is_main_process:
+            _make_writable(run, fresh=state is None)
+        accelerator.wait_for_everyone()
+        trainer = Trainer(accelerator, run, recipe, Path(style), painting, weights, quiet)
+        return trainer.run_to_end(state)
+    except OSError as error:  # TensorBoard's writer and the like: a full disk is no bug
+        raise output_error(run.folder, error) from error
+    finally:
+        if accelerator.num_processes == 1:
+            AcceleratorState._reset_state(reset_partial_state=True)  # so that the next run may differ in precision
+
+
+class Trainer:
+    """One run. Every field is fixed after construction but `step`, `seconds`, and what is counted between logs."""
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        run: Run,
+        recipe: Recipe,
+        style: Path,
+        painting: Tensor,
+        weights: VGGWeights,
+        quiet: bool,
+    ) -> None:
+        self.accelerator, self.run, self.recipe, self.style, self.vgg_weights = accelerator, run, recipe, style, weights
+        self.quiet = quiet or not accelerator.is_main_process
+        self.step, self.seconds = 0, 0.0
+        self.skipped: list[tuple[str, str]] = []
+        self.stop_signal = 0
+        set_seed(recipe.seed)
+        self.painting = fit_shorter(painting, recipe.painting_size)
+        self.source: Source = open_source(recipe.photos, recipe.seed)
+        vgg = load_vgg(weights, deepest_layers(recipe.loss, recipe.vgg))
+        layout = torch.channels_last
+        loss = PerceptualLoss(vgg, self.painting, recipe.loss, recipe.vgg)
+        self.loss: PerceptualLoss = loss.to(accelerator.device, memory_format=layout)  # type: ignore[call-overload]
+        self.plain: nn.Module = build_network(recipe.network).to(memory_format=layout)  # type: ignore[call-overload]
+        self.compiled = recipe.compile and self._try_compile()
+        optimizer = torch.optim.Adam(self.plain.parameters(), lr=recipe.learning_rate)
+        self.network, self.optimizer = accelerator.prepare(self.plain, optimizer)
+        self.guard = FiniteGuard(accelerator.device)
+        self.held_out = [crop_centre(read_image(p), PREVIEW_SIZE) for p in held_out_photos()]
+
+    def run_to_end(self, state: State | None) -> Result:
+        """Train from the state, or from the start, to the last step, and write the checkpoint."""
+        if state is not None:
+            self.accelerator.load_state(str(state.folder))
+            self.step, self.seconds = state.step, state.extra["seconds"]
+            self.skipped = [(n, r) for n, r in state.extra["skipped"]]
+        writer = self._open_tensorboard()
+        with (
+            TrainingProgress(self.recipe.steps, self.step, self.quiet) as self.progress,
+            self._stop_on_signals(),
+        ):
+            self._announce()
+            self._write_run("running")
+            self._loop(writer)
+            result = self._finish()
+        if writer is not None:
+            writer.close()
+        return result
+
+    def _loop(self, writer: Any) -> None:
+        recipe, accelerator = self.recipe, self.accelerator
+        per_step = recipe.batch_size * accelerator.num_processes * recipe.accumulate
+        loader = accelerator.prepare(
+            photo_loader(
+                self.source,
+                size=recipe.image_size,
+                batch_size=recipe.batch_size,
+                start=self.step * per_step,
+                stop=recipe.steps * per_step,
+                seed=recipe.seed,
+                workers=recipe.workers,
+            )
+        )
+        began, first, self.timed, saved = time.monotonic(), self.step, (time.monotonic(), self.step), self.step
+        before = self.seconds
+        self.sums = torch.zeros(len(Terms._fields) + 1, device=accelerator.device)
+        for batch in loader:
+            stylized, photos = self._train_on(batch)
+            if not accelerator.sync_gradients:
+                continue
+            self.step += 1
+            self.seconds = before + time.monotonic() - began
+            self.progress.advance(self.step)
+            if self._due(recipe.log_every) or self.step == first + 1:
+                self._log(writer, per_step, stylized, photos)
+            if self._due(recipe.preview_every) and accelerator.is_main_process:
+                self._write_strip(writer)
+            if self._due(recipe.state_every) and self.step < recipe.steps:
+                self._save_state()
+                saved = self.step
+            if self._must_stop():
+                if saved != self.step:
+                    self._save_state()
+                self._write_run("interrupted")
+                raise Interrupted(
+                    f"stopped after step {self.step} of {recipe.steps}; go on with the same command and --resume",
+                    self.stop_signal,
+                )
+
+    def _train_on(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """One batch forward and backward, and at the end of accumulation one step of the optimizer."""
+        if batch["failure"]:
+            raise PhotosError(batch["failure"])
+        self.skipped += batch["skipped"]
+        photos = batch["photo"].float().div(255).contiguous(memory_format=torch.channels_last)  # (B, 3, S, S)
+        with self.accelerator.accumulate(self.network):
+            with self.accelerator.autocast():
+                targets = self.loss.targets(photos)
+                stylized = self.network(photos)
+                terms: Terms = self.loss(stylized, targets)
+            self.accelerator.backward(terms.total)
+            norm = torch.zeros((), device=photos.device)
+            if self.accelerator.sync_gradients:
+                for group in self.optimizer.param_groups:
+                    group["lr"] = learning_rate(self.step, self.recipe)
+                norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.recipe.clip_norm)
+            values = torch.stack([*(t.detach().float() for t in terms), norm.detach().float()])
+            self.guard.check(values, self.plain)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        self.sums += values
+        return stylized.detach(), photos
+
+    def _log(self, writer: Any, per_step: int, stylized: Tensor, photos: Tensor) -> None:
+        """Read what was counted on the device since the last log: the only place where a step waits for it."""
+        steps = self.step - self.timed[1]
+        means = self.accelerator.reduce(self.sums, "mean") / steps
+        self.sums = torch.zeros_like(self.sums)
+        values = dict(zip((*Terms._fields, "gradient_norm"), means.tolist(), strict=True))
+        for key in Terms._fields:
+            values[key] /= self.recipe.accumulate
+        now = time.monotonic()
+        values["images_per_second"] = steps * per_step / max(1e-9, now - self.timed[0])
+        values["learning_rate"] = learning_rate(self.step - 1, self.recipe)
+        self.timed = (now, self.step)
+        self._check_finite()
+        self._check_alive(stylized, photos)
+        self.progress.update(self.step, values)
+        if writer is not None:
+            for key, value in values.items():
+                writer.add_scalar(f"train/{key}", value, self.step)
+
+    def _check_finite(self) -> None:
+        bad = self.guard.first_bad(self.accelerator)
+        if bad:
+            step, term = bad
+            raise TrainingError(
+                f"step {step}: the {term} is not finite; the weights were kept from it, {self._last_state()}. "
+                f"Try --overwrite with --set learning_rate={self.recipe.learning_rate / 2:g}, or --precision float32"
+            )
+
+    def _check_alive(self, stylized: Tensor, photos: Tensor) -> None:
+        if self.step < DEAD_AFTER:
+            return
+        spread = stylized.float().flatten(1).std(1).max()
+        photo_spread = photos.flatten(1).std(1).max()
+        readings = torch.stack([spread, photo_spread, stylized.float().max()]).tolist()
+        if readings[1] < DEAD_SPREAD:  # photos without any contrast say nothing about the network
+            return
+        dead = "black" if readings[2] < BLACK_PEAK else "constant" if readings[0] < DEAD_SPREAD else None
+        if dead:
+            raise TrainingError(
+                f"step {self.step}: the output is {dead}; {self._last_state()}. Try --overwrite with "
+                f"--set learning_rate={self.recipe.learning_rate / 2:g}, or a smaller --strength"
+            )
+
+    def _last_state(self) -> str:
+        state = newest_state(self.run.state)
+        return f"the last good state is that of step {state.step}" if state else "no state had been saved yet"
+
+    def _save_state(self) -> None:
+        self._check_finite()
+        extra = {"seconds": self.seconds, "skipped": self._all_skipped(), "recipe": self.recipe.to_dict()}
+        extra["painting"] = sha256(self.style)
+        save_state(self.accelerator, self.run.state, self.step, extra)
+
+    def _finish(self) -> Result:
+        self._check_finite()
+        skipped = self._all_skipped()
+        scores = self._scores()
+        if self.accelerator.is_main_process:
+            about = About(
+                network={"name": "johnson", **self.recipe.network},
+                painting={
+                    "file": self.style.name,
+                    "sha256": sha256(self.style),
+                    "size": list(self.painting.shape[-2:]),
+                },
+                vgg={"id": self.vgg_weights.id, "license": self.vgg_weights.license},
+                photos=self.source.description,
+                recipe=self.recipe.to_dict(),
+                scores=scores,
+                versions={"faststyle": faststyle.__version__, "torch": torch.__version__},
+            )
+            save_checkpoint(self.run.checkpoint, self.plain, about)
+            self._write_preview(self.run.preview, PREVIEW_SIZE, rows=len(self.held_out))
+            self._write_run("finished", scores)
+            shutil.rmtree(self.run.state, ignore_errors=True)  # the run is over: nothing is left to resume
+        self.accelerator.wait_for_everyone()
+        return Result(self.run.checkpoint, self.run.preview, self.step, self.seconds, skipped=skipped, **scores)
+
+    @torch.no_grad()
+    def _scores(self) -> dict[str, float]:
+        """Return content_rel and style_rel on the photos that are kept out of training, in float32."""
+        terms = []
+        for photo in self.held_out:
+            x = fit_shorter(photo, SCORE_SIZE).to(self.accelerator.device)
+            terms.append(self.loss.forward(self.plain.forward(x), self.loss.targets(x)))
+        count = len(terms)
+        return {key: sum(float(getattr(t, key)) for t in terms) / count for key in ("content_rel", "style_rel")}
+
+    @torch.no_grad()
+    def _write_preview(self, path: Path, size: int, rows: int) -> Tensor:
+        """Write the held-out photos, each beside its stylization, in so many rows; return the picture."""
+        pairs = []
+        for photo in self.held_out:
+            x = fit_shorter(photo, size).to(self.accelerator.device)
+            # .forward: a compiled network would be compiled again for this size.
+            pairs.append(torch.cat([x, self.plain.forward(x).clamp(0, 1)], 3).cpu())  # (1, 3, S, 2 S)
+        per_row = math.ceil(len(pairs) / rows)
+        picture = torch.cat([torch.cat(pairs[i : i + per_row], 3) for i in range(0, len(pairs), per_row)], 2)
+        write_image(picture, path)
+        return picture
+
+    def _write_strip(self, writer: Any) -> None:
+        strip = self._write_preview(self.run.strips / f"{self.step:06d}.png", STRIP_SIZE, rows=1)
+        if writer is not None:
+            writer.add_image("strip", strip[0], self.step)
+
+    def _write_run(self, status: str, scores: dict[str, float] | None = None) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        about = {
+            "status": status,
+            "step": self.step,
+            "seconds": round(self.seconds, 1),
+            "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "checkpoint": str(self.run.checkpoint),
+            "painting": {"file": str(self.style), "sha256": sha256(self.style)},
+            "photos": self.source.description,
+            "skipped": self.skipped,
+            "vgg": self.vgg_weights.id,
+            "processes": self.accelerator.num_processes,
+            "device": str(self.accelerator.device),
+            "precision": "bf16" if self.accelerator.mixed_precision == "bf16" else "float32",
+            "compiled": self.compiled,
+            "versions": {"faststyle": faststyle.__version__, "torch": torch.__version__},
+            "scores": scores,
+            "recipe": self.recipe.to_dict(),
+        }
+        write_bytes(self.run.json, json.dumps(about, indent=1).encode())
+
+    def _all_skipped(self) -> list[tuple[str, str]]:
+        """Return the photos that any process skipped, each once, in a fixed order."""
+        return sorted({(name, reason) for name, reason in gather_object(self.skipped)})
+
+    def _announce(self) -> None:
+        recipe, say = self.recipe, self.progress.say
+        precision = "bf16" if self.accelerator.mixed_precision == "bf16" else "float32"
+        where = f"{self.accelerator.num_processes} x {self.accelerator.device.type}, {precision}"
+        say(f"painting {self.style}  photos {self.source.description}")
+        say(f"recipe {recipe.name}: {recipe.steps} steps of batch {recipe.batch_size}, {recipe.image_size} px  on {where}")
+        say(f"VGG {self.vgg_weights.id} from {self.vgg_weights.source}")
+        say(f"watch it with: tensorboard --logdir {self.run.tensorboard}")
+        if self.step:
+            say(f"resumed after step {self.step}")
+
+    def _try_compile(self) -> bool:
+        """Compile network and objective in place; without a C++ compiler on a CPU, say so and stay eager."""
+        if self.accelerator.device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
+            if not self.quiet:
+                TrainingProgress(0, 0, quiet=False).say("no C++ compiler found: training runs without torch.compile")
+            return False
+        self.plain.compile()
+        self.loss.compile()
+        return True
+
+    def _open_tensorboard(self) -> Any:
+        if not self.accelerator.is_main_process:
+            return None
+        from torch.utils.tensorboard import SummaryWriter
+
+        # Steps after the one that is resumed from were logged by a run that was lost: hide them.
+        return SummaryWriter(str(self.run.tensorboard), purge_step=self.step + 1 if self.step else None)
+
+    def _due(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self.recipe.steps
+
+    def _must_stop(self) -> bool:
+        """Whether a signal came; processes agree on it at logs, since a state is saved by all or none."""
+        if self.accelerator.num_processes == 1:
+            return self.stop_signal > 0 and self.step < self.recipe.steps
+        if not self._due(self.recipe.log_every) or self.step == self.recipe.steps:
+            return False
+        flag = torch.tensor([self.stop_signal], device=self.accelerator.device)
+        self.stop_signal = int(self.accelerator.gather(flag).max())
+        return self.stop_signal > 0
+
+    @contextmanager
+    def _stop_on_signals(self) -> Iterator[None]:
+        """Note SIGINT and SIGTERM, to be acted upon after the step; outside the main thread signals are not ours."""
+
+        def note(number: int, _: object) -> None:
+            self.stop_signal = number
+
+        try:
+            before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:
+            yield
+            return
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class FiniteGuard:
+    """Keeps what is not finite from the weights, on the device, and remembers step and term of the first.
+
+    Looking at a value makes the host wait for the device: that is done at logs and before a state is saved.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.batches = torch.zeros((), device=device)
+        self.record = torch.full((len(Terms._fields) + 2,), -1.0, device=device)  # batch, then 1 for each bad value
+
+    def check(self, values: Tensor, network: nn.Module) -> None:
+        """Zero all gradients from the first value that is not finite on; `values` are the terms and the norm."""
+        bad = ~torch.isfinite(values)
+        fresh = bad.any() & (self.record[0] < 0)
+        self.record = torch.where(fresh, torch.cat([self.batches[None], bad.float()]), self.record)
+        self.batches = self.batches + 1
+        good = self.record[0] < 0
+        for parameter in network.parameters():
+            if parameter.grad is not None:
+                parameter.grad = torch.where(good, parameter.grad, torch.zeros_like(parameter.grad))
+
+    def first_bad(self, accelerator: Accelerator) -> tuple[int, str] | None:
+        """Return (batch number of this process, name of the value), or None."""
+        for record in accelerator.gather(self.record[None]).tolist():
+            if record[0] >= 0:
+                names = [*(f"{t} term" for t in Terms._fields), "gradient"]
+                named = [n for n, flag in zip(names, record[1:], strict=True) if flag]
+                return int(record[0]) + 1, next((n for n in named if n != "total term"), named[0])
+        return None
+
+
+def learning_rate(step: int, recipe: Recipe) -> float:
+    """Return the rate for a step, counted from 0: a linear rise over `warmup`, then half a cosine to zero.
+
+    Source: Smith and Topin, "Super-convergence" (2018), https://arxiv.org/abs/1708.07120, with a cosine as descent.
+    Differs from Johnson et al. (2016), who keep 1e-3 throughout.
+    """
+    rise = max(1, round(recipe.warmup * recipe.steps))
+    if step < rise:
+        return recipe.learning_rate * (step + 1) / rise
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step + 1 - rise) / (recipe.steps + 1 - rise)))
+
+
+def _open_run(
+    run: Run, recipe: Recipe | None, painting: str, resume: bool, overwrite: bool
+) -> tuple[State | None, Recipe]:
+    """Return the state to go on from, if any, and the recipe. Raises: StateError."""
+    state = newest_state(run.state) if run.state.is_dir() and not overwrite else None
+    if not resume:
+        if state is not None:
+            raise StateError(
+                f"{run.folder} holds an unfinished run (step {state.step}): go on with --resume, or start again with "
+                "--overwrite"
+            )
+        return None, recipe or load_recipe("quick")
+    if state is None:
+        raise StateError(f"nothing to resume in {run.state}; leave --resume out to start")
+    if state.extra["painting"] != painting:
+        raise StateError(f"{run.folder} was started with another painting; use its painting, or --overwrite")
+    stored = recipe_from_dict(state.extra["recipe"])
+    if recipe is not None and recipe != stored:
+        mine, theirs = recipe.to_dict(), stored.to_dict()
+        key = next(k for k in mine if mine[k] != theirs[k])
+        raise StateError(
+            f"{run.folder} was started with {key} = {theirs[key]!r}, now it is {mine[key]!r}; "
+            "resume with what it was started with, or --overwrite"
+        )
+    return state, stored
+
+
+def _accelerator(recipe: Recipe, device: str) -> Accelerator:
+    wanted = find_device(device) if device != "auto" else None
+    mixed = {"bf16": "bf16", "float32": "no"}
+    accelerator = Accelerator(
+        cpu=device == "cpu",
+        mixed_precision=mixed[find_precision(recipe.precision, wanted or _auto_device())],
+        gradient_accumulation_steps=recipe.accumulate,
+    )
+    if wanted is not None and accelerator.device.type != wanted.type:
+        raise DeviceError(f"--device {device}: Accelerate took {accelerator.device.type}; is it set to another one?")
+    if accelerator.device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32: style needs no more digits
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True  # crops are all of one size
+    return accelerator
+
+
+def _auto_device() -> torch.device:
+    from accelerate.utils import is_torch_xla_available
+
+    return torch.device("xla") if is_torch_xla_available() else find_device("auto")
+
+
+def _make_writable(run: Run, fresh: bool) -> None:
+    """Make the folders of a run, and find out now, not hours later, whether its files can be written."""
+    if fresh:
+        for leftover in (run.state, run.strips, run.tensorboard):
+            shutil.rmtree(leftover, ignore_errors=True)
+    with writing(run.json) as probe:
+        probe.write_text("{}", encoding="utf-8")
+    probe = run.checkpoint.with_name(f".{run.checkpoint.name}.probe")
+    try:
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise output_error(run.checkpoint, error) from error
+
+
+__all__ = ["Result", "load_recipe", "train_style"]

@@ -1,0 +1,69 @@
+"""What all tests share: a tiny seeded VGG, a painting, photos, and no network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from faststyle.perceptual.vgg import VGG, layer_names
+from faststyle.perceptual.weights import VGGWeights, read_weights
+
+TINY_WIDTH = 1 / 16  # 4 to 32 channels
+
+
+@pytest.fixture(autouse=True)
+def _offline(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest):
+    """No test of the unit tier downloads anything, and none touches the user's caches."""
+    if "weights" in request.keywords:
+        return
+    monkeypatch.setenv("FASTSTYLE_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def vgg_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A VGG-16 of a sixteenth of the width with seeded weights, as a file that `--vgg-weights` takes."""
+    path = tmp_path_factory.mktemp("vgg") / "tiny.safetensors"
+    torch.manual_seed(0)
+    vgg = VGG("vgg16", [f"relu{n}" for n in layer_names("vgg16")], width=TINY_WIDTH)
+    about = {"arch": "vgg16", "id": "vgg16-tiny", "license": "none", "mean": [0.5] * 3, "std": [0.25] * 3}
+    for conv in vgg.convs.values():  # keep activations alive through thirteen layers
+        torch.nn.init.kaiming_normal_(conv.weight)
+    save_file(dict(vgg.convs.state_dict()), path, metadata={"faststyle_vgg": json.dumps(about)})
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(vgg_file: Path) -> VGGWeights:
+    return read_weights(vgg_file)
+
+
+def draw(seed: int, height: int, width: int) -> Image.Image:
+    """A colourful picture with smooth shapes and some grain."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((width, height), 3)
+    grain = rng.normal(0, 10, (height, width, 3))
+    return Image.fromarray((np.asarray(coarse) + grain).clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="session")
+def painting(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("painting") / "dots.png"
+    draw(1, 80, 96).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six photos, two of them in a sub-folder."""
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "more").mkdir()
+    for i in range(6):
+        draw(10 + i, 60 + i, 90 - i).save(folder / ("more" if i > 3 else ".") / f"{i}.png")
+    return folder
