@@ -67,7 +67,7 @@ def read_about(path: Path) -> About:
     try:
         values = json.loads(text)
         version = values.pop("format_version")
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, AttributeError, TypeError):
         raise CheckpointError(f"{path}: its metadata cannot be read") from None
     if version != FORMAT_VERSION:
         raise CheckpointError(
@@ -89,7 +89,7 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, About]:
     try:
         network = build_network(about.network)
         network.load_state_dict(load_file(path))
-    except (SafetensorError, OSError, RuntimeError, FaststyleError) as error:
+    except (SafetensorError, OSError, RuntimeError, TypeError, ValueError, FaststyleError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path}: its weights do not fit its network, train it again ({reason})") from None
     return network.eval(), about

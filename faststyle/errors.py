@@ -71,8 +71,10 @@ class Interrupted(FaststyleError):
         self.exit_code = 128 + signal_number
 
 
-def did_you_mean(got: str, allowed: Iterable[str]) -> str:
-    """Return " Did you mean X?" for a near miss, else the list of what is allowed."""
+def did_you_mean(got: str, allowed: Iterable[str], prefix: str = "") -> str:
+    """Return " Did you mean X?" for a near miss, else the list of what is allowed; `prefix` goes before each name."""
     names = sorted(allowed)
     close = difflib.get_close_matches(got, names, n=1)
-    return f" Did you mean {close[0]!r}?" if close else f" Allowed: {', '.join(names)}."
+    if close:
+        return f" Did you mean {prefix + close[0]!r}?"
+    return f" Allowed: {', '.join(prefix + name for name in names)}."

@@ -7,6 +7,7 @@ What it is not: augmentation (training/photos.py) or stylization. Pictures are R
 from __future__ import annotations
 
 import io
+import math
 import struct
 import warnings
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ Source = str | Path | bytes | Image.Image | np.ndarray[Any, Any] | Tensor
 
 READABLE = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".jfif", ".avif"})
 WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+LONGEST = {"JPEG": 65_500, "WEBP": 16_383}  # pixels a side that the formats can hold
 QUALITY = 95  # of JPEG and WebP, 0-100: below it, 8x8 blocks show in flat brush strokes
 MAX_PIXELS = 178_956_970  # where Pillow calls a file a decompression bomb
 WHITE = (255, 255, 255)
@@ -51,10 +53,12 @@ def decode(source: str | Path | bytes | Image.Image, name: str = "image", shrink
         raise ImageError(f"{name}: the file is empty")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # what Pillow finds odd, damaged EXIF above all, and reads all the same
             image = source if isinstance(source, Image.Image) else Image.open(io.BytesIO(source))
             if shrink_to and isinstance(source, bytes):
                 image.draft("RGB", (shrink_to, shrink_to))
+            if image.width * image.height > MAX_PIXELS:  # before a gigabyte is filled with it
+                raise ImageError(f"{name}: more than {MAX_PIXELS:,} pixels; reduce it first")
             image.load()
             image = ImageOps.exif_transpose(image)
             return _to_rgb(image, name)
@@ -62,7 +66,7 @@ def decode(source: str | Path | bytes | Image.Image, name: str = "image", shrink
         raise ImageError(f"{name}: not an image that can be read; use {_names(READABLE)}") from None
     except Image.DecompressionBombError:
         raise ImageError(f"{name}: more than {MAX_PIXELS:,} pixels; reduce it first") from None
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, RuntimeError) as error:
         raise ImageError(f"{name}: damaged or truncated image ({error})") from error
 
 
@@ -79,6 +83,8 @@ def open_picture(source: Source, name: str = "image") -> Picture:
     image = decode(source, name)
     data = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255  # (1, 3 or 4, H, W)
     icc = image.info.get("icc_profile")
+    if icc is not None and icc[16:20] != b"RGB ":  # the profile of a grey picture fits no RGB file
+        icc = None
     return Picture(data[:, :3].contiguous(), data[:, 3:].contiguous() if data.shape[1] == 4 else None, icc)
 
 
@@ -95,7 +101,7 @@ def write_image(
 ) -> None:
     """Write (1, 3, H, W) or (3, H, W) in [0, 1] as PNG, JPEG or WebP, by the extension; whole or not at all.
 
-    JPEG has no alpha: there the picture is laid on white. Raises: OutputError.
+    JPEG has no alpha: there the picture is laid on white. Raises: OutputError, and ImageError for too many pixels.
     """
     path = Path(path)
     write_bytes(path, encode_image(image, output_format(path), alpha, icc, quality))
@@ -112,7 +118,10 @@ def output_format(path: str | Path) -> str:
 def encode_image(
     image: Tensor, format: str, alpha: Tensor | None = None, icc: bytes | None = None, quality: int = QUALITY
 ) -> bytes:
-    """Return the bytes of an image file of `format`, PNG, JPEG or WEBP. Raises: OutputError."""
+    """Return the bytes of an image file of `format`, PNG, JPEG or WEBP. Raises: ImageError when too large for it."""
+    h, w = image.shape[-2:]
+    if max(h, w) > LONGEST.get(format, math.inf):
+        raise ImageError(f"{h}x{w} pixels are too many for {format}: it ends at {LONGEST[format]:,} a side, PNG does not")
     picture = to_pil(image, alpha)
     if format == "JPEG" and picture.mode == "RGBA":
         picture = flatten(picture)
@@ -121,8 +130,7 @@ def encode_image(
     try:
         picture.save(buffer, format, icc_profile=icc, **options)
     except (OSError, ValueError) as error:
-        w, h = picture.size
-        raise OutputError(f"cannot write {h}x{w} pixels as {format}: {error}; PNG has no such limit") from error
+        raise ImageError(f"{h}x{w} pixels cannot be written as {format}: {error}") from error
     return buffer.getvalue()
 
 
@@ -143,13 +151,17 @@ def flatten(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, image).convert("RGB")
 
 
+def fitted_size(height: int, width: int, size: int) -> tuple[int, int]:
+    """Return the (height, width) that an image has once its shorter side has `size` pixels."""
+    scale = size / min(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
 def fit_shorter(image: Tensor, size: int) -> Tensor:
     """Return (1, C, H, W) resized so that the shorter side has `size` pixels (antialiased bicubic, in [0, 1])."""
-    h, w = image.shape[-2:]
-    scale = size / min(h, w)
-    if scale == 1:
+    target = fitted_size(*image.shape[-2:], size)
+    if target == image.shape[-2:]:
         return image
-    target = (max(1, round(h * scale)), max(1, round(w * scale)))
     return torch.nn.functional.interpolate(image, target, mode="bicubic", antialias=True).clamp(0, 1)
 
 
@@ -173,8 +185,6 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    if image.width * image.height > MAX_PIXELS:
-        raise ImageError(f"{name}: more than {MAX_PIXELS:,} pixels; reduce it first")
     if image.mode.startswith(("I", "F")):
         return Image.fromarray(_eight_bit(np.asarray(image), name)).convert("RGB")
     if image.has_transparency_data:
@@ -196,7 +206,7 @@ def _cmyk_to_srgb(image: Image.Image) -> Image.Image:
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
         converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except ImageCms.PyCMSError:  # a damaged profile: what Pillow does without one is close enough
+    except (ImageCms.PyCMSError, OSError):  # a damaged profile: what Pillow does without one is close enough
         converted = image.convert("RGB")
     if converted is None:
         converted = image.convert("RGB")
@@ -218,11 +228,13 @@ def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
 
 def _check_tensor(image: Tensor) -> Tensor:
     image = image[None] if image.dim() == 3 else image
-    if image.dim() != 4 or image.shape[:2] != (1, 3) or not image.is_floating_point():
+    if image.dim() != 4 or image.shape[:2] != (1, 3) or not image.is_floating_point() or 0 in image.shape:
         raise ImageError(
             f"a {image.dtype} tensor of shape {tuple(image.shape)} is not a picture; "
             "allowed: float in [0, 1], (3, H, W) or (1, 3, H, W)"
         )
+    if not image.isfinite().all():
+        raise ImageError("a tensor with values that are not finite is not a picture")
     return image.float()
 
 

@@ -84,6 +84,8 @@ class Johnson(nn.Module):
 
     def __init__(self, width: int = 32, blocks: int = 5, start: Literal["identity", "random"] = "identity") -> None:
         super().__init__()
+        if start not in ("identity", "random"):
+            raise ValueError(f"start is 'identity' or 'random', got {start!r}")
         w = width
         self.start = start
         self.encode1 = ConvNorm(3, w, 9)

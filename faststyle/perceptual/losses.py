@@ -47,7 +47,10 @@ STYLE_LAYERS: dict[str, Layers] = {
 }
 SCALES = {"1": 1, "1/2": 2, "1/4": 4}  # the name of a scale -> the side of the pixels that are averaged
 
-DENOMINATOR_FLOOR = 1e-6  # of relative errors: a flat photo has no variance to be relative to
+# A flat photo has next to no variance to be relative to, and would drown the others: the variance of its features
+# counts as at least this share of the painting's.
+CONTENT_FLOOR = 0.5
+TINY = 1e-12  # keeps a painting of one colour from dividing by zero
 
 
 class Weights(NamedTuple):
@@ -129,7 +132,7 @@ def gram(feats: Tensor) -> Tensor:
 def relative_error(x: Tensor, target: Tensor, norm: Tensor) -> Tensor:
     """Return sum (x - target)^2 / norm over all but the first dimension: (B,), `norm` broadcast to it."""
     error = (x.float() - target.float()).square().flatten(1).sum(1)
-    return error / norm.clamp_min(DENOMINATOR_FLOOR)
+    return error / norm.clamp_min(TINY)
 
 
 def total_variation(image: Tensor) -> Tensor:
@@ -199,8 +202,8 @@ class PerceptualLoss(nn.Module):
 
     `painting` is RGB, (1, 3, H, W), in [0, 1], at the size at which its strokes are to be learned.
     Relative terms: content is sum (phi(y) - phi(x))^2 / sum (phi(x) - mean phi(x))^2 (the mean one scalar per
-    image), style is ||G(y) - G(s)||^2 / ||G(s)||^2, mean the same of channel means; each a weighted mean over its
-    layers. Absolute terms (Johnson et al. 2016, equations 2 and 4): squared errors of features divided by C H W,
+    image, the denominator at least half of what the painting's features would give), style is
+    ||G(y) - G(s)||^2 / ||G(s)||^2, mean the same of channel means; each a weighted mean over its layers. Absolute terms (Johnson et al. 2016, equations 2 and 4): squared errors of features divided by C H W,
     and of Gram matrices, summed over layers.
 
     Example:
@@ -217,7 +220,10 @@ class PerceptualLoss(nn.Module):
         self.style_layers = resolve_layers(config.style_layers, STYLE_LAYERS, arch)
         self.style_targets = _Buffers()
         with torch.no_grad():
-            feats = extract(vgg, painting, self.style_layers)
+            feats = extract(vgg, painting, {**self.content_layers, **self.style_layers})
+            for i, layer in enumerate(self.content_layers):
+                floor = CONTENT_FLOOR * feats[layer].float().var(correction=0)  # of one element
+                self.style_targets.register_buffer(f"floor{i}", floor)
             for i, layer in enumerate(self.style_layers):
                 self.style_targets.register_buffer(f"gram{i}", gram(feats[layer]))
                 self.style_targets.register_buffer(f"mean{i}", feats[layer].float().mean((2, 3)))
@@ -238,10 +244,11 @@ class PerceptualLoss(nn.Module):
 
     def _content(self, feats: dict[str, Tensor], targets: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         errors, relative = [], []
-        for layer, weight in self.content_layers.items():
+        for i, (layer, weight) in enumerate(self.content_layers.items()):
             target = targets[layer].float()
-            centred = target - target.mean((1, 2, 3), keepdim=True)
-            rel = relative_error(feats[layer], target, centred.square().flatten(1).sum(1))
+            variance = target.flatten(1).var(1, correction=0)  # (B,), of all channels about one mean
+            variance = torch.maximum(variance, self.style_targets.get_buffer(f"floor{i}"))
+            rel = relative_error(feats[layer], target, variance * target[0].numel())
             relative.append(weight * rel)
             errors.append(weight * (feats[layer].float() - target).square().flatten(1).mean(1))
         content_rel = torch.stack(relative).sum(0) / sum(self.content_layers.values())

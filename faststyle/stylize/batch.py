@@ -42,7 +42,7 @@ def plan_jobs(inputs: Iterable[str], output: str, format: str | None = None) -> 
     inputs = list(inputs)
     found: list[tuple[Path | None, Path]] = []  # (file, its path below the output folder)
     for item in inputs:
-        found += _expand(item)
+        found += _expand(item, Path(output).resolve())
     if not found:
         raise ImageError(f"no images in {', '.join(inputs)} ({', '.join(sorted(READABLE))} are looked for)")
     if output == PIPE:
@@ -111,13 +111,16 @@ def _stylize_one(stylizer: Stylizer, job: Job, name: str, size: int | None, keep
         write_bytes(job.target, data)
 
 
-def _expand(item: str) -> list[tuple[Path | None, Path]]:
+def _expand(item: str, output: Path) -> list[tuple[Path | None, Path]]:
     if item == PIPE:
         return [(None, Path("stdin.png"))]
     path = Path(item)
     if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in READABLE and p.is_file())
-        return [(p, p.relative_to(path)) for p in files]
+        root = path.resolve()
+        files = sorted(p for p in path.rglob("[!.]*") if p.suffix.lower() in READABLE and p.is_file())
+        below = [(p, p.relative_to(path)) for p in files]
+        # When the output folder lies in the input folder: not what an earlier run left there.
+        return [(p, b) for p, b in below if root == output or not (root / b).is_relative_to(output)]
     if not path.exists() and glob.has_magic(item):
         files = [Path(p) for p in sorted(glob.glob(item, recursive=True))]
         return [(p, Path(p.name)) for p in files if p.suffix.lower() in READABLE and p.is_file()]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from faststyle.checkpoint import About, find_checkpoint, load_checkpoint
 from faststyle.devices import find_device, set_threads
 from faststyle.errors import ImageError
-from faststyle.images import Picture, Source, fit_shorter, open_picture, to_pil
+from faststyle.images import Picture, Source, fit_shorter, fitted_size, open_picture, to_pil
 
 # Peak bytes that the network needs for each pixel of the photo and each channel of its first layer, float32:
 # measured on Johnson's network (docs/log.md), with a tenth added.
@@ -63,29 +63,32 @@ class Stylizer:
             return picture.rgb if image.dim() == 4 else picture.rgb[0]
         pil = to_pil(picture.rgb, picture.alpha)
         if isinstance(image, np.ndarray):
-            return np.asarray(pil)
+            return np.array(pil)
         if picture.icc:
             pil.info["icc_profile"] = picture.icc
         return pil
 
     def stylize(self, picture: Picture, size: int | None = None, keep_colors: bool = False) -> Picture:
         """Return the stylized picture with its alpha and ICC profile kept; for the rest see `__call__`."""
+        h, w = picture.rgb.shape[-2:]
         if size is not None:
             if size < 1:
                 raise ImageError(f"--size must be 1 or more pixels, got {size}")
+            h, w = fitted_size(h, w, size)
+        self._check_memory(h, w)  # before resizing, which needs memory of its own
+        if size is not None:
             alpha = None if picture.alpha is None else fit_shorter(picture.alpha, size)
             picture = Picture(fit_shorter(picture.rgb, size), alpha, picture.icc)
-        self._check_memory(picture.rgb)
         try:
             with torch.inference_mode():
                 photo = picture.rgb.to(self.device, memory_format=torch.channels_last)
                 stylized = self.network(photo).float().clamp(0, 1).cpu().contiguous()
         except (torch.OutOfMemoryError, MemoryError) as error:
-            raise self._too_large(picture.rgb) from error
+            raise self._too_large(h, w) from error
         except RuntimeError as error:  # how torch's CPU allocator says it
             if "can't allocate memory" not in str(error):
                 raise
-            raise self._too_large(picture.rgb) from error
+            raise self._too_large(h, w) from error
         if keep_colors:
             stylized = transfer_luma(stylized, picture.rgb)
         return Picture(stylized, picture.alpha, picture.icc)
@@ -93,16 +96,14 @@ class Stylizer:
     def _bytes_per_pixel(self) -> int:
         return BYTES_PER_PIXEL_AND_CHANNEL * int(self.about.network.get("width", 32))
 
-    def _check_memory(self, rgb: Tensor) -> None:
+    def _check_memory(self, h: int, w: int) -> None:
         """Raise ImageError before the system would run out of memory and kill the process."""
         if self.device.type != "cpu":
             return
-        h, w = rgb.shape[-2:]
         if h * w * self._bytes_per_pixel() > FULL_MEMORY * psutil.virtual_memory().available:
-            raise self._too_large(rgb)
+            raise self._too_large(h, w)
 
-    def _too_large(self, rgb: Tensor) -> ImageError:
-        h, w = rgb.shape[-2:]
+    def _too_large(self, h: int, w: int) -> ImageError:
         free = psutil.virtual_memory().available
         if self.device.type == "cuda":
             free = torch.cuda.mem_get_info(self.device)[0]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol, TypedDict
@@ -28,6 +29,7 @@ COCO = "detection-datasets/coco:train:image"
 MIN_SIDE = 32  # pixels: a crop of a smaller photo is all blur
 MAX_ATTEMPTS = 20  # bad photos in a row before the source is given up
 LANES = 8  # independent readers of a stream; fixed, so that the order never depends on workers
+READ_AT_ONCE = 16  # rows
 BLOCK = 64  # photos of one lane that are shuffled among themselves
 CROP = (0.5, 1.0)  # side of the random crop over the photo's shorter side
 STRONG_CROP = (0.35, 1.0)
@@ -176,7 +178,7 @@ class StreamPhotos:
             raise PhotosError(f"--photos: {path!r} has no column {column!r}; it has {', '.join(rows.features)}")
         self.rows = rows.cast_column(column, datasets.Image(decode=False)).select_columns([column])
         self.shards = int(self.rows.num_shards)
-        self.lanes: dict[int, tuple[Iterator[dict[str, Any]], int, list[dict[str, Any]]]] = {}
+        self.lanes: dict[int, tuple[Iterator[Any], int, list[Any]]] = {}
         self.description = f"the dataset {path}, split {split} ({licence})"
 
     def photo(self, number: int, attempt: int) -> tuple[str, Raw]:
@@ -184,13 +186,12 @@ class StreamPhotos:
         lane, position = number % lanes, number // lanes
         block = self._block(lane, position // BLOCK)
         order = _order(self.seed, position // BLOCK * LANES + lane, len(block))
-        row = block[order[(position + attempt) % len(block)]]
-        value = row[self.column]
+        value = block[order[(position + attempt) % len(block)]]
         if not isinstance(value, dict) or (value.get("bytes") is None and value.get("path") is None):
             return f"{self.name}, sample {number}", b""
         return value.get("path") or f"{self.name}, sample {number}", value.get("bytes") or value["path"]
 
-    def _block(self, lane: int, wanted: int) -> list[dict[str, Any]]:
+    def _block(self, lane: int, wanted: int) -> list[Any]:
         """Return a block of a lane, reading on from the last one, or again from the start."""
         rows, index, block = self.lanes.get(lane, (None, -1, []))
         if rows is None or index > wanted:
@@ -204,17 +205,20 @@ class StreamPhotos:
         self.lanes[lane] = (rows, index, block)
         return block
 
-    def _read(self, lane: int) -> Iterator[dict[str, Any]]:
-        """Yield the rows of a lane for ever, its shards in another order each time."""
+    def _read(self, lane: int) -> Iterator[Any]:
+        """Yield the undecoded photos of a lane for ever, its shards in another order each time."""
         lanes = min(LANES, self.shards)
         mine = list(range(lane, self.shards, lanes))
         turn = 0
         while True:
             found = False
             for i in _order(self.seed, turn * LANES + lane, len(mine)):
-                for row in self.rows.shard(num_shards=self.shards, index=mine[i]):
+                shard = self.rows.shard(num_shards=self.shards, index=mine[i])
+                # Not `for row in shard`: in a loader's worker that would deal the rows out among workers, when here
+                # each worker is asked for the numbers it needs.
+                for rows in shard.iter(batch_size=READ_AT_ONCE):
                     found = True
-                    yield row
+                    yield from rows[self.column]
             if not found:
                 raise PhotosError(f"--photos: {self.name} holds no rows")
             turn += 1
@@ -299,11 +303,13 @@ def photo_loader(
 
 
 def _start_worker(_: int) -> None:
-    """Keep a worker to one thread, and leave Ctrl-C to the main process, which ends the run in good order."""
-    import signal
+    """Keep a worker to one thread, and leave signals to the main process, which ends the run in good order.
 
+    Ctrl-C, torchrun and service managers signal whole process groups; a worker that died of it would fail the run.
+    """
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -6,6 +6,7 @@ What it is not: paths. Where things are read from and written to is said on the 
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 import types
 import typing
@@ -88,6 +89,8 @@ def load_recipe(name: str, sets: Iterable[str] = (), flags: Mapping[str, Any] | 
             text = Path(name).read_text(encoding="utf-8")
         except OSError as error:
             raise RecipeError(f"recipe {name} cannot be read: {(error.strerror or str(error)).lower()}") from None
+        except UnicodeDecodeError:
+            raise RecipeError(f"recipe {name} is not a text file in UTF-8") from None
     elif name in recipe_names():
         text = (resources.files("faststyle.training") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
     else:
@@ -112,7 +115,7 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
     """
     recipe = _build(Recipe, values, "")
     for key in POSITIVE:
-        if getattr(recipe, key) <= 0:
+        if not getattr(recipe, key) > 0:  # not "<= 0": that would let nan pass
             raise RecipeError(f"{key} must be above 0, got {getattr(recipe, key)}")
     if recipe.image_size < 32:
         raise RecipeError(f"image_size must be at least 32 pixels, got {recipe.image_size}")
@@ -120,11 +123,25 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
         raise RecipeError(f"warmup is a share of the steps, at least 0 and below 1, got {recipe.warmup}")
     if recipe.workers < 0:
         raise RecipeError(f"workers must be 0 or more, got {recipe.workers}")
-    recipe.loss.weights()
+    if not 0 <= recipe.seed < 2**32:
+        raise RecipeError(f"seed must be 0 or more and below 2**32, got {recipe.seed}")
+    _check_loss(recipe.loss)
     resolve_layers(recipe.loss.content_layers, CONTENT_LAYERS, recipe.vgg)
     resolve_layers(recipe.loss.style_layers, STYLE_LAYERS, recipe.vgg)
     build_network(recipe.network)
     return recipe
+
+
+def _check_loss(loss: LossConfig) -> None:
+    weights = {"strength": loss.strength, **{f"{key}_weight": w for key, w in loss.weights()._asdict().items()}}
+    for key, value in weights.items():
+        if not 0 <= value < math.inf:
+            raise RecipeError(f"loss.{key} must be a number, 0 or more, got {value}")
+    for key in ("content_layers", "style_layers"):
+        layers = getattr(loss, key)
+        for layer, value in layers.items() if isinstance(layers, Mapping) else ():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise RecipeError(f"loss.{key}.{layer} must be a number above 0, got {value!r}")
 
 
 def _set(values: dict[str, Any], item: str) -> None:
@@ -153,7 +170,7 @@ def _build(cls: type[Any], values: Mapping[str, Any], prefix: str) -> Any:
     arguments: dict[str, Any] = {}
     for key, value in values.items():
         if key not in hints:
-            raise RecipeError(f"unknown key {prefix + key!r} in the recipe.{did_you_mean(key, hints)}")
+            raise RecipeError(f"unknown key {prefix + key!r} in the recipe.{did_you_mean(key, hints, prefix)}")
         hint = hints[key]
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
             if not isinstance(value, Mapping):

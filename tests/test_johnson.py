@@ -1,0 +1,81 @@
+"""Johnson's network against the table of the paper."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from faststyle.errors import ImageError, RecipeError
+from faststyle.networks import build_network
+from faststyle.networks.johnson import InstanceNorm, Johnson
+
+
+def test_layer_sizes_are_those_of_the_papers_table() -> None:
+    """Supplementary material, Table 1, for 256x256 pixels: channels and sizes after each convolution."""
+    network = Johnson()
+    seen: list[tuple[int, ...]] = []
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(lambda m, i, o: seen.append((*m.kernel_size, *o.shape[1:])))
+    network(torch.rand(1, 3, 256, 256))
+    expected = [(9, 9, 32, 256, 256), (3, 3, 64, 128, 128), (3, 3, 128, 64, 64)]
+    expected += [(3, 3, 128, 64, 64)] * 10
+    expected += [(3, 3, 64, 128, 128), (3, 3, 32, 256, 256), (9, 9, 3, 256, 256)]
+    assert seen == expected
+
+
+@pytest.mark.parametrize("start", ["identity", "random"])
+def test_has_1_679_235_parameters(start: str) -> None:
+    assert sum(p.numel() for p in build_network({"name": "johnson", "start": start}).parameters()) == 1_679_235
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 33), (18, 64), (47, 19), (256, 130)])
+def test_any_size_goes_in_and_comes_out(size: tuple[int, int]) -> None:
+    photo = torch.rand(1, 3, *size)
+    assert Johnson(width=4, start="random")(photo).shape == photo.shape
+    torch.testing.assert_close(Johnson(width=4, start="identity")(photo), photo)
+
+
+def test_a_random_start_is_not_the_photo_and_stays_in_range() -> None:
+    torch.manual_seed(0)
+    photo = torch.rand(1, 3, 32, 32)
+    out = Johnson(width=4, start="random")(photo)
+    assert (out - photo).abs().mean() > 0.1
+    assert 0 <= out.min()
+    assert out.max() <= 1
+
+
+def test_padding_inside_changes_nothing_far_from_the_edge() -> None:
+    """An odd size is mirrored to a multiple of 4, so what is cropped off again must be mirrored pixels only."""
+    torch.manual_seed(0)
+    network = Johnson(width=4, start="random").eval()
+    photo = torch.rand(1, 3, 30, 31)
+    mirrored = np.pad(photo.numpy(), ((0, 0), (0, 0), (0, 2), (0, 1)), mode="reflect")
+    torch.testing.assert_close(network(photo), network(torch.from_numpy(mirrored))[..., :30, :31])
+
+
+def test_too_small_is_an_error_with_the_limit() -> None:
+    with pytest.raises(ImageError, match="at least 16"):
+        Johnson(width=4)(torch.rand(1, 3, 15, 40))
+
+
+def test_instance_norm_is_that_of_torch() -> None:
+    torch.manual_seed(0)
+    mine, theirs = InstanceNorm(6), torch.nn.InstanceNorm2d(6, affine=True)
+    for module in (mine, theirs):
+        torch.manual_seed(1)
+        torch.nn.init.normal_(module.weight)
+        torch.nn.init.normal_(module.bias)
+    x = torch.randn(2, 6, 9, 7) * 3 + 1
+    torch.testing.assert_close(mine(x), theirs(x), rtol=1e-5, atol=1e-5)
+    assert mine(x.bfloat16()).dtype == torch.bfloat16
+
+
+def test_unknown_names_and_options_get_a_suggestion() -> None:
+    with pytest.raises(RecipeError, match="Did you mean 'johnson'"):
+        build_network({"name": "jonson"})
+    with pytest.raises(RecipeError, match="Did you mean 'width'"):
+        build_network({"name": "johnson", "widht": 3})
+    with pytest.raises(RecipeError, match="start"):
+        build_network({"name": "johnson", "start": "nowhere"})

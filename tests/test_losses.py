@@ -1,0 +1,167 @@
+"""The terms of the objective against numpy, written out from the formulas of the papers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from faststyle.errors import RecipeError
+from faststyle.perceptual.losses import (
+    CONTENT_FLOOR,
+    CONTENT_LAYERS,
+    STYLE_LAYERS,
+    LossConfig,
+    PerceptualLoss,
+    deepest_layers,
+    extract,
+    gram,
+    total_variation,
+)
+from faststyle.perceptual.weights import VGGWeights, load_vgg
+
+
+def make(tiny: VGGWeights, painting: torch.Tensor, config: LossConfig) -> PerceptualLoss:
+    return PerceptualLoss(load_vgg(tiny, deepest_layers(config, "vgg16")), painting, config)
+
+
+def pictures(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    return (torch.rand(1, 3, 70, 66, generator=g), *torch.rand(2, 2, 3, 64, 64, generator=g))
+
+
+def numpy_gram(feats: np.ndarray) -> np.ndarray:
+    c, h, w = feats.shape
+    out = np.zeros((c, c))
+    for i in range(c):
+        for j in range(c):
+            out[i, j] = (feats[i] * feats[j]).sum() / (c * h * w)
+    return out
+
+
+def test_gram_is_the_sum_of_products_over_c_h_w() -> None:
+    feats = torch.randn(2, 3, 4, 5, dtype=torch.float32)
+    expected = np.stack([numpy_gram(f) for f in feats.double().numpy()])
+    np.testing.assert_allclose(gram(feats).numpy(), expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(
+        gram(feats.contiguous(memory_format=torch.channels_last)).numpy(), expected, rtol=1e-5, atol=1e-7
+    )
+
+
+def test_gram_keeps_float32_sums_under_bf16() -> None:
+    """A million ones: bfloat16 stops counting at 256, float32 does not."""
+    feats = torch.ones(1, 2, 512, 512, dtype=torch.bfloat16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = gram(feats)
+    assert result.dtype == torch.float32
+    np.testing.assert_allclose(result.numpy(), 0.5, rtol=1e-6)
+
+
+def test_total_variation_by_hand() -> None:
+    image = torch.tensor([[0.0, 1.0], [0.5, 0.0]]).expand(1, 3, 2, 2)
+    # rows: 1^2 + 0.5^2; columns: 0.5^2 + 1^2; three equal channels over 3 * 2 * 2
+    assert total_variation(image).item() == pytest.approx(3 * 2.5 / 12)
+    assert total_variation(torch.full((1, 3, 5, 5), 0.3)).item() == 0
+
+
+def test_relative_terms_against_numpy(tiny_weights: VGGWeights) -> None:
+    painting, photo, stylized = pictures()
+    config = LossConfig(style_weight=3.0, mean_weight=5.0, content_weight=2.0, tv_weight=0.5, strength=0.7)
+    loss = make(tiny_weights, painting, config)
+    terms = loss(stylized, loss.targets(photo))
+
+    def feats(x: torch.Tensor, layers: dict) -> dict:
+        return {k: v.double().numpy() for k, v in extract(loss.vgg, x, layers).items()}
+
+    style_layers, content_layers = STYLE_LAYERS["gatys"], CONTENT_LAYERS["gatys"]
+    s, y, x = feats(painting, style_layers), feats(stylized, style_layers), feats(photo, content_layers)
+    yc, sc = feats(stylized, content_layers), feats(painting, content_layers)
+    style, mean, content = [], [], []
+    for b in range(2):
+        grams = [(numpy_gram(y[k][b]), numpy_gram(s[k][0])) for k in style_layers]
+        style.append(np.mean([((a - t) ** 2).sum() / (t**2).sum() for a, t in grams]))
+        means = [(y[k][b].mean((1, 2)), s[k][0].mean((1, 2))) for k in style_layers]
+        mean.append(np.mean([((a - t) ** 2).sum() / (t**2).sum() for a, t in means]))
+        target = x["relu4_2"][b]
+        floor = CONTENT_FLOOR * sc["relu4_2"][0].var() * target.size
+        content.append(((yc["relu4_2"][b] - target) ** 2).sum() / max(target.var() * target.size, floor))
+    d = stylized.double().numpy()
+    tv = ((np.diff(d, axis=3) ** 2).sum((1, 2, 3)) + (np.diff(d, axis=2) ** 2).sum((1, 2, 3))) / (3 * 64 * 64)
+    parts = (2 * np.mean(content), 0.7 * 3 * np.mean(style), 0.7 * 5 * np.mean(mean), 0.5 * np.mean(tv))
+    np.testing.assert_allclose([float(t) for t in terms[1:5]], parts, rtol=2e-4)
+    assert terms.total.item() == pytest.approx(sum(parts), rel=2e-4)
+    assert terms.content_rel.item() == pytest.approx(np.mean(content), rel=2e-4)
+    assert terms.style_rel.item() == pytest.approx(np.mean(style), rel=2e-4)
+
+
+def test_absolute_terms_against_numpy(tiny_weights: VGGWeights) -> None:
+    """Johnson et al. (2016), equations 2 and 4, summed over their layers with their weights."""
+    painting, photo, stylized = pictures(1)
+    config = LossConfig(mode="absolute", content_layers="johnson", style_layers="johnson")
+    loss = make(tiny_weights, painting, config)
+    terms = loss(stylized, loss.targets(photo))
+    y, s = extract(loss.vgg, stylized, STYLE_LAYERS["johnson"]), extract(loss.vgg, painting, STYLE_LAYERS["johnson"])
+    style = [
+        sum(((numpy_gram(y[k][b].double().numpy()) - numpy_gram(s[k][0].double().numpy())) ** 2).sum() for k in y)
+        for b in range(2)
+    ]
+    target, got = (extract(loss.vgg, p, {"relu3_3": 1.0})["relu3_3"].double().numpy() for p in (photo, stylized))
+    assert terms.style.item() == pytest.approx(5.0 * np.mean(style), rel=2e-4)
+    assert terms.content.item() == pytest.approx(((got - target) ** 2).mean(), rel=2e-4)
+    assert terms.mean.item() == 0
+
+
+def test_the_painting_itself_has_no_style_error_and_the_photo_no_content_error(tiny_weights: VGGWeights) -> None:
+    painting, photo, _ = pictures(2)
+    loss = make(tiny_weights, painting, LossConfig())
+    assert loss(painting, loss.targets(painting)).total.item() == pytest.approx(0, abs=1e-6)
+    terms = loss(photo, loss.targets(photo))
+    assert terms.content.item() == 0
+    assert terms.style.item() > 0.01
+
+
+def test_a_batch_is_the_mean_of_its_images(tiny_weights: VGGWeights) -> None:
+    painting, photo, stylized = pictures(3)
+    loss = make(tiny_weights, painting, LossConfig(tv_weight=1.0))
+    whole = loss(stylized, loss.targets(photo))
+    parts = [loss(stylized[i : i + 1], loss.targets(photo[i : i + 1])) for i in range(2)]
+    for name in whole._fields:
+        halves = sum(getattr(p, name) for p in parts) / 2
+        torch.testing.assert_close(getattr(whole, name), halves, rtol=1e-5, atol=1e-6)
+
+
+def test_a_coarse_layer_is_that_of_the_averaged_image(tiny_weights: VGGWeights) -> None:
+    vgg = load_vgg(tiny_weights, ["relu2_1"])
+    image = torch.rand(1, 3, 32, 32)
+    blocks = image.reshape(1, 3, 8, 4, 8, 4).mean((3, 5))
+    feats = extract(vgg, image, {"relu2_1@1/4": 1.0, "relu2_1": 1.0})
+    torch.testing.assert_close(feats["relu2_1@1/4"], vgg(blocks)["relu2_1"])
+    torch.testing.assert_close(feats["relu2_1"], vgg(image)["relu2_1"])
+
+
+def test_a_photo_without_any_contrast_gives_finite_terms(tiny_weights: VGGWeights) -> None:
+    painting, _, _ = pictures(4)
+    loss = make(tiny_weights, painting, LossConfig())
+    flat = torch.full((1, 3, 64, 64), 0.5)
+    noisy = (flat + 0.1 * torch.randn_like(flat)).requires_grad_()
+    terms = loss(noisy, loss.targets(flat))
+    terms.total.backward()
+    assert all(bool(torch.isfinite(t)) for t in terms)
+    assert noisy.grad is not None
+    assert bool(torch.isfinite(noisy.grad).all())
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (LossConfig(style_layers="gaty"), "Did you mean 'gatys'"),
+        (LossConfig(style_layers={"relu9_1": 1.0}), "no layer 'relu9_1'"),
+        (LossConfig(content_layers={"relu4_2@1/3": 1.0}), "unknown scale '1/3'"),
+        (LossConfig(content_layers={}), "at least one layer"),
+        (LossConfig(mode="relativ"), "Did you mean 'relative'"),
+    ],
+)
+def test_a_config_that_makes_no_sense_is_explained(config: LossConfig, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        config.weights()
+        deepest_layers(config, "vgg16")

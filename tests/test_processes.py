@@ -1,0 +1,142 @@
+"""Training in processes of its own, as users run it: killed, interrupted, distributed, out of disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+ROOT = Path(__file__).parents[1]
+TINY = ["--image-size", "32", "--batch-size", "2", "--device", "cpu", "--threads", "1"]
+for pair in ("painting_size=48", "network.width=4", "network.blocks=1", "workers=1", "log_every=1", "preview_every=100"):
+    TINY += ["--set", pair]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def command(painting: Path, vgg_file: Path) -> list[str]:
+    return [str(ROOT / "train.py"), "--style", str(painting), "--vgg-weights", str(vgg_file), "--recipe", "smoke", *TINY]
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **more}
+
+
+def run(command: list[str], folder: Path, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *command], cwd=folder, env=environment(), capture_output=True, text=True, timeout=300, **options
+    )
+
+
+def start_until(command: list[str], folder: Path, step: int) -> subprocess.Popen[str]:
+    """Start a run and return when it has shown `step` on stderr."""
+    process = subprocess.Popen(
+        [sys.executable, *command], cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith(f"step {step}/"):
+            return process
+    raise AssertionError(f"ended before step {step}: {process.wait()}")
+
+
+def test_kill_9_and_resume_ends_in_the_same_bits(command: list[str], tmp_path: Path) -> None:
+    command += ["--steps", "30", "--set", "state_every=5"]
+    whole = run([*command, "--name", "whole"], tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    process = start_until([*command, "--name", "killed"], tmp_path, 17)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "checkpoints" / "killed.safetensors").exists()
+    resumed = run([*command, "--name", "killed", "--resume"], tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resumed after step" in resumed.stderr
+    a, b = (load_file(tmp_path / "checkpoints" / f"{n}.safetensors") for n in ("whole", "killed"))
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_save_the_state_and_set_the_exit_code(
+    command: list[str], tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    process = start_until([*command, "--steps", "2000", "--set", "state_every=1000"], tmp_path, 3)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "go on with the same command and --resume" in stderr.splitlines()[-1]
+    assert "Traceback" not in stderr
+    assert len(list((tmp_path / "outputs" / "dots" / "state").glob("step-*"))) == 1
+    assert json.loads((tmp_path / "outputs" / "dots" / "run.json").read_text())["status"] == "interrupted"
+
+
+def losses(folder: Path, name: str) -> list[float]:
+    events = EventAccumulator(str(folder / "outputs" / name / "tensorboard")).Reload()
+    return [e.value for e in events.Scalars("train/total")]
+
+
+def test_two_processes_train_as_one_with_the_same_global_batch(command: list[str], tmp_path: Path) -> None:
+    command += ["--steps", "20"]
+    single = run([*command, "--name", "one", "--batch-size", "4"], tmp_path)
+    assert single.returncode == 0, single.stderr
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(29500 + os.getpid() % 500)]
+    double = run([*launcher, *command, "--name", "two", "--batch-size", "2"], tmp_path)
+    assert double.returncode == 0, double.stderr
+    assert double.stdout.count("checkpoint ") == 1
+    assert json.loads((tmp_path / "outputs" / "two" / "run.json").read_text())["processes"] == 2
+    one, two = losses(tmp_path, "one"), losses(tmp_path, "two")
+    assert len(one) == len(two) == 20
+    assert two == pytest.approx(one, rel=0.01)
+
+
+def test_two_processes_stop_together_and_resume(command: list[str], tmp_path: Path) -> None:
+    """torchrun passes SIGTERM on to both; they agree on the step, save one state, and go on from it."""
+    port = str(30100 + os.getpid() % 500)
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", port]
+    command += ["--name", "two", "--set", "state_every=1000", "--set", "precision=float32"]
+    process = start_until([*launcher, *command, "--steps", "400"], tmp_path, 3)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    states = list((tmp_path / "outputs" / "two" / "state").glob("step-*"))
+    assert len(states) == 1
+    stopped_at = int(states[0].name.removeprefix("step-"))
+    assert 3 <= stopped_at < 400
+    assert {p.name for p in states[0].glob("random_states_*")} == {"random_states_0.pkl", "random_states_1.pkl"}
+
+
+@pytest.mark.parametrize("limit", [20_000, 60_000])
+def test_a_full_disk_gives_one_line_and_keeps_what_was_there(command: list[str], tmp_path: Path, limit: int) -> None:
+    """A file-size limit makes the kernel refuse writes as a full disk does, at files of two sizes."""
+    old = tmp_path / "checkpoints" / "dots.safetensors"
+    old.parent.mkdir()
+    old.write_bytes(b"the old checkpoint")
+    limited = f"import resource, sys, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); "
+    limited += "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    result = run(["-c", limited, *command, "--steps", "8", "--set", "state_every=4"], tmp_path)
+    assert result.returncode == 1
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1, result.stderr
+    assert "cannot write" in errors[0]
+    assert "free some space" in errors[0]
+    assert "Traceback" not in result.stderr
+    assert old.read_bytes() == b"the old checkpoint"
+    assert not list(tmp_path.rglob("*.part*"))
+
+
+def test_the_smoke_recipe_takes_less_than_two_minutes(painting: Path, vgg_file: Path, tmp_path: Path) -> None:
+    began = time.monotonic()
+    command = [str(ROOT / "train.py"), "--style", str(painting), "--vgg-weights", str(vgg_file), "--recipe", "smoke"]
+    result = run(command, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert time.monotonic() - began < 120

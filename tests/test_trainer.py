@@ -1,0 +1,267 @@
+"""Training as a user sees it: the loss falls, stopping loses nothing, failures say why. With a tiny VGG."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from faststyle.checkpoint import load_checkpoint, read_about
+from faststyle.errors import DeviceError, Interrupted, OutputError, StateError, TrainingError
+from faststyle.training import trainer as module
+from faststyle.training.recipe import Recipe, recipe_from_dict
+from faststyle.training.state import newest_state
+from faststyle.training.trainer import Result, learning_rate, train_style
+
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "steps": 8,
+    "batch_size": 2,
+    "image_size": 32,
+    "painting_size": 48,
+    "learning_rate": 5e-3,
+    "workers": 0,
+    "log_every": 2,
+    "preview_every": 4,
+    "state_every": 4,
+    "network": {"name": "johnson", "width": 4, "blocks": 1},
+}
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def tiny(**changes: Any) -> Recipe:
+    return recipe_from_dict({**TINY, **changes})
+
+
+@pytest.fixture
+def train(painting: Path, vgg_file: Path) -> Any:
+    def run(recipe: Recipe | None = None, **options: Any) -> Result:
+        return train_style(options.pop("style", painting), recipe, vgg_weights=vgg_file, device="cpu", **options)
+
+    return run
+
+
+def scalars(name: str, tag: str) -> list[tuple[int, float]]:
+    events = EventAccumulator(f"outputs/{name}/tensorboard").Reload()
+    return [(e.step, e.value) for e in events.Scalars(f"train/{tag}")]
+
+
+def test_a_run_leaves_what_the_readme_promises(train: Any) -> None:
+    result = train(tiny())
+    assert result.checkpoint == Path("checkpoints/dots.safetensors")
+    assert result.preview == Path("outputs/dots/preview.png")
+    with Image.open(result.preview) as preview:
+        assert preview.size == (2 * module.PREVIEW_SIZE, 2 * module.PREVIEW_SIZE)
+    assert sorted(p.name for p in Path("outputs/dots/strips").iterdir()) == ["000004.png", "000008.png"]
+    run = json.loads(Path("outputs/dots/run.json").read_text())
+    assert run["status"] == "finished"
+    assert run["scores"] == {"content_rel": result.content_rel, "style_rel": result.style_rel}
+    assert not Path("outputs/dots/state").exists()
+    about = read_about(result.checkpoint)
+    assert about.vgg["id"] == "vgg16-tiny"
+    assert about.recipe["steps"] == 8
+    assert about.painting["file"] == "dots.png"
+    assert "scikit-image" in about.photos
+    network, _ = load_checkpoint(result.checkpoint)
+    assert network(torch.rand(1, 3, 20, 24)).shape == (1, 3, 20, 24)
+
+
+def test_everything_is_logged(train: Any) -> None:
+    train(tiny())
+    events = EventAccumulator("outputs/dots/tensorboard").Reload()
+    tags = {"total", "content", "style", "mean", "tv", "content_rel", "style_rel"}
+    tags |= {"images_per_second", "learning_rate", "gradient_norm"}
+    assert {t.removeprefix("train/") for t in events.Tags()["scalars"]} == tags
+    assert [e.step for e in events.Images("strip")] == [4, 8]
+    assert [s for s, _ in scalars("dots", "total")] == [1, 2, 4, 6, 8]
+    rates = dict(scalars("dots", "learning_rate"))
+    assert rates[1] == pytest.approx(5e-3)  # a tenth of 8 steps is one step of rise
+    assert rates[8] < 0.1 * rates[1]
+
+
+def test_the_loss_falls_along_the_golden_curve(train: Any) -> None:
+    train(tiny(steps=40, log_every=10, preview_every=40))
+    totals = [value for _, value in scalars("dots", "total")]
+    assert totals[-1] < 0.7 * totals[0]
+    assert totals == pytest.approx(GOLDEN, rel=0.02)
+
+
+GOLDEN: list[float] = []
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(train: Any) -> None:
+    files = [load_file(train(tiny(seed=s), name=n).checkpoint) for s, n in ((0, "a"), (0, "b"), (1, "c"))]
+    assert all(torch.equal(files[0][k], files[1][k]) for k in files[0])
+    assert not all(torch.equal(files[0][k], files[2][k]) for k in files[0])
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_stopping_and_resuming_ends_in_the_same_bits(train: Any, accumulate: int) -> None:
+    recipe = tiny(accumulate=accumulate)
+    whole = load_file(train(recipe, name="whole").checkpoint)
+    with stop_after(5), pytest.raises(Interrupted, match="stopped after step 5 of 8; .*--resume") as error:
+        train(recipe, name="cut")
+    assert error.value.exit_code == 143
+    state = newest_state(Path("outputs/cut/state"))
+    assert state is not None
+    assert state.step == 5
+    with pytest.raises(StateError, match="unfinished run .step 5.: go on with --resume, or start again with --overw"):
+        train(recipe, name="cut")
+    resumed = load_file(train(name="cut", resume=True).checkpoint)
+    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+    assert [s for s, _ in scalars("cut", "total")] == [1, 2, 4, 6, 8]
+
+
+def stop_after(step: int) -> Any:
+    """Send ourselves SIGTERM, a real one, when the trainer saves or logs at `step`."""
+
+    class Stop:
+        def __enter__(self) -> None:
+            self.advance = module.TrainingProgress.advance
+
+            def advance(progress: Any, now: int) -> None:
+                self.advance(progress, now)
+                if now == step:
+                    signal.raise_signal(signal.SIGTERM)
+
+            module.TrainingProgress.advance = advance  # type: ignore[method-assign]
+
+        def __exit__(self, *_: object) -> None:
+            module.TrainingProgress.advance = self.advance  # type: ignore[method-assign]
+
+    return Stop()
+
+
+def test_accumulating_is_the_same_as_a_larger_batch(train: Any) -> None:
+    train(tiny(batch_size=4), name="large")
+    train(tiny(batch_size=2, accumulate=2), name="accumulated")
+    for tag in ("total", "content_rel", "style_rel"):
+        large, accumulated = (dict(scalars(n, tag)) for n in ("large", "accumulated"))
+        assert accumulated == pytest.approx(large, rel=0.01)
+
+
+def test_a_damaged_state_gives_way_to_the_one_before(train: Any) -> None:
+    with stop_after(6), pytest.raises(Interrupted):
+        train(tiny())
+    folder = Path("outputs/dots/state")
+    assert sorted(p.name for p in folder.iterdir()) == ["step-000004", "step-000006"]
+    weights = folder / "step-000006" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    state = newest_state(folder)
+    assert state is not None
+    assert state.step == 4
+    (folder / "step-000004" / "manifest.json").unlink()
+    with pytest.raises(StateError, match="no state there is whole; start again with --overwrite"):
+        train(resume=True)
+    assert train(tiny(), overwrite=True).steps == 8
+
+
+def test_resuming_something_else_is_refused(train: Any, tmp_path: Path) -> None:
+    with pytest.raises(StateError, match="nothing to resume"):
+        train(resume=True)
+    with stop_after(2), pytest.raises(Interrupted):
+        train(tiny())
+    with pytest.raises(StateError, match="started with steps = 8, now it is 9"):
+        train(tiny(steps=9), resume=True)
+    Image.new("RGB", (60, 60), "red").save(tmp_path / "other.png")
+    with pytest.raises(StateError, match="another painting"):
+        train(style=tmp_path / "other.png", name="dots", resume=True)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_term_that_is_not_finite_stops_the_run_and_spares_the_weights(
+    train: Any, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    """The style term breaks at batch 6; the log of step 6 sees it; the state of step 4 stays."""
+    calls = 0
+    original = module.PerceptualLoss._style
+
+    def broken(self: Any, feats: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        style, mean, rel = original(self, feats)
+        return (style * value if calls == 6 else style), mean, rel
+
+    seen = []
+    step = torch.optim.Adam.step
+
+    def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
+        out = step(self, *args, **kwargs)
+        seen.append(all(bool(torch.isfinite(p).all()) for g in self.param_groups for p in g["params"]))
+        return out
+
+    monkeypatch.setattr(module.PerceptualLoss, "_style", broken)
+    monkeypatch.setattr(torch.optim.Adam, "step", watched)
+    with pytest.raises(TrainingError, match=r"step 6: the style term is not finite; .*last good state is that of step 4"):
+        train(tiny())
+    assert len(seen) == 6
+    assert all(seen)
+    assert not Path("checkpoints/dots.safetensors").exists()
+
+
+@pytest.mark.parametrize(("value", "word"), [(0.0, "black"), (0.5, "constant")])
+def test_a_dead_output_stops_the_run(train: Any, monkeypatch: pytest.MonkeyPatch, value: float, word: str) -> None:
+    from faststyle.networks.johnson import Johnson
+
+    forward = Johnson.forward
+    monkeypatch.setattr(module, "DEAD_AFTER", 4)
+    monkeypatch.setattr(Johnson, "forward", lambda self, photo: forward(self, photo) * 0 + value)
+    with pytest.raises(TrainingError, match=f"step 4: the output is {word}; no state"):
+        train(tiny())
+
+
+def test_outputs_are_tried_before_training_starts(train: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="cannot write .*file/x.safetensors"):
+        train(tiny(), checkpoint="file/x.safetensors")
+    with pytest.raises(OutputError, match="cannot write"):
+        train(tiny(), outputs="file")
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_a_device_that_is_not_there_is_an_error(train: Any, painting: Path, vgg_file: Path) -> None:
+    missing = "mps" if not torch.backends.mps.is_available() else "cuda"
+    with pytest.raises(DeviceError, match=f"--device {missing}: not there"):
+        train_style(painting, tiny(), vgg_weights=vgg_file, device=missing)
+
+
+def test_skipped_photos_are_listed_once(train: Any, photo_folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(photo_folder, tmp_path / "photos")
+    (tmp_path / "photos" / "bad.jpg").write_text("text")
+    result = train(tiny(photos=str(tmp_path / "photos"), steps=12))
+    assert [(Path(n).name, r[:12]) for n, r in result.skipped] == [("bad.jpg", "not an image")]
+
+
+def test_training_outside_the_main_thread_works(train: Any) -> None:
+    """Signals can only be caught in the main thread; a web page trains in another."""
+    results: list[Result] = []
+    thread = threading.Thread(target=lambda: results.append(train(tiny(steps=1))))
+    thread.start()
+    thread.join()
+    assert results[0].steps == 1
+
+
+def test_the_learning_rate_rises_then_falls_to_nothing() -> None:
+    recipe = dataclasses.replace(Recipe(), steps=100, warmup=0.1, learning_rate=1.0)
+    rates = [learning_rate(s, recipe) for s in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9] == 1.0
+    assert max(rates) == 1.0
+    assert rates[9:] == sorted(rates[9:], reverse=True)
+    assert rates[54] == pytest.approx(0.5, abs=0.02)
+    assert 0 < rates[99] < 0.001
