@@ -21,15 +21,23 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+bench_app = typer.Typer(
+    help="Measure speed on this machine, beside a plain reference in the same run.", no_args_is_help=True
+)
+app.add_typer(bench_app, name="bench")
+
 TRAINING, OBJECTIVE, MACHINE, OUTPUT = "Training", "Objective", "Machine", "Output"
 Device = Annotated[
-    str, typer.Option(help="auto, cpu, cuda, mps, xpu or npu; one that is missing is an error.", rich_help_panel=MACHINE)
+    str,
+    typer.Option(help="auto, cpu, cuda, mps, xpu or npu; one that is missing is an error.", rich_help_panel=MACHINE),
 ]
 Threads = Annotated[int | None, typer.Option(help="CPU threads; default: all cores.", rich_help_panel=MACHINE)]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=OUTPUT)]
 VggWeights = Annotated[
     Path | None,
-    typer.Option(help="VGG weights: .safetensors, .pth or .h5; default: the cache, else a download.", rich_help_panel=MACHINE),
+    typer.Option(
+        help="VGG weights: .safetensors, .pth or .h5; default: the cache, else a download.", rich_help_panel=MACHINE
+    ),
 ]
 
 
@@ -67,15 +75,11 @@ def train(
         str | None, typer.Option(help="sample, coco, a folder, or hf:NAME[:SPLIT[:COLUMN]].", rich_help_panel=TRAINING)
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Optimisation steps.", rich_help_panel=TRAINING)] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Photos a step and process.", rich_help_panel=TRAINING)
-    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Photos a step and process.", rich_help_panel=TRAINING)] = None,
     image_size: Annotated[
         int | None, typer.Option(help="Side of the training crops, in pixels.", rich_help_panel=TRAINING)
     ] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="auto, float32 or bf16.", rich_help_panel=TRAINING)
-    ] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, float32 or bf16.", rich_help_panel=TRAINING)] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of photos and weights.", rich_help_panel=TRAINING)] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where a stopped run was.", rich_help_panel=TRAINING)
@@ -88,14 +92,21 @@ def train(
     ] = None,
     sets: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Any key of the recipe: --set loss.mode=absolute.", metavar="KEY=VALUE", rich_help_panel=OBJECTIVE),
+        typer.Option(
+            "--set",
+            help="Any key of the recipe: --set loss.mode=absolute.",
+            metavar="KEY=VALUE",
+            rich_help_panel=OBJECTIVE,
+        ),
     ] = None,
     vgg_weights: VggWeights = None,
     device: Device = "auto",
     threads: Threads = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="The checkpoint; default: checkpoints/NAME.safetensors.", rich_help_panel=OUTPUT),
+        typer.Option(
+            "-o", "--output", help="The checkpoint; default: checkpoints/NAME.safetensors.", rich_help_panel=OUTPUT
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -138,8 +149,10 @@ def train(
     for bad, reason in result.skipped:
         typer.echo(f"skipped photo {bad}: {reason}", err=True)
     minutes = f"{int(result.seconds // 60)}:{int(result.seconds % 60):02d} minutes"
-    typer.echo(f"{result.steps} steps in {minutes}; on photos it never saw: "
-               f"content_rel {result.content_rel:.3f}, style_rel {result.style_rel:.3f}")
+    typer.echo(
+        f"{result.steps} steps in {minutes}; on photos it never saw: "
+        f"content_rel {result.content_rel:.3f}, style_rel {result.style_rel:.3f}"
+    )
     typer.echo(f"checkpoint  {result.checkpoint}")
     typer.echo(f"preview     {result.preview}")
     typer.echo(f"use it      faststyle stylize PHOTO --style {result.checkpoint} -o out.png")
@@ -148,7 +161,9 @@ def train(
 @app.command()
 @_reports_errors
 def stylize(
-    photos: Annotated[list[str], typer.Argument(help="Files, folders, globs, or - for standard input.", metavar="PHOTO...")],
+    photos: Annotated[
+        list[str], typer.Argument(help="Files, folders, globs, or - for standard input.", metavar="PHOTO...")
+    ],
     style: Annotated[str, typer.Option("--style", help="A checkpoint, or its name in checkpoints/.", metavar="NAME")],
     output: Annotated[
         str, typer.Option("-o", "--output", help="A file (.png, .jpg, .webp), a folder, or - for standard output.")
@@ -235,6 +250,43 @@ def weights(
     typer.echo(json.dumps(about) if as_json else "\n".join(f"{k:8} {v}" for k, v in about.items()))
 
 
+@bench_app.callback()
+def bench() -> None:
+    """Measure speed on this machine, beside a plain reference in the same run."""
+
+
+@bench_app.command("train")
+@_reports_errors
+def bench_training(
+    recipe: Annotated[str, typer.Option(help="smoke, quick, full, or a .toml file.")] = "quick",
+    batch_size: Annotated[int | None, typer.Option(help="Photos a step.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side of the training crops, in pixels.")] = None,
+    rounds: Annotated[int, typer.Option(help="Steps of each side that are timed.", min=1)] = 5,
+    vgg_weights: VggWeights = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Time a training step in images/s, in float32 on the CPU: ours, and the one that everyone copies.
+
+    Example: faststyle bench train --recipe quick --batch-size 4
+    """
+    from dataclasses import asdict
+
+    from faststyle.bench import bench_train
+    from faststyle.devices import set_threads
+    from faststyle.perceptual.weights import find_weights
+    from faststyle.training.recipe import load_recipe
+
+    set_threads(threads)
+    settings = load_recipe(recipe, [], {"batch_size": batch_size, "image_size": image_size})
+    result = asdict(bench_train(settings, find_weights(settings.vgg, vgg_weights), rounds))
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    for key, value in result.items():
+        typer.echo(f"{key:13} {value:.2f}" if isinstance(value, float) else f"{key:13} {value}")
+
+
 def run_train() -> None:
     """Run `faststyle train`: what train.py does."""
     typer.run(train)
@@ -249,7 +301,7 @@ def _is_first_process() -> bool:
     """Whether this is the one process of torchrun or accelerate launch that may print results."""
     from accelerate import PartialState
 
-    return PartialState().is_main_process
+    return bool(PartialState().is_main_process)
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ def encode_image(
     """Return the bytes of an image file of `format`, PNG, JPEG or WEBP. Raises: ImageError when too large for it."""
     h, w = image.shape[-2:]
     if max(h, w) > LONGEST.get(format, math.inf):
-        raise ImageError(f"{h}x{w} pixels are too many for {format}: it ends at {LONGEST[format]:,} a side, PNG does not")
+        raise ImageError(f"{h}x{w} pixels are too many for {format}: at most {LONGEST[format]:,} a side; PNG takes more")
     picture = to_pil(image, alpha)
     if format == "JPEG" and picture.mode == "RGBA":
         picture = flatten(picture)

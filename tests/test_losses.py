@@ -162,6 +162,9 @@ def test_a_photo_without_any_contrast_gives_finite_terms(tiny_weights: VGGWeight
     ],
 )
 def test_a_config_that_makes_no_sense_is_explained(config: LossConfig, message: str) -> None:
-    with pytest.raises(RecipeError, match=message):
+    def check() -> None:
         config.weights()
         deepest_layers(config, "vgg16")
+
+    with pytest.raises(RecipeError, match=message):
+        check()

@@ -69,9 +69,7 @@ def test_two_processes_see_together_what_one_sees() -> None:
     whole = samples("sample", range(0, 12), batch=4)
     parts = []
     for process in range(2):
-        loader = photo_loader(
-            open_source("sample", 0), size=SIZE, batch_size=2, start=0, stop=12, seed=0, workers=0
-        )
+        loader = photo_loader(open_source("sample", 0), size=SIZE, batch_size=2, start=0, stop=12, seed=0, workers=0)
         shard = prepare_data_loader(loader, num_processes=2, process_index=process, put_on_device=False)
         parts.append([b["photo"] for b in shard])
     together = torch.cat([torch.cat(pair) for pair in zip(*parts, strict=True)])
@@ -123,9 +121,7 @@ def test_bad_files_are_replaced_and_listed(tmp_path: Path) -> None:
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "text.jpg").write_text("not a picture")
     good.resize((9, 7)).save(tmp_path / "tiny.png")
-    loader = photo_loader(
-        open_source(str(tmp_path), 0), size=SIZE, batch_size=3, start=0, stop=9, seed=0, workers=1
-    )
+    loader = photo_loader(open_source(str(tmp_path), 0), size=SIZE, batch_size=3, start=0, stop=9, seed=0, workers=1)
     skipped = {}
     for batch in loader:
         assert batch["failure"] is None

@@ -17,7 +17,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 ROOT = Path(__file__).parents[1]
 TINY = ["--image-size", "32", "--batch-size", "2", "--device", "cpu", "--threads", "1"]
-for pair in ("painting_size=48", "network.width=4", "network.blocks=1", "workers=1", "log_every=1", "preview_every=100"):
+for pair in (
+    "painting_size=48",
+    "network.width=4",
+    "network.blocks=1",
+    "workers=1",
+    "log_every=1",
+    "preview_every=100",
+):
     TINY += ["--set", pair]
 
 pytestmark = pytest.mark.slow
@@ -25,7 +32,16 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def command(painting: Path, vgg_file: Path) -> list[str]:
-    return [str(ROOT / "train.py"), "--style", str(painting), "--vgg-weights", str(vgg_file), "--recipe", "smoke", *TINY]
+    return [
+        str(ROOT / "train.py"),
+        "--style",
+        str(painting),
+        "--vgg-weights",
+        str(vgg_file),
+        "--recipe",
+        "smoke",
+        *TINY,
+    ]
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -34,14 +50,25 @@ def environment(**more: str) -> dict[str, str]:
 
 def run(command: list[str], folder: Path, **options: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *command], cwd=folder, env=environment(), capture_output=True, text=True, timeout=300, **options
+        [sys.executable, *command],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        **options,
     )
 
 
 def start_until(command: list[str], folder: Path, step: int) -> subprocess.Popen[str]:
     """Start a run and return when it has shown `step` on stderr."""
     process = subprocess.Popen(
-        [sys.executable, *command], cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, *command],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stderr is not None
     for line in process.stderr:

@@ -205,7 +205,9 @@ def test_a_term_that_is_not_finite_stops_the_run_and_spares_the_weights(
 
     monkeypatch.setattr(module.PerceptualLoss, "_style", broken)
     monkeypatch.setattr(torch.optim.Adam, "step", watched)
-    with pytest.raises(TrainingError, match=r"step 6: the style term is not finite; .*last good state is that of step 4"):
+    with pytest.raises(
+        TrainingError, match=r"step 6: the style term is not finite; .*last good state is that of step 4"
+    ):
         train(tiny())
     assert len(seen) == 6
     assert all(seen)

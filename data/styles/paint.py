@@ -13,6 +13,7 @@ Lengths marked "px" are pixels of a 1024 px canvas and are scaled to the size as
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -183,9 +184,7 @@ def trace_flow(x: Array, y: Array) -> Array:
     return np.arctan2(vy, vx)
 
 
-def brush_sky(
-    rng: Rng, size: int, ribbons: Array, count: int, length: float, width: float, lift: float
-) -> Strokes:
+def brush_sky(rng: Rng, size: int, ribbons: Array, count: int, length: float, width: float, lift: float) -> Strokes:
     """Strokes that follow the wind, coloured in ribbons along it and warmed around the lights."""
     x, y = rng.random(count), rng.random(count) * 0.86
     angle = trace_flow(x, y)
@@ -526,7 +525,7 @@ def cut_frame(rng: Rng, panes: Panes, size: int) -> None:
     count, edge = 14, FRAME * size
     cuts = np.linspace(edge, size - edge, count + 1)
     boxes = [(a, a + edge, b, b + edge) for a in (0, size - edge) for b in (0, size - edge)]
-    for a, b in zip(cuts[:-1], cuts[1:], strict=True):
+    for a, b in itertools.pairwise(cuts):
         boxes += [(a, b, 0, edge), (a, b, size - edge, size), (0, edge, a, b), (size - edge, size, a, b)]
     for i, (x0, x1, y0, y1) in enumerate(boxes):
         outline = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])

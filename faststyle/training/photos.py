@@ -87,9 +87,9 @@ def open_source(photos: str, seed: int) -> Source:
 
 def sample_folder() -> Path:
     """Return the folder in which scikit-image carries its photos."""
-    from skimage import data_dir
+    import skimage
 
-    return Path(data_dir)
+    return Path(str(skimage.data_dir))  # type: ignore[attr-defined]
 
 
 def held_out_photos() -> list[Path]:
@@ -108,7 +108,8 @@ class SamplePhotos:
         missing = [p.name for p in self.paths if not p.is_file()]
         if missing:
             raise PhotosError(f"scikit-image carries no {', '.join(missing)}: pip install 'scikit-image>=0.25'")
-        self.description = f"{len(self.paths)} photos of scikit-image (public domain or CC0) and dead-leaves images"
+        terms = "public domain, CC0, Middlebury Stereo 2014"
+        self.description = f"{len(self.paths)} photos of scikit-image ({terms}) and dead-leaves images"
 
     def photo(self, number: int, attempt: int) -> tuple[str, Raw]:
         rng = np.random.default_rng((self.seed, number, attempt, 1))
@@ -243,10 +244,9 @@ class NumberedPhotos(Dataset[Batch]):
             except PhotosError as error:
                 return self._failed(str(error), skipped)
             return Batch(photo=photo, skipped=skipped, failure=None)
-        return self._failed(
-            f"--photos: {MAX_ATTEMPTS} photos in a row cannot be used; the last was {skipped[-1][0]} ({skipped[-1][1]})",
-            skipped,
-        )
+        name, reason = skipped[-1]
+        message = f"--photos: {MAX_ATTEMPTS} photos in a row cannot be used; the last was {name} ({reason})"
+        return self._failed(message, skipped)
 
     def _augment(self, raw: Raw, name: str, number: int) -> Tensor:
         image = flatten(decode(raw, name, shrink_to=2 * self.size))

@@ -113,7 +113,7 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
 
     Raises: RecipeError for an unknown key, a value of the wrong type, or one out of range.
     """
-    recipe = _build(Recipe, values, "")
+    recipe: Recipe = _build(Recipe, values, "")
     for key in POSITIVE:
         if not getattr(recipe, key) > 0:  # not "<= 0": that would let nan pass
             raise RecipeError(f"{key} must be above 0, got {getattr(recipe, key)}")
@@ -195,7 +195,13 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
         kind = typing.get_origin(option) or option
         if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
             return value
-    words = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", types.NoneType: "nothing"}
+    words = {
+        int: "a whole number",
+        float: "a number",
+        str: "a string",
+        bool: "true or false",
+        types.NoneType: "nothing",
+    }
     allowed = [
         ", ".join(map(str, typing.get_args(o))) if typing.get_origin(o) is Literal else words.get(o, "a table")
         for o in options

@@ -54,7 +54,9 @@ def save_state(accelerator: Accelerator, folder: Path, step: int, extra: dict[st
     except OSError as error:
         raise output_error(final, error) from error
     except (RuntimeError, SafetensorError) as error:  # how torch and safetensors report a disk that is full
-        raise OutputError(f"cannot write {final}: {str(error).splitlines()[0]}; free some space, then --resume") from error
+        raise OutputError(
+            f"cannot write {final}: {str(error).splitlines()[0]}; free some space, then --resume"
+        ) from error
     finally:
         if accelerator.is_main_process:
             shutil.rmtree(part, ignore_errors=True)

@@ -159,8 +159,8 @@ class Trainer:
         vgg = load_vgg(weights, deepest_layers(recipe.loss, recipe.vgg))
         layout = torch.channels_last
         loss = PerceptualLoss(vgg, self.painting, recipe.loss, recipe.vgg)
-        self.loss: PerceptualLoss = loss.to(accelerator.device, memory_format=layout)  # type: ignore[call-overload]
-        self.plain: nn.Module = build_network(recipe.network).to(memory_format=layout)  # type: ignore[call-overload]
+        self.loss: PerceptualLoss = loss.to(accelerator.device).to(memory_format=layout)
+        self.plain: nn.Module = build_network(recipe.network).to(memory_format=layout)
         self.compiled = recipe.compile and self._try_compile()
         optimizer = torch.optim.Adam(self.plain.parameters(), lr=recipe.learning_rate)
         self.network, self.optimizer = accelerator.prepare(self.plain, optimizer)
@@ -371,7 +371,7 @@ class Trainer:
             "vgg": self.vgg_weights.id,
             "processes": self.accelerator.num_processes,
             "device": str(self.accelerator.device),
-            "precision": "bf16" if self.accelerator.mixed_precision == "bf16" else "float32",
+            "precision": self._precision,
             "compiled": self.compiled,
             "versions": {"faststyle": faststyle.__version__, "torch": torch.__version__},
             "scores": scores,
@@ -379,16 +379,20 @@ class Trainer:
         }
         write_bytes(self.run.json, json.dumps(about, indent=1).encode())
 
+    @property
+    def _precision(self) -> str:
+        return "bf16" if self.accelerator.mixed_precision == "bf16" else "float32"
+
     def _all_skipped(self) -> list[tuple[str, str]]:
         """Return the photos that any process skipped, each once, in a fixed order."""
         return sorted({(name, reason) for name, reason in gather_object(self.skipped)})
 
     def _announce(self) -> None:
         recipe, say = self.recipe, self.progress.say
-        precision = "bf16" if self.accelerator.mixed_precision == "bf16" else "float32"
-        where = f"{self.accelerator.num_processes} x {self.accelerator.device.type}, {precision}"
+        where = f"{self.accelerator.num_processes} x {self.accelerator.device.type}, {self._precision}"
         say(f"painting {self.style}  photos {self.source.description}")
-        say(f"recipe {recipe.name}: {recipe.steps} steps of batch {recipe.batch_size}, {recipe.image_size} px  on {where}")
+        size = f"batch {recipe.batch_size}, {recipe.image_size} px"
+        say(f"recipe {recipe.name}: {recipe.steps} steps of {size}, on {where}")
         say(f"VGG {self.vgg_weights.id} from {self.vgg_weights.source}")
         say(f"watch it with: tensorboard --logdir {self.run.tensorboard}")
         if self.step:

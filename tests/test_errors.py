@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from faststyle import errors
+from faststyle.errors import FaststyleError, Interrupted, did_you_mean
+
+
+def leaves() -> dict[str, type[FaststyleError]]:
+    return {c.__name__: c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, FaststyleError)}
+
+
+def test_the_picture_of_the_tree_is_the_tree() -> None:
+    drawn = re.findall(r"[├└]── (\w+)", errors.__doc__ or "")
+    assert set(drawn) == set(leaves()) - {"FaststyleError"}
+    assert len(drawn) == 10
+    assert all(leaf.__bases__ == (FaststyleError,) for name, leaf in leaves().items() if name != "FaststyleError")
+
+
+@pytest.mark.parametrize(("number", "code"), [(2, 130), (15, 143)])
+def test_signals_have_the_exit_codes_of_a_shell(number: int, code: int) -> None:
+    error = Interrupted("stopped after step 3", number)
+    assert (error.exit_code, str(error)) == (code, "stopped after step 3")
+
+
+def test_everything_else_exits_with_1() -> None:
+    assert {leaf.exit_code for leaf in leaves().values()} == {1}
+
+
+@pytest.mark.parametrize(
+    ("got", "prefix", "expected"),
+    [
+        ("stepz", "", " Did you mean 'steps'?"),
+        ("stepz", "loss.", " Did you mean 'loss.steps'?"),
+        ("zzz", "", " Allowed: batch_size, steps."),
+        ("zzz", "loss.", " Allowed: loss.batch_size, loss.steps."),
+    ],
+)
+def test_a_near_miss_gets_a_suggestion_else_the_list(got: str, prefix: str, expected: str) -> None:
+    assert did_you_mean(got, ["steps", "batch_size"], prefix) == expected
