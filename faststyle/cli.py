@@ -13,12 +13,13 @@ import typer
 
 from faststyle.errors import FaststyleError, Interrupted
 
+SETTINGS = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     name="faststyle",
     help="Train a small network that repaints any photo in the style of one painting, and use it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=SETTINGS,
 )
 
 bench_app = typer.Typer(
@@ -289,12 +290,19 @@ def bench_training(
 
 def run_train() -> None:
     """Run `faststyle train`: what train.py does."""
-    typer.run(train)
+    _run_alone(train)
 
 
 def run_stylize() -> None:
     """Run `faststyle stylize`: what stylize.py does."""
-    typer.run(stylize)
+    _run_alone(stylize)
+
+
+def _run_alone(command: Callable[..., None]) -> None:
+    """Run one command as a program, with the settings of `app`, which `typer.run` would not take."""
+    program = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=SETTINGS)
+    program.command()(command)
+    program()
 
 
 def _is_first_process() -> bool:

@@ -26,6 +26,9 @@ class FaststyleError(Exception):
 
     exit_code = 1
 
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.splitlines()))  # what other libraries say, and file names, may have several
+
 
 class ImageError(FaststyleError):
     """A picture cannot be read, is too small, or is too large."""

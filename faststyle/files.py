@@ -23,6 +23,8 @@ def output_error(path: Path | str, error: OSError) -> OutputError:
         fix = "free some space or choose another place"
     elif isinstance(error, IsADirectoryError):
         fix = "a folder of that name is in the way"
+    elif isinstance(error, FileExistsError | NotADirectoryError):
+        fix = "a file stands where a folder is needed"
     else:
         fix = "choose a place that you may write to"
     return OutputError(f"cannot write {path}: {(error.strerror or str(error)).lower()}; {fix}")

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from faststyle.errors import ImageError, OutputError
@@ -62,7 +62,7 @@ def decode(source: str | Path | bytes | Image.Image, name: str = "image", shrink
             image.load()
             image = ImageOps.exif_transpose(image)
             return _to_rgb(image, name)
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise ImageError(f"{name}: not an image that can be read; use {_names(READABLE)}") from None
     except Image.DecompressionBombError:
         raise ImageError(f"{name}: more than {MAX_PIXELS:,} pixels; reduce it first") from None
@@ -121,11 +121,12 @@ def encode_image(
     """Return the bytes of an image file of `format`, PNG, JPEG or WEBP. Raises: ImageError when too large for it."""
     h, w = image.shape[-2:]
     if max(h, w) > LONGEST.get(format, math.inf):
-        raise ImageError(f"{h}x{w} pixels are too many for {format}: at most {LONGEST[format]:,} a side; PNG takes more")
+        raise ImageError(f"{h}x{w} pixels are too many for {format}: at most {LONGEST[format]} a side; PNG takes more")
     picture = to_pil(image, alpha)
     if format == "JPEG" and picture.mode == "RGBA":
         picture = flatten(picture)
-    options: dict[str, Any] = {"JPEG": {"quality": quality, "subsampling": 0}, "WEBP": {"quality": quality}}.get(format, {})
+    settings = {"JPEG": {"quality": quality, "subsampling": 0}, "WEBP": {"quality": quality}}
+    options: dict[str, Any] = settings.get(format, {})
     buffer = io.BytesIO()
     try:
         picture.save(buffer, format, icc_profile=icc, **options)
@@ -159,7 +160,7 @@ def fitted_size(height: int, width: int, size: int) -> tuple[int, int]:
 
 def fit_shorter(image: Tensor, size: int) -> Tensor:
     """Return (1, C, H, W) resized so that the shorter side has `size` pixels (antialiased bicubic, in [0, 1])."""
-    target = fitted_size(*image.shape[-2:], size)
+    target = fitted_size(image.shape[-2], image.shape[-1], size)
     if target == image.shape[-2:]:
         return image
     return torch.nn.functional.interpolate(image, target, mode="bicubic", antialias=True).clamp(0, 1)
@@ -240,4 +241,3 @@ def _check_tensor(image: Tensor) -> Tensor:
 
 def _names(suffixes: Any) -> str:
     return ", ".join(sorted(s.removeprefix(".") for s in suffixes))
-

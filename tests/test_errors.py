@@ -5,7 +5,7 @@ import re
 import pytest
 
 from faststyle import errors
-from faststyle.errors import FaststyleError, Interrupted, did_you_mean
+from faststyle.errors import FaststyleError, ImageError, Interrupted, did_you_mean
 
 
 def leaves() -> dict[str, type[FaststyleError]]:
@@ -23,6 +23,10 @@ def test_the_picture_of_the_tree_is_the_tree() -> None:
 def test_signals_have_the_exit_codes_of_a_shell(number: int, code: int) -> None:
     error = Interrupted("stopped after step 3", number)
     assert (error.exit_code, str(error)) == (code, "stopped after step 3")
+
+
+def test_a_message_is_one_line() -> None:
+    assert str(ImageError("a\nb.png: no such file\n")) == "a b.png: no such file"
 
 
 def test_everything_else_exits_with_1() -> None:

@@ -42,6 +42,15 @@ def test_writes_whole_and_makes_parents(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["out.txt"]
 
 
+def test_the_new_file_takes_the_place_of_the_old_one_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "out.txt"
+    path.write_text("old")
+    with path.open() as reader:
+        write_bytes(path, b"new")
+        assert reader.read() == "old"  # renamed over it, not written into it
+    assert path.read_text() == "new"
+
+
 def test_the_temporary_name_keeps_the_suffix(tmp_path: Path) -> None:
     with writing(tmp_path / "out.png") as temporary:
         assert temporary.parent == tmp_path
@@ -69,8 +78,13 @@ def test_an_exception_in_the_block_keeps_the_old_file(tmp_path: Path, error: Bas
 
 def test_a_target_below_a_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("old")
-    with pytest.raises(OutputError, match=r"cannot write .*file/below/out\.txt: not a directory; choose a place"):
+    with pytest.raises(
+        OutputError,
+        match=r"cannot write .*file/below/out\.txt: not a directory; a file stands where a folder is needed",
+    ):
         write_bytes(tmp_path / "file" / "below" / "out.txt", b"new")
+    with pytest.raises(OutputError, match=r"cannot write .*file/out\.txt: file exists; a file stands where a folder"):
+        write_bytes(tmp_path / "file" / "out.txt", b"new")
     assert (tmp_path / "file").read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 

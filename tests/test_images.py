@@ -139,7 +139,9 @@ def test_one_bit_is_black_and_white() -> None:
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
 def test_alpha_is_kept_and_laid_on_white_when_read_as_rgb(mode: str) -> None:
     data = noise(4, 6, len(mode))
-    source = encode(Image.fromarray(data, mode), "PNG")
+    image = Image.fromarray(data)
+    assert image.mode == mode
+    source = encode(image, "PNG")
     colour, alpha = data[..., :-1] / 255, data[..., -1:] / 255
     picture = open_picture(source)
     assert picture.alpha is not None
@@ -276,7 +278,7 @@ def test_a_damaged_avif_is_an_error() -> None:
 def test_whatever_is_damaged_is_read_or_is_an_image_error(format: str) -> None:
     whole = encode(draw(0, 24, 30), format)
     rng = random.Random(0)
-    refused = 0
+    refused: list[str] = []
     for i in range(60):
         data = bytearray(whole[: rng.randrange(len(whole))] if i % 3 == 0 else whole)
         for _ in range(3 if data else 0):
@@ -284,9 +286,9 @@ def test_whatever_is_damaged_is_read_or_is_an_image_error(format: str) -> None:
         try:
             assert read_image(bytes(data)).shape[:2] == (1, 3)
         except ImageError as error:
-            refused += 1
-            assert "\n" not in str(error)
-    assert refused > 0
+            refused.append(str(error))
+    assert refused
+    assert not any("\n" in message for message in refused)
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 6, 1), (4, 6, 2), (4, 6, 5), (1, 4, 6, 3), (0, 6, 3), (4, 0)])
@@ -355,7 +357,7 @@ def test_the_extension_decides_the_format_and_the_profile_is_kept(tmp_path: Path
         assert (image.format, image.mode, image.size) == (format, "RGB", (60, 40))
         assert image.info["icc_profile"] == SRGB
         error = np.abs(np.array(image).astype(float) - np.array(photo)).mean()
-    assert error == 0 if format == "PNG" else error < 4
+    assert error <= {"PNG": 0, "JPEG": 4, "WEBP": 8}[format]  # WebP halves the resolution of colours
     assert open_picture(tmp_path / "new" / name).icc == SRGB
 
 

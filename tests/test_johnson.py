@@ -25,7 +25,7 @@ def test_layer_sizes_are_those_of_the_papers_table() -> None:
     assert seen == expected
 
 
-@pytest.mark.parametrize("start", ["identity", "random"])
+@pytest.mark.parametrize("start", ["palette", "identity", "random"])
 def test_has_1_679_235_parameters(start: str) -> None:
     assert sum(p.numel() for p in build_network({"name": "johnson", "start": start}).parameters()) == 1_679_235
 
@@ -53,6 +53,29 @@ def test_padding_inside_changes_nothing_far_from_the_edge() -> None:
     photo = torch.rand(1, 3, 30, 31)
     mirrored = np.pad(photo.numpy(), ((0, 0), (0, 0), (0, 2), (0, 1)), mode="reflect")
     torch.testing.assert_close(network(photo), network(torch.from_numpy(mirrored))[..., :30, :31])
+
+
+def test_starts_from_the_photo_in_the_paintings_colours() -> None:
+    """At step 0 the output's colours have the painting's mean and, but for the floor, its covariance in each axis."""
+    torch.manual_seed(0)
+    mix = torch.tensor([[0.1, 0.02, 0.0], [0.05, 0.15, 0.05], [0.0, 0.1, 0.2]])
+    painting = (torch.randn(1, 4000, 3) @ mix.T + torch.tensor([0.3, 0.5, 0.6])).mT.reshape(1, 3, 50, 80)
+    network = build_network({"name": "johnson", "width": 4}, painting)
+    photo = torch.rand(1, 3, 64, 64)  # independent channels of equal contrast: already white
+    out = network(photo).detach()[0].flatten(1).numpy()
+    target = painting[0].flatten(1).numpy()
+    np.testing.assert_allclose(out.mean(1), target.mean(1), atol=1e-4)
+    np.testing.assert_allclose(np.cov(out), np.cov(target), atol=0.004)
+    flat = network(torch.full((1, 3, 32, 32), 0.2))
+    torch.testing.assert_close(flat, network.palette_mean.expand_as(flat))
+
+
+def test_only_evaluation_clamps() -> None:
+    network = Johnson(width=4)
+    photo = torch.rand(1, 3, 32, 32) * 0.1
+    photo[..., :2, :2] = 1
+    assert network(photo).max() > 1
+    assert network.eval()(photo).max() == 1
 
 
 def test_too_small_is_an_error_with_the_limit() -> None:

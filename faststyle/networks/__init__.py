@@ -6,16 +6,18 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from faststyle.errors import RecipeError, did_you_mean
 from faststyle.networks.johnson import Johnson
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"johnson": Johnson}
+NETWORKS: dict[str, Callable[..., Johnson]] = {"johnson": Johnson}
 
 
-def build_network(config: Mapping[str, Any]) -> nn.Module:
+def build_network(config: Mapping[str, Any], painting: Tensor | None = None) -> nn.Module:
     """Return a new network from its name and keyword arguments, as a recipe or a checkpoint holds them.
+
+    Before training, `painting`, (1, 3, H, W) in [0, 1], gives the network the colours that it starts from.
 
     Raises: RecipeError for an unknown network or argument.
 
@@ -31,6 +33,9 @@ def build_network(config: Mapping[str, Any]) -> nn.Module:
         if key not in allowed:
             raise RecipeError(f"network {name!r} has no option {key!r}.{did_you_mean(key, allowed)}")
     try:
-        return NETWORKS[name](**options)
+        network = NETWORKS[name](**options)
     except (TypeError, ValueError, RuntimeError) as error:
         raise RecipeError(f"network {name!r} cannot be built with {options}: {error}") from error
+    if painting is not None:
+        network.set_palette(painting)
+    return network

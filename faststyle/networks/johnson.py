@@ -8,7 +8,7 @@ Resize-convolution: Odena et al. (2016), https://distill.pub/2016/deconv-checker
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -17,14 +17,17 @@ from torch import Tensor, nn
 from faststyle.errors import ImageError
 
 MIN_SIDE = 16  # pixels: at 1/4 resolution the reflection padding of the trunk still has pixels to mirror
+FLAT = 1e-3  # variance of RGB in [0, 1] below which a photo's contrast is not stretched to the painting's
 STRIDE = 4  # the trunk works at 1/4 resolution
+
+Start = Literal["palette", "identity", "random"]
 
 
 class InstanceNorm(nn.Module):
     """Instance normalisation with a learned scale and shift (Ulyanov et al. 2016, equation 4).
 
-    Not `nn.InstanceNorm2d`, which reshapes to a batch normalisation: that copies channels-last tensors twice, and
-    is exported as one. Statistics are float32 whatever the precision of the convolutions.
+    As a group normalisation with one channel a group, which is the same thing. Not `nn.InstanceNorm2d`, which reshapes
+    to a batch normalisation: that copies channels-last tensors twice, and is exported as one.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
@@ -34,10 +37,7 @@ class InstanceNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        var, mean = torch.var_mean(x.float(), (2, 3), correction=0, keepdim=True)  # (B, C, 1, 1)
-        scale = self.weight.view(1, -1, 1, 1) * torch.rsqrt(var + self.eps)
-        shift = self.bias.view(1, -1, 1, 1) - mean * scale
-        return torch.addcmul(shift, x, scale).to(x.dtype)
+        return F.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
 
 
 class ConvNorm(nn.Sequential):
@@ -71,8 +71,14 @@ class Johnson(nn.Module):
     """Photo in, stylized photo out, of the same size; RGB, (B, 3, H, W), in [0, 1], H and W >= 16.
 
     `width` is the number of channels of the first convolution: 32 is the paper's network (1,679,235 parameters).
-    `start` is where training starts from: "identity" adds a residual, zero at first, to the photo, so that content
-    is there from step 0; "random" is the paper's scaled tanh on randomly initialised weights.
+    `start` is what the network does before training, and what its head's output is added to:
+
+    - "palette": the photo in the painting's colours. Photo and output are normalised, and given the mean and the
+      covariance of the painting's colours (`set_palette`), so that content and palette are there from step 0.
+    - "identity": the photo. Its own colours have to be learned away.
+    - "random": nothing; the paper's scaled tanh of a randomly initialised head.
+
+    In training the output may leave [0, 1], so that no pixel is without a gradient; in evaluation it is clamped.
 
     Example:
         >>> network = Johnson()
@@ -82,10 +88,13 @@ class Johnson(nn.Module):
         torch.Size([1, 3, 33, 70])
     """
 
-    def __init__(self, width: int = 32, blocks: int = 5, start: Literal["identity", "random"] = "identity") -> None:
+    palette_mean: Tensor
+    palette_matrix: Tensor
+
+    def __init__(self, width: int = 32, blocks: int = 5, start: Start = "palette") -> None:
         super().__init__()
-        if start not in ("identity", "random"):
-            raise ValueError(f"start is 'identity' or 'random', got {start!r}")
+        if start not in get_args(Start):
+            raise ValueError(f"start is one of {', '.join(get_args(Start))}, got {start!r}")
         w = width
         self.start = start
         self.encode1 = ConvNorm(3, w, 9)
@@ -97,9 +106,23 @@ class Johnson(nn.Module):
         self.decode1 = ConvNorm(4 * w, 2 * w, 3)
         self.decode2 = ConvNorm(2 * w, w, 3)
         self.head = nn.Conv2d(w, 3, 9, padding=4, padding_mode="reflect")
-        if start == "identity":
+        if start != "random":
             nn.init.zeros_(self.head.weight)
             nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+        if start == "palette":
+            self.register_buffer("palette_mean", torch.full((1, 3, 1, 1), 0.5))
+            self.register_buffer("palette_matrix", 0.25 * torch.eye(3).view(3, 3, 1, 1))
+
+    def set_palette(self, painting: Tensor) -> None:
+        """Take the colours of a painting, (1, 3, H, W), as those to start from; for the other starts, do nothing."""
+        if self.start != "palette":
+            return
+        mean = painting.mean((2, 3), keepdim=True)
+        flat = (painting - mean).flatten(2)[0].double()  # (3, H W)
+        values, vectors = torch.linalg.eigh(flat @ flat.T / flat.shape[1])
+        root = vectors @ values.clamp_min(0).sqrt().diag() @ vectors.T  # the symmetric root of the covariance
+        self.palette_mean.copy_(mean)
+        self.palette_matrix.copy_(root.view(3, 3, 1, 1))
 
     def forward(self, photo: Tensor) -> Tensor:
         """Return the stylized photo.
@@ -116,10 +139,16 @@ class Johnson(nn.Module):
         y = self.trunk(y)
         y = F.relu(self.decode1(F.interpolate(y, scale_factor=2.0, mode="nearest")))
         y = F.relu(self.decode2(F.interpolate(y, scale_factor=2.0, mode="nearest")))
-        y = self.head(y)
+        y = self._colour(x, self.head(y))[..., :h, :w]
+        return y if self.training else y.clamp(0, 1)
+
+    def _colour(self, photo: Tensor, y: Tensor) -> Tensor:
+        if self.start == "palette":
+            # Differs from Johnson et al. (2016), as does "identity": the photo is added to what the head says.
+            y = F.group_norm(photo, 1, eps=FLAT) + y
+            y = F.group_norm(y, 3, eps=FLAT)
+            return F.conv2d(y, self.palette_matrix) + self.palette_mean
         if self.start == "identity":
-            y = x + y
-        else:
-            # Differs from Johnson et al. (2016): there the tanh is scaled to [0, 255], here to [0, 1].
-            y = 0.5 + 0.5 * torch.tanh(y)
-        return y[..., :h, :w].clamp(0, 1)
+            return photo + y
+        # Differs from Johnson et al. (2016): there the tanh is scaled to [0, 255], here to [0, 1].
+        return 0.5 + 0.5 * torch.tanh(y)

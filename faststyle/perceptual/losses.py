@@ -36,13 +36,14 @@ STYLE_LAYERS: dict[str, Layers] = {
     "johnson": {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_3": 1.0, "relu4_3": 1.0},
     "pyramid": {
         "relu1_1": 1.0,
-        "relu2_1": 1.0,
-        "relu3_1": 1.0,
         "relu1_1@1/2": 1.0,
         "relu2_1@1/2": 1.0,
         "relu3_1@1/2": 1.0,
         "relu4_1@1/2": 1.0,
         "relu5_1@1/2": 1.0,
+        "relu3_1@1/4": 1.0,
+        "relu4_1@1/4": 1.0,
+        "relu5_1@1/4": 1.0,
     },
 }
 SCALES = {"1": 1, "1/2": 2, "1/4": 4}  # the name of a scale -> the side of the pixels that are averaged

@@ -130,7 +130,8 @@ def read_weights(path: Path, arch: str = "vgg16") -> VGGWeights:
     except WeightsError:
         raise
     except Exception as error:  # each format's library has its own zoo of errors for a damaged file
-        raise WeightsError(f"{path}: not readable as VGG weights, delete it or name another ({error})") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]  # torch.load says much more
+        raise WeightsError(f"{path}: not readable as VGG weights, delete it or name another ({reason})") from error
     missing = [n for n in layer_names(arch)[:-2] if f"{n}.weight" not in weights.tensors]
     if missing:
         raise WeightsError(f"{path}: no convolution {missing[0]}: these are not the weights of {arch}")

@@ -55,7 +55,7 @@ def plan_jobs(inputs: Iterable[str], output: str, format: str | None = None) -> 
         output_format(target)
         jobs = [Job(found[0][0], target)]
     else:
-        if target.suffix.lower() in WRITABLE:
+        if target.suffix.lower() in WRITABLE and not target.is_dir():
             raise OutputError(f"-o {output}: {len(found)} pictures need a folder, not a file")
         jobs = [Job(source, target / _with_format(below, format)) for source, below in found]
     for job in jobs:

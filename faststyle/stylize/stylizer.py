@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from faststyle.checkpoint import About, find_checkpoint, load_checkpoint
@@ -76,10 +75,10 @@ class Stylizer:
                 raise ImageError(f"--size must be 1 or more pixels, got {size}")
             h, w = fitted_size(h, w, size)
         self._check_memory(h, w)  # before resizing, which needs memory of its own
-        if size is not None:
-            alpha = None if picture.alpha is None else fit_shorter(picture.alpha, size)
-            picture = Picture(fit_shorter(picture.rgb, size), alpha, picture.icc)
         try:
+            if size is not None:
+                alpha = None if picture.alpha is None else fit_shorter(picture.alpha, size)
+                picture = Picture(fit_shorter(picture.rgb, size), alpha, picture.icc)
             with torch.inference_mode():
                 photo = picture.rgb.to(self.device, memory_format=torch.channels_last)
                 stylized = self.network(photo).float().clamp(0, 1).cpu().contiguous()

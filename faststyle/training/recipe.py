@@ -39,7 +39,7 @@ class Recipe:
     painting_size: int = 384
     learning_rate: float = 2e-3
     warmup: float = 0.1
-    clip_norm: float = 100.0
+    clip_norm: float = 1000.0
     precision: Literal["auto", "float32", "bf16"] = "auto"
     compile: bool = False
     vgg: Literal["vgg16", "vgg19"] = "vgg16"

@@ -41,6 +41,7 @@ from faststyle.training.state import State, newest_state, save_state
 STRIP_SIZE = 256  # pixels: side of each picture in a strip
 PREVIEW_SIZE = 384  # pixels: side of each picture in preview.png
 SCORE_SIZE = 256  # pixels: crops that the final scores are measured on
+BETAS = (0.9, 0.99)  # Adam's: runs of a few hundred steps need a second moment that forgets the first ones
 DEAD_AFTER = 50  # steps that a network gets before a constant or black output is an error
 DEAD_SPREAD = 2 / 255  # standard deviation over an image below which it is constant
 BLACK_PEAK = 8 / 255  # brightest value below which a batch is black
@@ -160,9 +161,9 @@ class Trainer:
         layout = torch.channels_last
         loss = PerceptualLoss(vgg, self.painting, recipe.loss, recipe.vgg)
         self.loss: PerceptualLoss = loss.to(accelerator.device).to(memory_format=layout)
-        self.plain: nn.Module = build_network(recipe.network).to(memory_format=layout)
+        self.plain: nn.Module = build_network(recipe.network, self.painting).to(memory_format=layout)
         self.compiled = recipe.compile and self._try_compile()
-        optimizer = torch.optim.Adam(self.plain.parameters(), lr=recipe.learning_rate)
+        optimizer = torch.optim.Adam(self.plain.parameters(), lr=recipe.learning_rate, betas=BETAS)
         self.network, self.optimizer = accelerator.prepare(self.plain, optimizer)
         self.guard = FiniteGuard(accelerator.device)
         self.held_out = [crop_centre(read_image(p), PREVIEW_SIZE) for p in held_out_photos()]
@@ -332,9 +333,11 @@ class Trainer:
     def _scores(self) -> dict[str, float]:
         """Return content_rel and style_rel on the photos that are kept out of training, in float32."""
         terms = []
+        self.plain.eval()
         for photo in self.held_out:
             x = fit_shorter(photo, SCORE_SIZE).to(self.accelerator.device)
             terms.append(self.loss.forward(self.plain.forward(x), self.loss.targets(x)))
+        self.plain.train()
         count = len(terms)
         return {key: sum(float(getattr(t, key)) for t in terms) / count for key in ("content_rel", "style_rel")}
 
@@ -342,10 +345,12 @@ class Trainer:
     def _write_preview(self, path: Path, size: int, rows: int) -> Tensor:
         """Write the held-out photos, each beside its stylization, in so many rows; return the picture."""
         pairs = []
+        self.plain.eval()
         for photo in self.held_out:
             x = fit_shorter(photo, size).to(self.accelerator.device)
             # .forward: a compiled network would be compiled again for this size.
-            pairs.append(torch.cat([x, self.plain.forward(x).clamp(0, 1)], 3).cpu())  # (1, 3, S, 2 S)
+            pairs.append(torch.cat([x, self.plain.forward(x)], 3).cpu())  # (1, 3, S, 2 S)
+        self.plain.train()
         per_row = math.ceil(len(pairs) / rows)
         picture = torch.cat([torch.cat(pairs[i : i + per_row], 3) for i in range(0, len(pairs), per_row)], 2)
         write_image(picture, path)

@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import Result
+from conftest import draw
+from safetensors.torch import load_file, save
+from typer.testing import CliRunner
+
+from faststyle.checkpoint import About, save_checkpoint
+from faststyle.cli import app
+from faststyle.networks.johnson import Johnson
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = ("train", "stylize", "info", "weights", "bench train")
+TINY = ["--recipe", "smoke", "--steps", "1", "--image-size", "32", "--batch-size", "1", "--device", "cpu"]
+for pair in ("painting_size=80", "network.width=4", "network.blocks=1", "workers=0"):
+    TINY += ["--set", pair]
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, painting: Path) -> Path:
+    """The working folder, with a painting, a photo and a checkpoint."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dots.png").write_bytes(painting.read_bytes())
+    draw(0, 24, 36).save(tmp_path / "photo.png")
+    torch.manual_seed(0)
+    network = {"name": "johnson", "width": 4, "blocks": 1, "start": "random"}
+    about = About(network, {"file": "dots.png"}, {"id": "tiny"}, "none", {"steps": 3}, {"style_rel": 0.5})
+    save_checkpoint(tmp_path / "checkpoints" / "dots.safetensors", Johnson(4, 1, "random"), about)
+    return tmp_path
+
+
+def call(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def run(*arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run Python in a process of its own, as a shell does."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=100)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command_gives_an_example(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    result = call(*command.split(), "--help")
+    assert result.exit_code == 0
+    assert f"Example: faststyle {command}" in result.stdout
+    assert call(*command.split(), "-h").stdout == result.stdout
+
+
+@pytest.mark.parametrize("script", ["train", "stylize"])
+def test_help_of_the_scripts_gives_an_example(script: str, tmp_path: Path) -> None:
+    done = run(ROOT / f"{script}.py", "--help", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"Example: faststyle {script}" in done.stdout
+    assert run(ROOT / f"{script}.py", "-h", folder=tmp_path).stdout == done.stdout
+
+
+def test_help_lists_all_commands_and_is_instant(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom faststyle.cli import app\n"
+        "try:\n    app(['--help'])\nexcept SystemExit as end:\n    assert not end.code\n"
+        "heavy = {'torch', 'torchvision', 'numpy', 'PIL', 'accelerate', 'datasets', 'safetensors', 'skimage'}\n"
+        "print('imported:', sorted(heavy & set(sys.modules)))\n"
+    )
+    done = run("-c", code, folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "imported: []"
+    assert all(f" {command.split()[0]} " in done.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["paint"],
+        ["train"],
+        ["train", "--style"],
+        ["train", "--style", "dots.png", "--stepz", "3"],
+        ["train", "--style", "dots.png", "--steps", "many"],
+        ["stylize", "photo.png", "--style", "dots"],
+        ["stylize", "--style", "dots", "-o", "out.png"],
+        ["info"],
+    ],
+)
+def test_wrong_usage_exits_with_2(workplace: Path, arguments: list[str]) -> None:
+    before = files(workplace)
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert "Error" in result.stderr
+    assert result.stdout == ""
+    assert files(workplace) == before
+
+
+def break_things(folder: Path) -> None:
+    """Put the bad inputs of `BAD` into a folder that holds dots.png and checkpoints/dots.safetensors."""
+    (folder / "text.jpg").write_text("no picture\n")
+    (folder / "empty.png").touch()
+    (folder / "file").touch()
+    (folder / "nothing").mkdir()
+    whole = (folder / "checkpoints" / "dots.safetensors").read_bytes()
+    (folder / "cut.safetensors").write_bytes(whole[:-100])
+    about = asdict(About({}, {}, {}, "none", {}))
+    tensors = load_file(folder / "checkpoints" / "dots.safetensors")
+    newer = json.dumps({"format_version": 99, **about})
+    (folder / "newer.safetensors").write_bytes(save(tensors, metadata={"faststyle": newer}))
+    (folder / "other.safetensors").write_bytes(save(tensors))
+
+
+TRAIN, STYLIZE = ["train", *TINY, "--style"], ["stylize", "photo.png", "--style"]
+BAD: dict[str, tuple[list[str], str]] = {
+    "missing painting": ([*TRAIN, "none.png"], "none.png: no such file"),
+    "painting that is text": ([*TRAIN, "text.jpg"], "text.jpg: not an image that can be read"),
+    "empty painting": ([*TRAIN, "empty.png"], "empty.png: the file is empty"),
+    "painting that is a folder": ([*TRAIN, "nothing"], "nothing: a folder"),
+    "empty photo folder": ([*TRAIN, "dots.png", "--photos", "nothing"], "--photos nothing: no images in it"),
+    "missing photo folder": ([*TRAIN, "dots.png", "--photos", "none"], "--photos none: no such folder"),
+    "unwritable checkpoint": ([*TRAIN, "dots.png", "-o", "file/new.safetensors"], "cannot write file/new.safetensors"),
+    "unknown recipe": ([*TRAIN, "dots.png", "--recipe", "quik"], "unknown recipe 'quik'. Did you mean 'quick'?"),
+    "unknown key": ([*TRAIN, "dots.png", "--set", "stepz=3"], "unknown key 'stepz'"),
+    "precision": ([*TRAIN, "dots.png", "--precision", "fp16"], "precision must be auto, float32, bf16"),
+    "negative seed": ([*TRAIN, "dots.png", "--seed", "-1"], "seed must be 0 or more"),
+    "no strength": ([*TRAIN, "dots.png", "--strength", "nan"], "loss.strength must be a number"),
+    "unknown device": (["train", "--style", "dots.png", "--device", "gpu"], "unknown device 'gpu'"),
+    "no threads": ([*TRAIN, "dots.png", "--threads", "0"], "--threads must be 1 or more"),
+    "nothing to resume": ([*TRAIN, "dots.png", "--resume"], "nothing to resume"),
+    "missing VGG weights": ([*TRAIN, "dots.png", "--vgg-weights", "none.pth"], "none.pth: no such file of VGG weights"),
+    "bad VGG weights": ([*TRAIN, "dots.png", "--vgg-weights", "cut.safetensors"], "cut.safetensors: damaged"),
+    "unknown style": ([*STYLIZE, "dost", "-o", "out.png"], "no checkpoint 'dost', .* at hand: dots"),
+    "newer checkpoint": ([*STYLIZE, "newer.safetensors", "-o", "out.png"], "format version 99, this faststyle reads"),
+    "truncated checkpoint": ([*STYLIZE, "cut.safetensors", "-o", "out.png"], "cut.safetensors: damaged or truncated"),
+    "foreign checkpoint": ([*STYLIZE, "other.safetensors", "-o", "out.png"], "not a checkpoint of faststyle"),
+    "text as checkpoint": ([*STYLIZE, "text.jpg", "-o", "out.png"], "text.jpg: damaged or truncated"),
+    "unwritable output": ([*STYLIZE, "dots", "-o", "file/out.png"], "cannot write file/out.png"),
+    "unknown format": ([*STYLIZE, "dots", "-o", "out.tiff"], "cannot write .tiff; use jpeg, jpg, png, webp"),
+    "photo over itself": ([*STYLIZE, "dots", "-o", "photo.png"], "the input itself"),
+    "missing photo": (["stylize", "none.png", "--style", "dots", "-o", "out.png"], "none.png: no such file"),
+    "photo that is text": (["stylize", "text.jpg", "--style", "dots", "-o", "out.png"], "text.jpg: not an image"),
+    "folder without photos": (["stylize", "nothing", "--style", "dots", "-o", "out"], "no images in nothing"),
+    "no size": ([*STYLIZE, "dots", "-o", "out.png", "--size", "0"], "--size must be 1 or more"),
+    "small size": ([*STYLIZE, "dots", "-o", "out.png", "--size", "8"], "too small"),
+    "info on nothing": (["info", "none"], "no checkpoint 'none'"),
+    "info on newer": (["info", "newer.safetensors"], "format version 99"),
+    "weights of nothing": (["weights", "--vgg-weights", "none.h5"], "none.h5: no such file of VGG weights"),
+    "unknown VGG": (["weights", "--vgg", "vgg11"], "unknown VGG 'vgg11'"),
+}
+
+
+# Found out once the run has its folder, and a run.json in it.
+STARTED = ("empty photo folder", "missing photo folder", "unwritable checkpoint")
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gives_one_line_and_exit_code_1(workplace: Path, vgg_file: Path, case: str) -> None:
+    break_things(workplace)
+    before = files(workplace)
+    arguments, message = BAD[case]
+    if arguments[0] == "train" and "--vgg-weights" not in arguments:
+        arguments = [*arguments, "--vgg-weights", str(vgg_file)]
+    result = call(*arguments)
+    assert isinstance(result.exception, SystemExit), result.exception  # anything else is a traceback
+    assert result.exit_code == 1
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    assert all(part in lines[0] for part in message.split(" .* "))
+    after = files(workplace)
+    assert {name: after.get(name) for name in before} == before
+    new = set(after) - set(before)
+    assert new <= ({"outputs/dots/run.json"} if case in STARTED else set())
+
+
+def test_so_it_is_in_a_process_of_its_own(workplace: Path, vgg_file: Path) -> None:
+    break_things(workplace)
+    (_, *arguments), message = BAD["empty photo folder"]
+    done = run(ROOT / "train.py", *arguments, "--vgg-weights", vgg_file, folder=workplace)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert message in done.stderr
+
+
+def test_one_bad_photo_among_good_ones_is_one_line_and_exit_code_1(workplace: Path) -> None:
+    (workplace / "album").mkdir()
+    for name in ("a.png", "c.png"):
+        draw(0, 20, 20).save(workplace / "album" / name)
+    (workplace / "album" / "b.jpg").write_text("no photo")
+    result = call("stylize", "album", "--style", "dots", "-o", "out")
+    assert result.exit_code == 1
+    assert result.stdout == "wrote 2 pictures\n"
+    assert result.stderr.startswith("error: album/b.jpg: not an image that can be read")
+    assert len(result.stderr.splitlines()) == 1
+    assert sorted(os.listdir("out")) == ["a.png", "c.png"]
+    again = call("stylize", "album", "--style", "dots", "-o", "out", "--json")
+    report = json.loads(again.stdout)
+    assert report["written"] == []
+    assert report["kept"] == ["out/a.png", "out/c.png"]
+    assert [name for name, _ in report["failed"]] == ["album/b.jpg"]
+    assert again.exit_code == 1
+
+
+def test_stylize_says_what_it_wrote(workplace: Path) -> None:
+    result = call("stylize", "photo.png", "--style", "dots", "-o", "new/out.jpg", "--keep-colors", "--size", "20")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "wrote new/out.jpg\n", "")
+    assert os.listdir("new") == ["out.jpg"]
+
+
+def test_info_says_how_a_checkpoint_was_made(workplace: Path) -> None:
+    result = call("info", "dots", "--json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    about = json.loads(result.stdout)
+    assert about["network"] == {"name": "johnson", "width": 4, "blocks": 1, "start": "random"}
+    assert (about["painting"], about["scores"]) == ({"file": "dots.png"}, {"style_rel": 0.5})
+    text = call("info", "checkpoints/dots.safetensors").stdout
+    assert text.startswith("checkpoints/dots.safetensors  0.")
+    assert '"file": "dots.png"' in text
+
+
+def test_weights_says_where_they_are_from(vgg_file: Path) -> None:
+    result = call("weights", "--vgg-weights", vgg_file, "--json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert json.loads(result.stdout) == {
+        "id": "vgg16-tiny",
+        "arch": "vgg16",
+        "source": str(vgg_file),
+        "license": "none",
+    }
+    assert "vgg16-tiny" in call("weights", "--vgg-weights", vgg_file).stdout
+
+
+def test_train_then_stylize(workplace: Path, vgg_file: Path) -> None:
+    trained = call(*TRAIN, "dots.png", "--name", "mine", "--strength", "2", "--vgg-weights", vgg_file, "--json")
+    assert trained.exit_code == 0, trained.stderr
+    result: dict[str, Any] = json.loads(trained.stdout)
+    assert (result["checkpoint"], result["steps"], result["skipped"]) == ("checkpoints/mine.safetensors", 1, [])
+    assert Path(result["preview"]).is_file()
+    recipe = json.loads(call("info", "mine", "--json").stdout)["recipe"]
+    assert (recipe["name"], recipe["steps"], recipe["image_size"], recipe["batch_size"]) == ("smoke", 1, 32, 1)
+    assert (recipe["loss"]["strength"], recipe["network"]["width"], recipe["painting_size"]) == (2.0, 4, 80)
+    assert call("stylize", "photo.png", "--style", "mine", "-o", "out.png").exit_code == 0
+    assert Path("out.png").is_file()
+
+
+def test_a_full_disk_is_one_line(workplace: Path) -> None:
+    (workplace / "out.png").write_text("old")
+    before, limits = files(workplace), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
+    try:
+        result = call("stylize", "photo.png", "--style", "dots", "-o", "out.png")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "error: cannot write out.png: file too large; free some space or choose another place\n"
+    assert files(workplace) == before

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import colorsys
+import io
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from conftest import draw
+from PIL import Image, ImageCms
+
+from faststyle.checkpoint import About, save_checkpoint
+from faststyle.errors import CheckpointError, DeviceError, ImageError
+from faststyle.networks.johnson import Johnson
+from faststyle.stylize.stylizer import Stylizer
+
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+NETWORK = {"name": "johnson", "width": 8, "blocks": 1, "start": "random"}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("checkpoint") / "dots.safetensors"
+    about = About(network=NETWORK, painting={}, vgg={}, photos="none", recipe={})
+    save_checkpoint(path, Johnson(8, 1, "random"), about)
+    return path
+
+
+@pytest.fixture(scope="module")
+def stylizer(checkpoint: Path) -> Stylizer:
+    return Stylizer.load(checkpoint, device="cpu")
+
+
+@pytest.fixture
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> int:
+    """A machine with 100 MB of free memory."""
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=100_000_000))
+    return 100_000_000
+
+
+@pytest.mark.parametrize("size", [(17, 33), (16, 16), (33, 17), (64, 48), (16, 301)])
+def test_any_size_comes_out_as_it_went_in(stylizer: Stylizer, size: tuple[int, int]) -> None:
+    photo = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(1))
+    got = stylizer(photo)
+    assert got.shape == photo.shape
+    assert 0 <= float(got.min()) < float(got.max()) <= 1
+    with torch.no_grad():
+        torch.testing.assert_close(got, stylizer.network(photo), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(15, 40), (40, 15), (1, 1)])
+def test_below_16_pixels_is_an_error(stylizer: Stylizer, size: tuple[int, int]) -> None:
+    with pytest.raises(ImageError, match=f"{size[0]}x{size[1]} pixels is too small: .* at least 16"):
+        stylizer(torch.zeros(3, *size))
+
+
+def test_what_goes_in_decides_what_comes_out(stylizer: Stylizer, tmp_path: Path) -> None:
+    photo = draw(0, 24, 36)
+    photo.save(tmp_path / "photo.png")
+    array = np.array(photo)
+    tensor = torch.from_numpy(array).permute(2, 0, 1).float() / 255
+
+    one = stylizer(tensor)
+    assert one.shape == (3, 24, 36)
+    assert torch.equal(stylizer(tensor[None]), one[None])
+    expected = np.round(one.permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+
+    for source in (tmp_path / "photo.png", str(tmp_path / "photo.png"), (tmp_path / "photo.png").read_bytes(), photo):
+        image = stylizer(source)
+        assert isinstance(image, Image.Image)
+        assert image.mode == "RGB"
+        np.testing.assert_array_equal(np.array(image), expected)
+    got = stylizer(array)
+    assert (type(got), got.dtype) == (np.ndarray, np.uint8)
+    np.testing.assert_array_equal(got, expected)
+    got[0, 0] = 7  # an array of one's own, not a view of something read-only
+
+
+def test_a_photo_is_not_changed(stylizer: Stylizer) -> None:
+    photo, array = torch.rand(3, 20, 20), np.array(draw(0, 20, 20))
+    before = photo.clone(), array.copy()
+    stylizer(photo, keep_colors=True)
+    stylizer(array)
+    assert torch.equal(photo, before[0])
+    np.testing.assert_array_equal(array, before[1])
+
+
+def test_grey_comes_out_in_colour(stylizer: Stylizer) -> None:
+    got = stylizer(np.array(draw(0, 20, 30).convert("L")))
+    assert got.shape == (20, 30, 3)
+
+
+def test_alpha_and_profile_are_kept(stylizer: Stylizer) -> None:
+    photo = draw(0, 24, 36)
+    alpha = Image.fromarray(np.arange(24 * 36, dtype=np.int64).reshape(24, 36).astype(np.uint8))
+    photo.putalpha(alpha)
+    buffer = io.BytesIO()
+    photo.save(buffer, "PNG", icc_profile=SRGB)
+    got = stylizer(buffer.getvalue())
+    assert got.mode == "RGBA"
+    np.testing.assert_array_equal(np.array(got)[..., 3], np.array(alpha))
+    assert got.info["icc_profile"] == SRGB
+    again = io.BytesIO()
+    got.save(again, "PNG")
+    assert Image.open(again).info["icc_profile"] == SRGB
+    array = stylizer(np.array(photo))
+    np.testing.assert_array_equal(array, np.array(got))
+    half = stylizer(buffer.getvalue(), size=16)
+    assert (half.mode, half.size) == ("RGBA", (24, 16))
+
+
+def test_keeping_colours_keeps_hue_and_chroma_and_takes_the_luma(stylizer: Stylizer) -> None:
+    photo = 0.3 + 0.4 * torch.rand(1, 3, 32, 48, generator=torch.Generator().manual_seed(2))
+    plain, kept = (stylizer(photo, keep_colors=k)[0].permute(1, 2, 0).double().numpy() for k in (False, True))
+    original = photo[0].permute(1, 2, 0).double().numpy()
+    inside = ((kept > 0) & (kept < 1)).all(2)  # elsewhere there is no such colour, and it is cut off
+    assert inside.mean() > 0.7
+    luma = np.array([0.299, 0.587, 0.114])  # Rec. 601
+    y_photo, y_plain, y_kept = ((image * luma).sum(2) for image in (original, plain, kept))
+    np.testing.assert_allclose(y_kept[inside], y_plain[inside], atol=1e-5)
+    for channel in (0, 2):  # R - Y and B - Y are what Cr and Cb are made of
+        np.testing.assert_allclose(
+            (kept[..., channel] - y_kept)[inside], (original[..., channel] - y_photo)[inside], atol=1e-5
+        )
+    rows, columns = np.nonzero(inside)
+    for r, c in list(zip(rows, columns, strict=True))[::50]:
+        assert colorsys.rgb_to_hsv(*kept[r, c])[0] == pytest.approx(colorsys.rgb_to_hsv(*original[r, c])[0], abs=1e-4)
+    assert np.abs(plain - kept).mean() > 0.02
+
+
+def test_size_is_that_of_the_shorter_side(stylizer: Stylizer) -> None:
+    assert stylizer(draw(0, 40, 60), size=20).size == (30, 20)
+    assert stylizer(draw(0, 60, 40), size=80).size == (80, 120)
+    assert stylizer(torch.rand(3, 4, 6), size=16).shape == (3, 16, 24)
+    with pytest.raises(ImageError, match="--size must be 1 or more pixels, got 0"):
+        stylizer(draw(0, 40, 60), size=0)
+    with pytest.raises(ImageError, match="16x10 pixels is too small"):
+        stylizer(draw(0, 40, 25), size=10)
+
+
+def test_a_photo_too_large_for_the_memory_says_which_size_fits(stylizer: Stylizer, little_memory: int) -> None:
+    photo = torch.rand(1, 3, 800, 1200)
+    with pytest.raises(
+        ImageError, match=r"800x1200 pixels are too many for the 0\.1 GiB of free memory; try --size"
+    ) as e:
+        stylizer(photo)
+    size = int(str(e.value).rsplit(" ", 1)[1])
+    assert 400 < size < 800  # 22 bytes x 8 channels x pixels into 100 MB: about 590 x 885
+    assert min(stylizer(photo, size=size).shape[2:]) == size
+
+
+@pytest.mark.usefixtures("little_memory")
+def test_a_size_too_large_for_the_memory_is_an_error_before_anything_is_resized(stylizer: Stylizer) -> None:
+    with pytest.raises(ImageError, match="1000000x1000000 pixels are too many"):
+        stylizer(torch.rand(1, 3, 20, 20), size=1_000_000)
+
+
+def test_memory_that_the_system_then_refuses_is_an_error(stylizer: Stylizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**62))
+    with pytest.raises(ImageError, match="100000000x100000000 pixels are too many"):  # 120 petabytes
+        stylizer(torch.rand(1, 3, 20, 20), size=100_000_000)
+
+
+def test_what_is_not_there_is_an_error(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match="no checkpoint 'none'"):
+        Stylizer.load("none")
+    with pytest.raises(DeviceError, match=r"unknown device 'gpu'\."):
+        Stylizer.load(checkpoint, device="gpu")
+    with pytest.raises(DeviceError, match="--device npu: not there"):
+        Stylizer.load(checkpoint, device="npu")
+    with pytest.raises(DeviceError, match="--threads must be 1 or more, got 0"):
+        Stylizer.load(checkpoint, threads=0)
+
+
+def test_a_name_is_looked_for_in_checkpoints(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stylizer: Stylizer
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("checkpoints/gallery").mkdir(parents=True)
+    Path("checkpoints/gallery/mine.safetensors").write_bytes(checkpoint.read_bytes())
+    photo = draw(0, 20, 20)
+    loaded = Stylizer.load("mine", device="cpu")
+    assert loaded.about.network == NETWORK
+    np.testing.assert_array_equal(np.array(loaded(photo)), np.array(stylizer(photo)))
