@@ -202,7 +202,8 @@ def stylize(
     elif output != PIPE:
         kept = f", {len(report.kept)} kept that were there (--overwrite writes them again)" if report.kept else ""
         what = report.written[0] if len(report.written) == 1 else f"{len(report.written)} pictures"
-        typer.echo(f"wrote {what}{kept}")
+        if report.written or report.kept:
+            typer.echo(f"wrote {what}{kept}")
     for name, reason in report.failed:
         typer.echo(f"error: {name}: {reason}", err=True)
     if report.failed:

@@ -8,7 +8,7 @@ import torch
 
 from faststyle.errors import ImageError, RecipeError
 from faststyle.networks import build_network
-from faststyle.networks.johnson import InstanceNorm, Johnson
+from faststyle.networks.johnson import FLAT, GREY, InstanceNorm, Johnson, whiten
 
 
 def test_layer_sizes_are_those_of_the_papers_table() -> None:
@@ -68,6 +68,20 @@ def test_starts_from_the_photo_in_the_paintings_colours() -> None:
     np.testing.assert_allclose(np.cov(out), np.cov(target), atol=0.004)
     flat = network(torch.full((1, 3, 32, 32), 0.2))
     torch.testing.assert_close(flat, network.palette_mean.expand_as(flat))
+
+
+@pytest.mark.parametrize("contrast", [1.0, 0.1, 0.0])
+def test_whitening_is_the_inverse_root_of_the_covariance(contrast: float) -> None:
+    """Against numpy's eigendecomposition, on colours that are all but grey: the worst case of a photo."""
+    rng = np.random.default_rng(0)
+    grey, colour = rng.normal(0, contrast, (1, 900)), rng.normal(0, 0.05 * contrast, (3, 900))
+    pixels = 0.4 + grey + colour
+    got = whiten(torch.from_numpy(pixels).float().view(1, 3, 30, 30))[0].flatten(1).numpy()
+    covariance = np.cov(pixels, bias=True)
+    covariance += (GREY * np.trace(covariance) / 3 + FLAT) * np.eye(3)
+    values, vectors = np.linalg.eigh(covariance)
+    expected = vectors @ np.diag(values**-0.5) @ vectors.T @ (pixels - pixels.mean(1, keepdims=True))
+    np.testing.assert_allclose(got, expected, atol=2e-3)
 
 
 def test_only_evaluation_clamps() -> None:

@@ -57,6 +57,13 @@ def test_gram_keeps_float32_sums_under_bf16() -> None:
     np.testing.assert_allclose(result.numpy(), 0.5, rtol=1e-6)
 
 
+def test_each_mode_has_layers_of_its_own() -> None:
+    assert LossConfig().layers("vgg16") == (CONTENT_LAYERS["pyramid"], STYLE_LAYERS["pyramid"])
+    assert LossConfig(mode="absolute").layers("vgg16") == (CONTENT_LAYERS["johnson"], STYLE_LAYERS["johnson"])
+    mixed = LossConfig(content_layers="gatys", style_layers={"relu2_1": 3.0}).layers("vgg16")
+    assert mixed == ({"relu4_2": 1.0}, {"relu2_1": 3.0})
+
+
 def test_total_variation_by_hand() -> None:
     image = torch.tensor([[0.0, 1.0], [0.5, 0.0]]).expand(1, 3, 2, 2)
     # rows: 1^2 + 0.5^2; columns: 0.5^2 + 1^2; three equal channels over 3 * 2 * 2
@@ -66,7 +73,15 @@ def test_total_variation_by_hand() -> None:
 
 def test_relative_terms_against_numpy(tiny_weights: VGGWeights) -> None:
     painting, photo, stylized = pictures()
-    config = LossConfig(style_weight=3.0, mean_weight=5.0, content_weight=2.0, tv_weight=0.5, strength=0.7)
+    config = LossConfig(
+        content_layers="gatys",
+        style_layers="gatys",
+        style_weight=3.0,
+        mean_weight=5.0,
+        content_weight=2.0,
+        tv_weight=0.5,
+        strength=0.7,
+    )
     loss = make(tiny_weights, painting, config)
     terms = loss(stylized, loss.targets(photo))
 
@@ -97,7 +112,7 @@ def test_relative_terms_against_numpy(tiny_weights: VGGWeights) -> None:
 def test_absolute_terms_against_numpy(tiny_weights: VGGWeights) -> None:
     """Johnson et al. (2016), equations 2 and 4, summed over their layers with their weights."""
     painting, photo, stylized = pictures(1)
-    config = LossConfig(mode="absolute", content_layers="johnson", style_layers="johnson")
+    config = LossConfig(mode="absolute")
     loss = make(tiny_weights, painting, config)
     terms = loss(stylized, loss.targets(photo))
     y, s = extract(loss.vgg, stylized, STYLE_LAYERS["johnson"]), extract(loss.vgg, painting, STYLE_LAYERS["johnson"])

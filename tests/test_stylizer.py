@@ -77,6 +77,9 @@ def test_what_goes_in_decides_what_comes_out(stylizer: Stylizer, tmp_path: Path)
     got = stylizer(array)
     assert (type(got), got.dtype) == (np.ndarray, np.uint8)
     np.testing.assert_array_equal(got, expected)
+    floats = stylizer(array.astype(np.float32) / 255)
+    assert floats.dtype == np.float32
+    np.testing.assert_array_equal(np.round(floats * 255).astype(np.uint8), expected)
     got[0, 0] = 7  # an array of one's own, not a view of something read-only
 
 

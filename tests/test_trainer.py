@@ -34,6 +34,7 @@ TINY: dict[str, Any] = {
     "preview_every": 4,
     "state_every": 4,
     "network": {"name": "johnson", "width": 4, "blocks": 1},
+    "loss": {"content_layers": "gatys", "style_layers": "gatys"},  # 32 pixels are too few for coarser scales
 }
 
 

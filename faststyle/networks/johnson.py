@@ -18,6 +18,8 @@ from faststyle.errors import ImageError
 
 MIN_SIDE = 16  # pixels: at 1/4 resolution the reflection padding of the trunk still has pixels to mirror
 FLAT = 1e-3  # variance of RGB in [0, 1] below which a photo's contrast is not stretched to the painting's
+GREY = 0.02  # share of the mean variance that each colour axis has at least: a grey photo's noise is not blown up
+WHITEN_STEPS = 12  # enough for the smallest eigenvalue that GREY leaves, to float32
 STRIDE = 4  # the trunk works at 1/4 resolution
 
 Start = Literal["palette", "identity", "random"]
@@ -38,6 +40,30 @@ class InstanceNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
+
+
+def whiten(image: Tensor) -> Tensor:
+    """Return (B, 3, H, W) with mean 0 and, but for a floor, the identity as the covariance of each image's colours.
+
+    The inverse root of the covariance comes from Newton and Schulz's iteration: matrix products only, so that it has
+    a gradient everywhere and exports anywhere, which an eigendecomposition does not.
+    Source: Higham, "Functions of matrices" (2008), section 6.7, equation 6.35.
+    """
+    b, c, h, w = image.shape
+    with torch.autocast(image.device.type, enabled=False):
+        flat = image.float().flatten(2)  # (B, 3, H W)
+        flat = flat - flat.mean(2, keepdim=True)
+        covariance = flat @ flat.transpose(1, 2) / (h * w)  # (B, 3, 3)
+        eye = torch.eye(c, device=image.device)
+        mean_variance = covariance.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
+        covariance = covariance + (GREY * mean_variance + FLAT) * eye
+        size = covariance.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]  # at least the largest eigenvalue
+        root, inverse = covariance / size, eye.expand(b, c, c)
+        for _ in range(WHITEN_STEPS):
+            step = 1.5 * eye - 0.5 * inverse @ root
+            root, inverse = root @ step, step @ inverse
+        white = (inverse / size.sqrt()) @ flat
+    return white.view(b, c, h, w).to(image.dtype)
 
 
 class ConvNorm(nn.Sequential):
@@ -73,8 +99,8 @@ class Johnson(nn.Module):
     `width` is the number of channels of the first convolution: 32 is the paper's network (1,679,235 parameters).
     `start` is what the network does before training, and what its head's output is added to:
 
-    - "palette": the photo in the painting's colours. Photo and output are normalised, and given the mean and the
-      covariance of the painting's colours (`set_palette`), so that content and palette are there from step 0.
+    - "palette": the photo in the painting's colours. The sum of photo and head is whitened, and given the mean and
+      the covariance of the painting's colours (`set_palette`), so that content and palette are there from step 0.
     - "identity": the photo. Its own colours have to be learned away.
     - "random": nothing; the paper's scaled tanh of a randomly initialised head.
 
@@ -95,6 +121,8 @@ class Johnson(nn.Module):
         super().__init__()
         if start not in get_args(Start):
             raise ValueError(f"start is one of {', '.join(get_args(Start))}, got {start!r}")
+        if width < 1 or blocks < 0:
+            raise ValueError(f"width is at least 1 and blocks at least 0, got {width} and {blocks}")
         w = width
         self.start = start
         self.encode1 = ConvNorm(3, w, 9)
@@ -145,8 +173,7 @@ class Johnson(nn.Module):
     def _colour(self, photo: Tensor, y: Tensor) -> Tensor:
         if self.start == "palette":
             # Differs from Johnson et al. (2016), as does "identity": the photo is added to what the head says.
-            y = F.group_norm(photo, 1, eps=FLAT) + y
-            y = F.group_norm(y, 3, eps=FLAT)
+            y = whiten(F.group_norm(photo, 1, eps=FLAT) + y)
             return F.conv2d(y, self.palette_matrix) + self.palette_mean
         if self.start == "identity":
             return photo + y

@@ -63,8 +63,9 @@ class Weights(NamedTuple):
     tv: float
 
 
-# Relative terms: found by experiment, docs/log.md. Absolute terms: the defaults of the code that Johnson et al.
+# What each mode uses where nothing else is asked for. Relative: found by experiment, docs/log.md. Absolute terms: the defaults of the code that Johnson et al.
 # published with the paper (content 1, style 5, total variation 1e-6), on features of images in 0-255.
+LAYER_SETS = {"relative": "pyramid", "absolute": "johnson"}
 WEIGHTS = {
     "relative": Weights(content=1.0, style=12.0, mean=12.0, tv=0.0),
     "absolute": Weights(content=1.0, style=5.0, mean=0.0, tv=1e-6),
@@ -75,17 +76,27 @@ WEIGHTS = {
 class LossConfig:
     """What the objective is made of. Layers are a name of a set above, or a table of layer -> weight.
 
-    A weight of None is the mode's own. `strength` multiplies the style terms: the one knob for a person to turn.
+    Layers and weights of None are the mode's own. `strength` multiplies the style terms: the one knob for a person to turn.
     """
 
     mode: Literal["relative", "absolute"] = "relative"
-    content_layers: str | Layers = "gatys"
-    style_layers: str | Layers = "gatys"
+    content_layers: str | Layers | None = None
+    style_layers: str | Layers | None = None
     strength: float = 1.0
     content_weight: float | None = None
     style_weight: float | None = None
     mean_weight: float | None = None
     tv_weight: float | None = None
+
+    def layers(self, arch: str) -> tuple[dict[str, float], dict[str, float]]:
+        """Return the layers of content and of style, each as {layer: weight}.
+
+        Raises: RecipeError for an unknown set, layer or scale.
+        """
+        own = LAYER_SETS.get(self.mode, "pyramid")
+        content = resolve_layers(own if self.content_layers is None else self.content_layers, CONTENT_LAYERS, arch)
+        style = resolve_layers(own if self.style_layers is None else self.style_layers, STYLE_LAYERS, arch)
+        return content, style
 
     def weights(self) -> Weights:
         """Return the weights of the terms: those given, else those of the mode.
@@ -179,8 +190,7 @@ def split_scales(layers: Layers) -> dict[int, list[str]]:
 
 def deepest_layers(config: LossConfig, arch: str) -> list[str]:
     """Return the VGG layers that the objective looks at, whatever their scale."""
-    content = resolve_layers(config.content_layers, CONTENT_LAYERS, arch)
-    style = resolve_layers(config.style_layers, STYLE_LAYERS, arch)
+    content, style = config.layers(arch)
     return sorted({key.partition("@")[0] for key in (*content, *style)})
 
 
@@ -218,8 +228,7 @@ class PerceptualLoss(nn.Module):
         self.vgg = vgg.requires_grad_(False).eval()
         self.mode = config.mode
         self.weights = config.weights()
-        self.content_layers = resolve_layers(config.content_layers, CONTENT_LAYERS, arch)
-        self.style_layers = resolve_layers(config.style_layers, STYLE_LAYERS, arch)
+        self.content_layers, self.style_layers = config.layers(arch)
         self.style_targets = _Buffers()
         with torch.no_grad():
             feats = extract(vgg, painting, {**self.content_layers, **self.style_layers})

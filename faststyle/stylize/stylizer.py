@@ -51,7 +51,7 @@ class Stylizer:
         return cls(network, about, find_device(device))
 
     def __call__(self, image: Source, size: int | None = None, keep_colors: bool = False) -> Any:
-        """Return the stylized picture, as what was given: a tensor, an array, else a Pillow image.
+        """Return the stylized picture, as what was given: a tensor, an array (uint8, or float32 in [0, 1]), else Pillow's.
 
         `image` is a path, bytes, a Pillow image, an array (H, W[, 3 or 4]) or a tensor ([1,] 3, H, W) in [0, 1].
         `size` resizes its shorter side first, in pixels. `keep_colors` takes only lightness from the style.
@@ -59,10 +59,11 @@ class Stylizer:
         """
         picture = self.stylize(open_picture(image), size, keep_colors)
         if isinstance(image, Tensor):
-            return picture.rgb if image.dim() == 4 else picture.rgb[0]
+            rgb = picture.rgb.to(image.device)
+            return rgb if image.dim() == 4 else rgb[0]
         pil = to_pil(picture.rgb, picture.alpha)
         if isinstance(image, np.ndarray):
-            return np.array(pil)
+            return np.array(pil) if image.dtype.kind != "f" else np.array(pil, dtype=np.float32) / 255
         if picture.icc:
             pil.info["icc_profile"] = picture.icc
         return pil
@@ -79,7 +80,7 @@ class Stylizer:
             if size is not None:
                 alpha = None if picture.alpha is None else fit_shorter(picture.alpha, size)
                 picture = Picture(fit_shorter(picture.rgb, size), alpha, picture.icc)
-            with torch.inference_mode():
+            with torch.no_grad():  # not inference_mode: what comes out may be used in training
                 photo = picture.rgb.to(self.device, memory_format=torch.channels_last)
                 stylized = self.network(photo).float().clamp(0, 1).cpu().contiguous()
         except (torch.OutOfMemoryError, MemoryError) as error:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from faststyle.errors import RecipeError, did_you_mean
 from faststyle.networks import build_network
-from faststyle.perceptual.losses import CONTENT_LAYERS, STYLE_LAYERS, LossConfig, resolve_layers
+from faststyle.perceptual.losses import LossConfig
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,7 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
     if not 0 <= recipe.seed < 2**32:
         raise RecipeError(f"seed must be 0 or more and below 2**32, got {recipe.seed}")
     _check_loss(recipe.loss)
-    resolve_layers(recipe.loss.content_layers, CONTENT_LAYERS, recipe.vgg)
-    resolve_layers(recipe.loss.style_layers, STYLE_LAYERS, recipe.vgg)
+    recipe.loss.layers(recipe.vgg)
     build_network(recipe.network)
     return recipe
 

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 import faststyle
 from faststyle.checkpoint import SUFFIX, About, save_checkpoint
 from faststyle.devices import find_device, find_precision, set_threads
-from faststyle.errors import DeviceError, Interrupted, PhotosError, StateError, TrainingError
-from faststyle.files import output_error, sha256, write_bytes, writing
+from faststyle.errors import DeviceError, Interrupted, OutputError, PhotosError, StateError, TrainingError
+from faststyle.files import output_error, sha256, write_bytes
 from faststyle.images import crop_centre, fit_shorter, read_image, write_image
 from faststyle.networks import build_network
 from faststyle.perceptual.losses import PerceptualLoss, Terms, deepest_layers
@@ -117,8 +117,12 @@ def train_style(
     """
     painting = read_image(style)
     name = name or Path(style).stem
-    run = Run(Path(outputs) / name, Path(checkpoint or Path("checkpoints") / f"{name}{SUFFIX}"))
+    target = Path("checkpoints") / f"{name}{SUFFIX}" if checkpoint is None else Path(checkpoint)
+    if target.suffix != SUFFIX or target.is_dir():
+        raise OutputError(f"-o {target}: a checkpoint is a file that ends in {SUFFIX}")
+    run = Run(Path(outputs) / name, target)
     state, recipe = _open_run(run, recipe, sha256(style), resume, overwrite)
+    source = open_source(recipe.photos, recipe.seed)
     set_threads(threads)
     accelerator = _accelerator(recipe, device)
     try:
@@ -127,7 +131,7 @@ def train_style(
         if accelerator.is_main_process:
             _make_writable(run, fresh=state is None)
         accelerator.wait_for_everyone()
-        trainer = Trainer(accelerator, run, recipe, Path(style), painting, weights, quiet)
+        trainer = Trainer(accelerator, run, recipe, Path(style), painting, source, weights, quiet)
         return trainer.run_to_end(state)
     except OSError as error:  # TensorBoard's writer and the like: a full disk is no bug
         raise output_error(run.folder, error) from error
@@ -146,17 +150,18 @@ class Trainer:
         recipe: Recipe,
         style: Path,
         painting: Tensor,
+        source: Source,
         weights: VGGWeights,
         quiet: bool,
     ) -> None:
-        self.accelerator, self.run, self.recipe, self.style, self.vgg_weights = accelerator, run, recipe, style, weights
+        self.accelerator, self.run, self.recipe, self.style = accelerator, run, recipe, style
+        self.source, self.vgg_weights = source, weights
         self.quiet = quiet or not accelerator.is_main_process
         self.step, self.seconds = 0, 0.0
         self.skipped: list[tuple[str, str]] = []
         self.stop_signal = 0
         set_seed(recipe.seed)
         self.painting = fit_shorter(painting, recipe.painting_size)
-        self.source: Source = open_source(recipe.photos, recipe.seed)
         vgg = load_vgg(weights, deepest_layers(recipe.loss, recipe.vgg))
         layout = torch.channels_last
         loss = PerceptualLoss(vgg, self.painting, recipe.loss, recipe.vgg)
@@ -551,15 +556,14 @@ def _make_writable(run: Run, fresh: bool) -> None:
     if fresh:
         for leftover in (run.state, run.strips, run.tensorboard):
             shutil.rmtree(leftover, ignore_errors=True)
-    with writing(run.json) as probe:
-        probe.write_text("{}", encoding="utf-8")
-    probe = run.checkpoint.with_name(f".{run.checkpoint.name}.probe")
-    try:
-        probe.parent.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise output_error(run.checkpoint, error) from error
+    for target in (run.json, run.checkpoint):
+        probe = target.with_name(f".{target.name}.probe")
+        try:
+            probe.parent.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise output_error(target, error) from error
 
 
 __all__ = ["Result", "load_recipe", "train_style"]
