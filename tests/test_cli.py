@@ -152,8 +152,14 @@ BAD: dict[str, tuple[list[str], str]] = {
     "missing photo": (["stylize", "none.png", "--style", "dots", "-o", "out.png"], "none.png: no such file"),
     "photo that is text": (["stylize", "text.jpg", "--style", "dots", "-o", "out.png"], "text.jpg: not an image"),
     "folder without photos": (["stylize", "nothing", "--style", "dots", "-o", "out"], "no images in nothing"),
-    "checkpoint that is a folder": ([*TRAIN, "dots.png", "-o", "nothing"], "a checkpoint is a file that ends in .safetensors"),
-    "checkpoint that is a picture": ([*TRAIN, "dots.png", "-o", "x.png"], "a checkpoint is a file that ends in .safetensors"),
+    "checkpoint that is a folder": (
+        [*TRAIN, "dots.png", "-o", "nothing"],
+        "a checkpoint is a file that ends in .safetensors",
+    ),
+    "checkpoint that is a picture": (
+        [*TRAIN, "dots.png", "-o", "x.png"],
+        "a checkpoint is a file that ends in .safetensors",
+    ),
     "no width": ([*TRAIN, "dots.png", "--set", "network.width=0"], "width is at least 1"),
     "no size": ([*STYLIZE, "dots", "-o", "out.png", "--size", "0"], "--size must be 1 or more"),
     "small size": ([*STYLIZE, "dots", "-o", "out.png", "--size", "8"], "too small"),

@@ -18,9 +18,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from faststyle.checkpoint import load_checkpoint, read_about
 from faststyle.errors import DeviceError, Interrupted, OutputError, StateError, TrainingError
 from faststyle.training import trainer as module
-from faststyle.training.recipe import Recipe, recipe_from_dict
+from faststyle.training.recipe import Recipe, learning_rate, recipe_from_dict
 from faststyle.training.state import newest_state
-from faststyle.training.trainer import Result, learning_rate, train_style
+from faststyle.training.trainer import Result, train_style
 
 TINY: dict[str, Any] = {
     "name": "tiny",
@@ -34,7 +34,12 @@ TINY: dict[str, Any] = {
     "preview_every": 4,
     "state_every": 4,
     "network": {"name": "johnson", "width": 4, "blocks": 1},
-    "loss": {"content_layers": "gatys", "style_layers": "gatys"},  # 32 pixels are too few for coarser scales
+    "loss": {
+        "content_layers": "gatys",
+        "style_layers": "gatys",
+        "style_weight": 5.0,
+        "mean_weight": 5.0,
+    },  # 32 pixels are too few for coarser scales
 }
 
 
@@ -94,13 +99,14 @@ def test_everything_is_logged(train: Any) -> None:
 
 
 def test_the_loss_falls_along_the_golden_curve(train: Any) -> None:
-    train(tiny(steps=40, log_every=10, preview_every=40))
+    train(tiny(steps=40, learning_rate=5e-4, log_every=10, preview_every=40))
     totals = [value for _, value in scalars("dots", "total")]
-    assert totals[-1] < 0.7 * totals[0]
+    assert totals[-1] < 0.5 * totals[0]
     assert totals == pytest.approx(GOLDEN, rel=0.02)
 
 
-GOLDEN: list[float] = []
+# Of this recipe with torch 2.15 on a CPU; one and two threads differ by half a percent at the end.
+GOLDEN = [3.989, 2.240, 1.245, 1.455, 1.412]
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(train: Any) -> None:

@@ -63,7 +63,8 @@ class Weights(NamedTuple):
     tv: float
 
 
-# What each mode uses where nothing else is asked for. Relative: found by experiment, docs/log.md. Absolute terms: the defaults of the code that Johnson et al.
+# What each mode uses where nothing else is asked for. Relative: found by experiment, docs/log.md. Absolute: the
+# layers of Johnson et al., and the defaults of the code that they
 # published with the paper (content 1, style 5, total variation 1e-6), on features of images in 0-255.
 LAYER_SETS = {"relative": "pyramid", "absolute": "johnson"}
 WEIGHTS = {
@@ -76,7 +77,7 @@ WEIGHTS = {
 class LossConfig:
     """What the objective is made of. Layers are a name of a set above, or a table of layer -> weight.
 
-    Layers and weights of None are the mode's own. `strength` multiplies the style terms: the one knob for a person to turn.
+    Layers and weights of None are the mode's own. `strength` multiplies the style terms: the one knob to turn.
     """
 
     mode: Literal["relative", "absolute"] = "relative"

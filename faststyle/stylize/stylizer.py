@@ -51,7 +51,7 @@ class Stylizer:
         return cls(network, about, find_device(device))
 
     def __call__(self, image: Source, size: int | None = None, keep_colors: bool = False) -> Any:
-        """Return the stylized picture, as what was given: a tensor, an array (uint8, or float32 in [0, 1]), else Pillow's.
+        """Return the stylized picture, as what was given: a tensor, an array (uint8 or float32), else Pillow's.
 
         `image` is a path, bytes, a Pillow image, an array (H, W[, 3 or 4]) or a tensor ([1,] 3, H, W) in [0, 1].
         `size` resizes its shorter side first, in pixels. `keep_colors` takes only lightness from the style.

@@ -131,6 +131,18 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
     return recipe
 
 
+def learning_rate(step: int, recipe: Recipe) -> float:
+    """Return the rate for a step, counted from 0: a linear rise over `warmup`, then half a cosine to zero.
+
+    Source: Smith and Topin, "Super-convergence" (2018), https://arxiv.org/abs/1708.07120, with a cosine as descent.
+    Differs from Johnson et al. (2016), who keep 1e-3 throughout.
+    """
+    rise = max(1, round(recipe.warmup * recipe.steps))
+    if step < rise:
+        return recipe.learning_rate * (step + 1) / rise
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step + 1 - rise) / (recipe.steps + 1 - rise)))
+
+
 def _check_loss(loss: LossConfig) -> None:
     weights = {"strength": loss.strength, **{f"{key}_weight": w for key, w in loss.weights()._asdict().items()}}
     for key, value in weights.items():

@@ -25,17 +25,19 @@ from accelerate.utils import gather_object, set_seed
 from torch import Tensor, nn
 
 import faststyle
-from faststyle.checkpoint import SUFFIX, About, save_checkpoint
+from faststyle.checkpoint import About, save_checkpoint
 from faststyle.devices import find_device, find_precision, set_threads
-from faststyle.errors import DeviceError, Interrupted, OutputError, PhotosError, StateError, TrainingError
+from faststyle.errors import DeviceError, Interrupted, PhotosError, TrainingError
 from faststyle.files import output_error, sha256, write_bytes
 from faststyle.images import crop_centre, fit_shorter, read_image, write_image
 from faststyle.networks import build_network
 from faststyle.perceptual.losses import PerceptualLoss, Terms, deepest_layers
 from faststyle.perceptual.weights import VGGWeights, find_weights, load_vgg
+from faststyle.training.guard import FiniteGuard
 from faststyle.training.photos import Batch, Source, held_out_photos, open_source, photo_loader
 from faststyle.training.progress import TrainingProgress
-from faststyle.training.recipe import Recipe, load_recipe, recipe_from_dict
+from faststyle.training.recipe import Recipe, learning_rate
+from faststyle.training.run import Run, checkpoint_path, make_writable, open_run
 from faststyle.training.state import State, newest_state, save_state
 
 STRIP_SIZE = 256  # pixels: side of each picture in a strip
@@ -59,34 +61,6 @@ class Result:
     content_rel: float
     style_rel: float
     skipped: list[tuple[str, str]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Run:
-    """The files of a run."""
-
-    folder: Path
-    checkpoint: Path
-
-    @property
-    def state(self) -> Path:
-        return self.folder / "state"
-
-    @property
-    def strips(self) -> Path:
-        return self.folder / "strips"
-
-    @property
-    def tensorboard(self) -> Path:
-        return self.folder / "tensorboard"
-
-    @property
-    def preview(self) -> Path:
-        return self.folder / "preview.png"
-
-    @property
-    def json(self) -> Path:
-        return self.folder / "run.json"
 
 
 def train_style(
@@ -117,11 +91,8 @@ def train_style(
     """
     painting = read_image(style)
     name = name or Path(style).stem
-    target = Path("checkpoints") / f"{name}{SUFFIX}" if checkpoint is None else Path(checkpoint)
-    if target.suffix != SUFFIX or target.is_dir():
-        raise OutputError(f"-o {target}: a checkpoint is a file that ends in {SUFFIX}")
-    run = Run(Path(outputs) / name, target)
-    state, recipe = _open_run(run, recipe, sha256(style), resume, overwrite)
+    run = Run(Path(outputs) / name, checkpoint_path(name, checkpoint))
+    state, recipe = open_run(run, recipe, sha256(style), resume, overwrite)
     source = open_source(recipe.photos, recipe.seed)
     set_threads(threads)
     accelerator = _accelerator(recipe, device)
@@ -129,7 +100,7 @@ def train_style(
         with accelerator.main_process_first():  # one download for all processes of a machine
             weights = find_weights(recipe.vgg, Path(vgg_weights) if vgg_weights else None)
         if accelerator.is_main_process:
-            _make_writable(run, fresh=state is None)
+            make_writable(run, fresh=state is None)
         accelerator.wait_for_everyone()
         trainer = Trainer(accelerator, run, recipe, Path(style), painting, source, weights, quiet)
         return trainer.run_to_end(state)
@@ -458,76 +429,6 @@ class Trainer:
                 signal.signal(number, handler)
 
 
-class FiniteGuard:
-    """Keeps what is not finite from the weights, on the device, and remembers step and term of the first.
-
-    Looking at a value makes the host wait for the device: that is done at logs and before a state is saved.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.batches = torch.zeros((), device=device)
-        self.record = torch.full((len(Terms._fields) + 2,), -1.0, device=device)  # batch, then 1 for each bad value
-
-    def check(self, values: Tensor, network: nn.Module) -> None:
-        """Zero all gradients from the first value that is not finite on; `values` are the terms and the norm."""
-        bad = ~torch.isfinite(values)
-        fresh = bad.any() & (self.record[0] < 0)
-        self.record = torch.where(fresh, torch.cat([self.batches[None], bad.float()]), self.record)
-        self.batches = self.batches + 1
-        good = self.record[0] < 0
-        for parameter in network.parameters():
-            if parameter.grad is not None:
-                parameter.grad = torch.where(good, parameter.grad, torch.zeros_like(parameter.grad))
-
-    def first_bad(self, accelerator: Accelerator) -> tuple[int, str] | None:
-        """Return (batch number of this process, name of the value), or None."""
-        for record in accelerator.gather(self.record[None]).tolist():
-            if record[0] >= 0:
-                names = [*(f"{t} term" for t in Terms._fields), "gradient"]
-                named = [n for n, flag in zip(names, record[1:], strict=True) if flag]
-                return int(record[0]) + 1, next((n for n in named if n != "total term"), named[0])
-        return None
-
-
-def learning_rate(step: int, recipe: Recipe) -> float:
-    """Return the rate for a step, counted from 0: a linear rise over `warmup`, then half a cosine to zero.
-
-    Source: Smith and Topin, "Super-convergence" (2018), https://arxiv.org/abs/1708.07120, with a cosine as descent.
-    Differs from Johnson et al. (2016), who keep 1e-3 throughout.
-    """
-    rise = max(1, round(recipe.warmup * recipe.steps))
-    if step < rise:
-        return recipe.learning_rate * (step + 1) / rise
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step + 1 - rise) / (recipe.steps + 1 - rise)))
-
-
-def _open_run(
-    run: Run, recipe: Recipe | None, painting: str, resume: bool, overwrite: bool
-) -> tuple[State | None, Recipe]:
-    """Return the state to go on from, if any, and the recipe. Raises: StateError."""
-    state = newest_state(run.state) if run.state.is_dir() and not overwrite else None
-    if not resume:
-        if state is not None:
-            raise StateError(
-                f"{run.folder} holds an unfinished run (step {state.step}): go on with --resume, or start again with "
-                "--overwrite"
-            )
-        return None, recipe or load_recipe("quick")
-    if state is None:
-        raise StateError(f"nothing to resume in {run.state}; leave --resume out to start")
-    if state.extra["painting"] != painting:
-        raise StateError(f"{run.folder} was started with another painting; use its painting, or --overwrite")
-    stored = recipe_from_dict(state.extra["recipe"])
-    if recipe is not None and recipe != stored:
-        mine, theirs = recipe.to_dict(), stored.to_dict()
-        key = next(k for k in mine if mine[k] != theirs[k])
-        raise StateError(
-            f"{run.folder} was started with {key} = {theirs[key]!r}, now it is {mine[key]!r}; "
-            "resume with what it was started with, or --overwrite"
-        )
-    return state, stored
-
-
 def _accelerator(recipe: Recipe, device: str) -> Accelerator:
     wanted = find_device(device) if device != "auto" else None
     mixed = {"bf16": "bf16", "float32": "no"}
@@ -549,21 +450,3 @@ def _auto_device() -> torch.device:
     from accelerate.utils import is_torch_xla_available
 
     return torch.device("xla") if is_torch_xla_available() else find_device("auto")
-
-
-def _make_writable(run: Run, fresh: bool) -> None:
-    """Make the folders of a run, and find out now, not hours later, whether its files can be written."""
-    if fresh:
-        for leftover in (run.state, run.strips, run.tensorboard):
-            shutil.rmtree(leftover, ignore_errors=True)
-    for target in (run.json, run.checkpoint):
-        probe = target.with_name(f".{target.name}.probe")
-        try:
-            probe.parent.mkdir(parents=True, exist_ok=True)
-            probe.write_bytes(b"")
-            probe.unlink()
-        except OSError as error:
-            raise output_error(target, error) from error
-
-
-__all__ = ["Result", "load_recipe", "train_style"]

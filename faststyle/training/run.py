@@ -1,0 +1,97 @@
+"""The files of a run: where they are, whether they can be written, and whether there is a run to go on with."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from faststyle.checkpoint import SUFFIX
+from faststyle.errors import OutputError, StateError
+from faststyle.files import output_error
+from faststyle.training.recipe import Recipe, load_recipe, recipe_from_dict
+from faststyle.training.state import State, newest_state
+
+
+@dataclass(frozen=True)
+class Run:
+    """The files of a run: outputs/NAME/{preview.png, strips/, tensorboard/, state/, run.json}, and the checkpoint."""
+
+    folder: Path
+    checkpoint: Path
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
+    @property
+    def strips(self) -> Path:
+        return self.folder / "strips"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.folder / "tensorboard"
+
+    @property
+    def preview(self) -> Path:
+        return self.folder / "preview.png"
+
+    @property
+    def json(self) -> Path:
+        return self.folder / "run.json"
+
+
+def checkpoint_path(name: str, given: str | Path | None) -> Path:
+    """Return the file that training writes: the one given, else checkpoints/NAME.safetensors. Raises: OutputError."""
+    path = Path("checkpoints") / f"{name}{SUFFIX}" if given is None else Path(given)
+    if path.suffix != SUFFIX or path.is_dir():
+        raise OutputError(f"-o {path}: a checkpoint is a file that ends in {SUFFIX}")
+    return path
+
+
+def open_run(
+    run: Run, recipe: Recipe | None, painting: str, resume: bool, overwrite: bool
+) -> tuple[State | None, Recipe]:
+    """Return the state to go on from, if any, and the recipe: the one given, else that of the state, else quick.
+
+    `painting` is its sha256. Raises: StateError when an unfinished run is in the way, or is not the one to resume.
+    """
+    state = newest_state(run.state) if run.state.is_dir() and not overwrite else None
+    if not resume:
+        if state is not None:
+            raise StateError(
+                f"{run.folder} holds an unfinished run (step {state.step}): go on with --resume, or start again with "
+                "--overwrite"
+            )
+        return None, recipe or load_recipe("quick")
+    if state is None:
+        raise StateError(f"nothing to resume in {run.state}; leave --resume out to start")
+    if state.extra["painting"] != painting:
+        raise StateError(f"{run.folder} was started with another painting; use its painting, or --overwrite")
+    stored = recipe_from_dict(state.extra["recipe"])
+    if recipe is not None and recipe != stored:
+        mine, theirs = recipe.to_dict(), stored.to_dict()
+        key = next(k for k in mine if mine[k] != theirs[k])
+        raise StateError(
+            f"{run.folder} was started with {key} = {theirs[key]!r}, now it is {mine[key]!r}; "
+            "resume with what it was started with, or --overwrite"
+        )
+    return state, stored
+
+
+def make_writable(run: Run, fresh: bool) -> None:
+    """Make the folders of a run, and find out now, not hours later, whether its files can be written.
+
+    Raises: OutputError.
+    """
+    if fresh:
+        for leftover in (run.state, run.strips, run.tensorboard):
+            shutil.rmtree(leftover, ignore_errors=True)
+    for target in (run.json, run.checkpoint):
+        probe = target.with_name(f".{target.name}.probe")
+        try:
+            probe.parent.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise output_error(target, error) from error
