@@ -36,14 +36,12 @@ STYLE_LAYERS: dict[str, Layers] = {
     "johnson": {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_3": 1.0, "relu4_3": 1.0},
     "pyramid": {
         "relu1_1": 1.0,
-        "relu1_1@1/2": 1.0,
+        "relu2_1": 1.0,
+        "relu3_1": 1.0,
         "relu2_1@1/2": 1.0,
         "relu3_1@1/2": 1.0,
         "relu4_1@1/2": 1.0,
         "relu5_1@1/2": 1.0,
-        "relu3_1@1/4": 1.0,
-        "relu4_1@1/4": 1.0,
-        "relu5_1@1/4": 1.0,
     },
 }
 SCALES = {"1": 1, "1/2": 2, "1/4": 4}  # the name of a scale -> the side of the pixels that are averaged
@@ -68,7 +66,7 @@ class Weights(NamedTuple):
 # published with the paper (content 1, style 5, total variation 1e-6), on features of images in 0-255.
 LAYER_SETS = {"relative": "pyramid", "absolute": "johnson"}
 WEIGHTS = {
-    "relative": Weights(content=1.0, style=12.0, mean=12.0, tv=0.0),
+    "relative": Weights(content=1.0, style=8.0, mean=8.0, tv=0.0),
     "absolute": Weights(content=1.0, style=5.0, mean=0.0, tv=1e-6),
 }
 

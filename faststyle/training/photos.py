@@ -162,7 +162,9 @@ class StreamPhotos:
 
     def __init__(self, name: str, seed: int, licence: str) -> None:
         import datasets
+        import huggingface_hub
 
+        huggingface_hub.logging.set_verbosity_error()  # it reports each of its retries; the last word is ours
         self.name, self.seed = name, seed
         path, split, column = _split_name(name)
         try:
