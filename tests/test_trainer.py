@@ -256,6 +256,15 @@ def test_skipped_photos_are_listed_once(train: Any, photo_folder: Path, tmp_path
     assert [(Path(n).name, r[:12]) for n, r in result.skipped] == [("bad.jpg", "not an image")]
 
 
+def test_without_a_compiler_training_stays_eager_and_says_so(
+    train: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert train(tiny(compile=True, steps=1), quiet=False).steps == 1
+    assert capsys.readouterr().err.count("no C++ compiler found") == 1
+    assert json.loads(Path("outputs/dots/run.json").read_text())["compiled"] is False
+
+
 def test_training_outside_the_main_thread_works(train: Any) -> None:
     """Signals can only be caught in the main thread; a web page trains in another."""
     results: list[Result] = []

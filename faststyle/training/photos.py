@@ -164,7 +164,8 @@ class StreamPhotos:
         import datasets
         import huggingface_hub
 
-        huggingface_hub.logging.set_verbosity_error()  # it reports each of its retries; the last word is ours
+        # It reports each of its retries; the last word is ours.
+        huggingface_hub.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
         self.name, self.seed = name, seed
         path, split, column = _split_name(name)
         try:

@@ -375,15 +375,15 @@ class Trainer:
         size = f"batch {recipe.batch_size}, {recipe.image_size} px"
         say(f"recipe {recipe.name}: {recipe.steps} steps of {size}, on {where}")
         say(f"VGG {self.vgg_weights.id} from {self.vgg_weights.source}")
+        if recipe.compile and not self.compiled:
+            say("no C++ compiler found: training runs without torch.compile")
         say(f"watch it with: tensorboard --logdir {self.run.tensorboard}")
         if self.step:
             say(f"resumed after step {self.step}")
 
     def _try_compile(self) -> bool:
-        """Compile network and objective in place; without a C++ compiler on a CPU, say so and stay eager."""
+        """Compile network and objective in place; stay eager on a CPU without a C++ compiler."""
         if self.accelerator.device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
-            if not self.quiet:
-                TrainingProgress(0, 0, quiet=False).say("no C++ compiler found: training runs without torch.compile")
             return False
         self.plain.compile()
         self.loss.compile()
