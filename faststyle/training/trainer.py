@@ -282,7 +282,7 @@ class Trainer:
 
     def _finish(self) -> Result:
         self._check_finite()
-        skipped = self._all_skipped()
+        self.skipped = self._all_skipped()
         scores = self._scores()
         if self.accelerator.is_main_process:
             about = About(
@@ -303,7 +303,7 @@ class Trainer:
             self._write_run("finished", scores)
             shutil.rmtree(self.run.state, ignore_errors=True)  # the run is over: nothing is left to resume
         self.accelerator.wait_for_everyone()
-        return Result(self.run.checkpoint, self.run.preview, self.step, self.seconds, skipped=skipped, **scores)
+        return Result(self.run.checkpoint, self.run.preview, self.step, self.seconds, skipped=self.skipped, **scores)
 
     @torch.no_grad()
     def _scores(self) -> dict[str, float]:
