@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import resource
 import shutil
 import signal
@@ -430,14 +431,19 @@ class Trainer:
 
 
 def _accelerator(recipe: Recipe, device: str) -> Accelerator:
-    wanted = find_device(device) if device != "auto" else None
+    wanted = find_device(device) if device != "auto" else _auto_device()
     mixed = {"bf16": "bf16", "float32": "no"}
     accelerator = Accelerator(
-        cpu=device == "cpu",
-        mixed_precision=mixed[find_precision(recipe.precision, wanted or _auto_device())],
+        cpu=wanted.type == "cpu",  # not only where it was asked for: processes on CPUs find each other only if told so
+        mixed_precision=mixed[find_precision(recipe.precision, wanted)],
         gradient_accumulation_steps=recipe.accumulate,
     )
-    if wanted is not None and accelerator.device.type != wanted.type:
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes < started:
+        raise DeviceError(
+            f"{started} processes were started, but Accelerate sees {accelerator.num_processes}: name a --device"
+        )
+    if accelerator.device.type != wanted.type:
         raise DeviceError(f"--device {device}: Accelerate took {accelerator.device.type}; is it set to another one?")
     if accelerator.device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32: style needs no more digits
