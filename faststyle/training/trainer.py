@@ -44,7 +44,7 @@ from faststyle.training.state import State, newest_state, save_state
 STRIP_SIZE = 256  # pixels: side of each picture in a strip
 PREVIEW_SIZE = 384  # pixels: side of each picture in preview.png
 SCORE_SIZE = 256  # pixels: crops that the final scores are measured on
-BETAS = (0.9, 0.99)  # Adam's: runs of a few hundred steps need a second moment that forgets the first ones
+BETAS = (0.9, 0.99)  # Adam's: for a second moment that forgets the first steps of a short run; not compared alone
 DEAD_AFTER = 50  # steps that a network gets before a constant or black output is an error
 DEAD_SPREAD = 2 / 255  # standard deviation over an image below which it is constant
 BLACK_PEAK = 8 / 255  # brightest value below which a batch is black
