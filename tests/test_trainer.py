@@ -7,6 +7,7 @@ import json
 import signal
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -150,6 +151,23 @@ def stop_after(step: int) -> Any:
             module.TrainingProgress.advance = self.advance  # type: ignore[method-assign]
 
     return Stop()
+
+
+def test_a_signal_that_comes_while_processes_agree_is_not_lost() -> None:
+    """The exchange takes a while, and a handler may run in it: the next exchange must still see the signal."""
+    asked: list[int] = []
+    trainer: Any = object.__new__(module.Trainer)
+
+    def gather(flag: torch.Tensor) -> torch.Tensor:
+        asked.append(int(flag))
+        trainer.stop_signal = signal.SIGTERM  # comes too late for this exchange
+        return flag.reshape(1)
+
+    trainer.step, trainer.stop_signal, trainer.recipe = 3, 0, recipe_from_dict({"name": "smoke", "steps": 9})
+    trainer.accelerator = SimpleNamespace(num_processes=2, device=torch.device("cpu"), gather=gather)
+    assert not trainer._must_stop()
+    assert trainer._must_stop()
+    assert asked == [0, signal.SIGTERM]
 
 
 def test_accumulating_is_the_same_as_a_larger_batch(train: Any) -> None:

@@ -402,14 +402,21 @@ class Trainer:
         return self.step % every == 0 or self.step == self.recipe.steps
 
     def _must_stop(self) -> bool:
-        """Whether a signal came; processes agree on it at logs, since a state is saved by all or none."""
+        """Whether a signal came; processes agree on it, since a state is saved by all or none.
+
+        On CPUs at every step, for torchrun kills 30 s after it asks; elsewhere at logs, when the host waits anyway.
+        """
+        if self.step == self.recipe.steps:
+            return False
         if self.accelerator.num_processes == 1:
-            return self.stop_signal > 0 and self.step < self.recipe.steps
-        if not self._due(self.recipe.log_every) or self.step == self.recipe.steps:
+            return self.stop_signal > 0
+        if self.accelerator.device.type != "cpu" and not self._due(self.recipe.log_every):
             return False
         flag = torch.tensor([self.stop_signal], device=self.accelerator.device)
-        self.stop_signal = int(self.accelerator.gather(flag).max())
-        return self.stop_signal > 0
+        agreed = int(self.accelerator.gather(flag).max())
+        if agreed:  # a signal that comes while the processes agree must not be overwritten: it counts at the next log
+            self.stop_signal = agreed
+        return agreed > 0
 
     @contextmanager
     def _stop_on_signals(self) -> Iterator[None]:
