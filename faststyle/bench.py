@@ -15,7 +15,8 @@ import torch
 from torch.nn.functional import mse_loss
 
 from faststyle.networks import build_network
-from faststyle.perceptual.losses import STYLE_LAYERS, LossConfig, PerceptualLoss, deepest_layers, gram
+from faststyle.perceptual.features import gram
+from faststyle.perceptual.losses import STYLE_LAYERS, LossConfig, PerceptualLoss, deepest_layers
 from faststyle.perceptual.weights import VGGWeights, load_vgg
 from faststyle.training.recipe import Recipe
 

@@ -31,6 +31,9 @@ QUALITY = 95  # of JPEG and WebP, 0-100: below it, 8x8 blocks show in flat brush
 MAX_PIXELS = 178_956_970  # where Pillow calls a file a decompression bomb
 WHITE = (255, 255, 255)
 
+# Rec. 601 luma, and the chroma that goes with it: what JPEG uses, on RGB in [0, 1].
+LUMA = (0.299, 0.587, 0.114)
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -172,6 +175,17 @@ def crop_centre(image: Tensor, size: int) -> Tensor:
     h, w = image.shape[-2:]
     top, left = (h - size) // 2, (w - size) // 2
     return image[..., top : top + size, left : left + size]
+
+
+def transfer_luma(stylized: Tensor, photo: Tensor) -> Tensor:
+    """Return the lightness of `stylized` with the colours of `photo`, both (B, 3, H, W) in [0, 1].
+
+    Source: Gatys et al., "Preserving color in neural artistic style transfer" (2016), section 3.2,
+    https://arxiv.org/abs/1606.05897, on luma instead of luminance in YIQ, which is the same weighting.
+    """
+    weights = torch.tensor(LUMA).view(1, 3, 1, 1)
+    change = (stylized * weights).sum(1, keepdim=True) - (photo * weights).sum(1, keepdim=True)
+    return (photo + change).clamp(0, 1)
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -21,11 +21,11 @@ MODULES = sorted(
 LAYERS = [
     ["errors"],
     ["files", "devices"],
-    ["images"],
+    ["images", "progress", "signals"],
     ["perceptual", "networks"],
-    ["checkpoint"],
-    ["training", "stylize"],
-    ["bench"],
+    ["checkpoint", "judge"],
+    ["training", "slow", "stylize"],
+    ["bench", "compare"],
     ["cli"],
 ]
 

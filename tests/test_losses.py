@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from faststyle.errors import RecipeError
+from faststyle.perceptual.features import extract, gram
 from faststyle.perceptual.losses import (
     CONTENT_FLOOR,
     CONTENT_LAYERS,
@@ -14,8 +15,6 @@ from faststyle.perceptual.losses import (
     LossConfig,
     PerceptualLoss,
     deepest_layers,
-    extract,
-    gram,
     total_variation,
 )
 from faststyle.perceptual.weights import VGGWeights, load_vgg

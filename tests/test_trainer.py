@@ -138,17 +138,17 @@ def stop_after(step: int) -> Any:
 
     class Stop:
         def __enter__(self) -> None:
-            self.advance = module.TrainingProgress.advance
+            self.advance = module.StepProgress.advance
 
             def advance(progress: Any, now: int) -> None:
                 self.advance(progress, now)
                 if now == step:
                     signal.raise_signal(signal.SIGTERM)
 
-            module.TrainingProgress.advance = advance  # type: ignore[method-assign]
+            module.StepProgress.advance = advance  # type: ignore[method-assign]
 
         def __exit__(self, *_: object) -> None:
-            module.TrainingProgress.advance = self.advance  # type: ignore[method-assign]
+            module.StepProgress.advance = self.advance  # type: ignore[method-assign]
 
     return Stop()
 
@@ -160,10 +160,11 @@ def test_a_signal_that_comes_while_processes_agree_is_not_lost() -> None:
 
     def gather(flag: torch.Tensor) -> torch.Tensor:
         asked.append(int(flag))
-        trainer.stop_signal = signal.SIGTERM  # comes too late for this exchange
+        trainer.stop.number = signal.SIGTERM  # comes too late for this exchange
         return flag.reshape(1)
 
-    trainer.step, trainer.stop_signal, trainer.recipe = 3, 0, recipe_from_dict({"name": "smoke", "steps": 9})
+    trainer.step, trainer.stop = 3, SimpleNamespace(number=0)
+    trainer.recipe = recipe_from_dict({"name": "smoke", "steps": 9})
     trainer.accelerator = SimpleNamespace(num_processes=2, device=torch.device("cpu"), gather=gather)
     assert not trainer._must_stop()
     assert trainer._must_stop()
@@ -214,10 +215,10 @@ def test_a_term_that_is_not_finite_stops_the_run_and_spares_the_weights(
     calls = 0
     original = module.PerceptualLoss._style
 
-    def broken(self: Any, feats: Any) -> Any:
+    def broken(self: Any, *args: Any) -> Any:
         nonlocal calls
         calls += 1
-        style, mean, rel = original(self, feats)
+        style, mean, rel = original(self, *args)
         return (style * value if calls == 6 else style), mean, rel
 
     seen = []

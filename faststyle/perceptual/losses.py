@@ -10,19 +10,17 @@ Johnson, Alahi, Fei-Fei (2016), section 3.2, https://arxiv.org/abs/1603.08155
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from faststyle.errors import RecipeError, did_you_mean
-from faststyle.perceptual.vgg import VGG, layer_names
-
-Layers = Mapping[str, float]
+from faststyle.perceptual.features import SCALES, TINY, Layers, Moments, extract, observe
+from faststyle.perceptual.vgg import VGG, Feats, layer_names
 
 # Layers and their weights. "relu4_1@1/2" is relu4_1 of the image at half its size: deep features at a coarse scale
 # see strokes twice as large, at a quarter of the cost.
@@ -44,12 +42,10 @@ STYLE_LAYERS: dict[str, Layers] = {
         "relu5_1@1/2": 1.0,
     },
 }
-SCALES = {"1": 1, "1/2": 2, "1/4": 4}  # the name of a scale -> the side of the pixels that are averaged
 
 # A flat photo has next to no variance to be relative to, and would drown the others: the variance of its features
 # counts as at least this share of the painting's.
 CONTENT_FLOOR = 0.5
-TINY = 1e-12  # keeps a painting of one colour from dividing by zero
 
 
 class Weights(NamedTuple):
@@ -75,7 +71,8 @@ WEIGHTS = {
 class LossConfig:
     """What the objective is made of. Layers are a name of a set above, or a table of layer -> weight.
 
-    Layers and weights of None are the mode's own. `strength` multiplies the style terms: the one knob to turn.
+    Layers and weights of None are the mode's own. `strength` multiplies the style terms: the one knob to turn. At 0
+    only content is left, at infinity only style.
     """
 
     mode: Literal["relative", "absolute"] = "relative"
@@ -107,6 +104,8 @@ class LossConfig:
         own = WEIGHTS[self.mode]
         given = (self.content_weight, self.style_weight, self.mean_weight, self.tv_weight)
         content, style, mean, tv = (o if g is None else g for o, g in zip(own, given, strict=True))
+        if math.isinf(self.strength):
+            return Weights(0.0, style, mean, tv)
         return Weights(content, self.strength * style, self.strength * mean, tv)
 
 
@@ -125,19 +124,6 @@ class Terms(NamedTuple):
     tv: Tensor
     content_rel: Tensor
     style_rel: Tensor
-
-
-def gram(feats: Tensor) -> Tensor:
-    """Return the Gram matrices (B, C, C) of features (B, C, H, W), divided by C H W, in float32.
-
-    The division is that of Johnson et al. (2016), equation 3. Under autocast the product would accumulate in the
-    lower precision, over tens of thousands of pixels: it is computed in float32.
-    """
-    b, c, h, w = feats.shape
-    with torch.autocast(feats.device.type, enabled=False):
-        # Channels last is the layout of training: this view of it costs no copy.
-        flat = feats.float().permute(0, 2, 3, 1).reshape(b, h * w, c)  # (B, H W, C)
-        return torch.bmm(flat.transpose(1, 2), flat) / (c * h * w)  # (B, C, C)
 
 
 def relative_error(x: Tensor, target: Tensor, norm: Tensor) -> Tensor:
@@ -178,81 +164,96 @@ def resolve_layers(layers: str | Layers, sets: Mapping[str, Layers], arch: str) 
     return {str(k): float(v) for k, v in layers.items()}
 
 
-def split_scales(layers: Layers) -> dict[int, list[str]]:
-    """Return {side of the averaged pixels: layer names at that scale}, in the order of `layers`."""
-    by_scale: dict[int, list[str]] = defaultdict(list)
-    for key in layers:
-        layer, _, scale = key.partition("@")
-        by_scale[SCALES[scale or "1"]].append(layer)
-    return dict(by_scale)
-
-
 def deepest_layers(config: LossConfig, arch: str) -> list[str]:
     """Return the VGG layers that the objective looks at, whatever their scale."""
     content, style = config.layers(arch)
     return sorted({key.partition("@")[0] for key in (*content, *style)})
 
 
-def extract(vgg: VGG, image: Tensor, layers: Layers) -> dict[str, Tensor]:
-    """Return the features of `layers` ("relu4_1", "relu4_1@1/2"), each scale computed only as deep as it is needed.
+@dataclass(frozen=True)
+class Style:
+    """One painting's part in the style: `painting` (1, 3, H, W) in [0, 1], at the size of its strokes.
 
-    Smaller scales are means over squares of pixels: antialiased, and exact for sides that they divide.
+    `weight` is relative to that of the other styles. `mask`, (1, 1, h, w) in [0, 1] and of any size, says where in
+    the output the style applies; without one it is everywhere.
     """
-    feats: dict[str, Tensor] = {}
-    names = {side: name for name, side in SCALES.items()}
-    for side, wanted in split_scales(layers).items():
-        scaled = image if side == 1 else F.avg_pool2d(image, side)
-        suffix = "" if side == 1 else f"@{names[side]}"
-        feats |= {name + suffix: f for name, f in vgg(scaled, wanted).items()}
-    return feats
+
+    painting: Tensor
+    weight: float = 1.0
+    mask: Tensor | None = None
 
 
 class PerceptualLoss(nn.Module):
-    """The objective of one painting, as a fixed function of (stylized, photo).
+    """The objective of one painting, or of several, as a fixed function of (stylized, photo).
 
-    `painting` is RGB, (1, 3, H, W), in [0, 1], at the size at which its strokes are to be learned.
+    `style` is a painting, RGB, (1, 3, H, W), in [0, 1], at the size at which its strokes are to be learned, or several
+    `Style`. `lean` saves memory on large images (features.py).
     Relative terms: content is sum (phi(y) - phi(x))^2 / sum (phi(x) - mean phi(x))^2 (the mean one scalar per
     image, the denominator at least half of what the painting's features would give), style is
     ||G(y) - G(s)||^2 / ||G(s)||^2, mean the same of channel means; each a weighted mean over its layers.
     Absolute terms (Johnson et al. 2016, equations 2 and 4): squared errors of features divided by C H W, and of Gram
     matrices, summed over layers.
+    Several styles: a mean of their terms by weight, times the share of the output that a mask covers.
 
     Example:
         >>> loss = PerceptualLoss(vgg, painting, LossConfig())
         >>> loss(network(photo), loss.targets(photo)).total.backward()
     """
 
-    def __init__(self, vgg: VGG, painting: Tensor, config: LossConfig, arch: str = "vgg16") -> None:
+    def __init__(
+        self,
+        vgg: VGG,
+        style: Tensor | Sequence[Style],
+        config: LossConfig,
+        arch: str = "vgg16",
+        lean: bool = False,
+    ) -> None:
         super().__init__()
+        styles = [Style(style)] if isinstance(style, Tensor) else list(style)
         self.vgg = vgg.requires_grad_(False).eval()
-        self.mode = config.mode
+        self.mode, self.lean = config.mode, lean
         self.weights = config.weights()
         self.content_layers, self.style_layers = config.layers(arch)
+        self.shares = _shares(styles)
         self.style_targets = _Buffers()
+        self.masks = _Buffers()
+        for i, part in enumerate(styles):
+            self.masks.register_buffer(f"mask{i}", part.mask)
         with torch.no_grad():
-            feats = extract(vgg, painting, {**self.content_layers, **self.style_layers})
+            observed = [observe(vgg, s.painting, self.content_layers, self.style_layers, lean=lean) for s in styles]
             for i, layer in enumerate(self.content_layers):
-                floor = CONTENT_FLOOR * feats[layer].float().var(correction=0)  # of one element
-                self.style_targets.register_buffer(f"floor{i}", floor)
-            for i, layer in enumerate(self.style_layers):
-                self.style_targets.register_buffer(f"gram{i}", gram(feats[layer]))
-                self.style_targets.register_buffer(f"mean{i}", feats[layer].float().mean((2, 3)))
+                variances = [o.feats[layer].float().var(correction=0) for o in observed]  # of one element
+                self.style_targets.register_buffer(f"floor{i}", CONTENT_FLOOR * self._blend(variances))
+            for s, part_observed in enumerate(observed):
+                for i, layer in enumerate(self.style_layers):
+                    self.style_targets.register_buffer(f"gram{s}_{i}", part_observed.moments[0][layer].gram)
+                    self.style_targets.register_buffer(f"mean{s}_{i}", part_observed.moments[0][layer].mean)
 
     @torch.no_grad()
-    def targets(self, photo: Tensor) -> dict[str, Tensor]:
+    def targets(self, photo: Tensor) -> Feats:
         """Return what the content term compares with: the photo's features, only as deep as it needs them."""
+        if self.lean:
+            return observe(self.vgg, photo, self.content_layers, {}, lean=True).feats
         return extract(self.vgg, photo, self.content_layers)
 
-    def forward(self, stylized: Tensor, targets: dict[str, Tensor]) -> Terms:
+    def forward(self, stylized: Tensor, targets: Feats) -> Terms:
         """Return the terms of the objective for `stylized`, (B, 3, H, W), against `targets(photo)`."""
-        feats = extract(self.vgg, stylized, {**self.content_layers, **self.style_layers})
-        content, content_rel = self._content(feats, targets)
-        style, mean, style_rel = self._style(feats)
-        parts = (content, style, mean, total_variation(stylized.float()))
-        content, style, mean, tv = (w * part.mean() for w, part in zip(self.weights, parts, strict=True))
+        masks: list[Tensor | None] = [self.masks.get_buffer(f"mask{i}") for i in range(len(self.shares))]
+        if all(m is None for m in masks):
+            masks = [None]  # several paintings everywhere: one look at the image serves them all
+        seen = observe(self.vgg, stylized, self.content_layers, self.style_layers, masks, self.lean)
+        content, content_rel = self._content(seen.feats, targets)
+        parts = [self._style(seen.moments[i if len(masks) > 1 else 0], i) for i in range(len(self.shares))]
+        style, mean, style_rel = (self._blend(values) for values in zip(*parts, strict=True))
+        terms = (content, style, mean, total_variation(stylized.float()))
+        content, style, mean, tv = (w * term.mean() for w, term in zip(self.weights, terms, strict=True))
         return Terms(content + style + mean + tv, content, style, mean, tv, content_rel.mean(), style_rel.mean())
 
-    def _content(self, feats: dict[str, Tensor], targets: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def _blend(self, values: Sequence[Tensor]) -> Tensor:
+        """Return the mean of one value for each style, by their shares."""
+        return torch.stack([share * value for share, value in zip(self.shares, values, strict=True)]).sum(0)
+
+    def _content(self, feats: Feats, targets: Feats) -> tuple[Tensor, Tensor]:
         errors, relative = [], []
         for i, (layer, weight) in enumerate(self.content_layers.items()):
             target = targets[layer].float()
@@ -265,11 +266,12 @@ class PerceptualLoss(nn.Module):
         content = content_rel if self.mode == "relative" else torch.stack(errors).sum(0)
         return content, content_rel
 
-    def _style(self, feats: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def _style(self, found: dict[str, Moments], style: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return style, mean and style_rel, each (B,), of one style."""
         grams, means, relative = [], [], []
         for i, (layer, weight) in enumerate(self.style_layers.items()):
-            g, target = gram(feats[layer]), self.style_targets.get_buffer(f"gram{i}")
-            m, mean = feats[layer].float().mean((2, 3)), self.style_targets.get_buffer(f"mean{i}")
+            g, target = found[layer].gram, self.style_targets.get_buffer(f"gram{style}_{i}")
+            m, mean = found[layer].mean, self.style_targets.get_buffer(f"mean{style}_{i}")
             relative.append(weight * relative_error(g, target, target.square().sum()))
             means.append(weight * relative_error(m, mean, mean.square().sum()))
             grams.append(weight * (g - target).square().flatten(1).sum(1))
@@ -279,5 +281,14 @@ class PerceptualLoss(nn.Module):
         return (style_rel if self.mode == "relative" else torch.stack(grams).sum(0)), mean_rel, style_rel
 
 
+def _shares(styles: Sequence[Style]) -> list[float]:
+    """Return how much each style counts: its weight, times the share of the output that it covers; their sum is 1."""
+    parts = [s.weight * (1.0 if s.mask is None else float(s.mask.mean())) for s in styles]
+    total = sum(parts)
+    if not total > 0 or min(parts) < 0:
+        raise RecipeError("the weights of styles must not be negative, and one of them must cover a part of the image")
+    return [part / total for part in parts]
+
+
 class _Buffers(nn.Module):
-    """Holds the painting's statistics, so that they follow the loss to its device."""
+    """Holds tensors by name, so that they follow the loss to its device."""

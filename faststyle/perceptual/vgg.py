@@ -9,6 +9,7 @@ Table 1, columns D and E, https://arxiv.org/abs/1409.1556
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,11 @@ Feats = dict[str, Tensor]
 # Convolutions in each of the five blocks; a 2x2 pooling of stride 2 stands between blocks.
 CONVS_PER_BLOCK = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 CHANNELS_PER_BLOCK = (64, 128, 256, 512, 512)
+
+# Mean activation after maximum pooling over that after average pooling, at the end of blocks 1 to 4: means over 12
+# photos and paintings at 256 px, VGG-16. Averages are multiplied by it, so that deeper layers see what they were
+# trained on; Gatys et al. (2015) use average pooling on a network whose mean activations were normalised to 1.
+AVERAGE_POOLING_SCALE = (1.66, 1.77, 1.82, 1.94)
 
 
 def layer_names(arch: str) -> list[str]:
@@ -38,6 +44,7 @@ class VGG(nn.Module):
 
     The input is RGB, (B, 3, H, W), in [0, 1]; `mean` and `std` (RGB, of the same range) are applied inside.
     `width` scales the channels of the table: 1 is the published network, less makes a tiny one for tests.
+    `pooling` is "max", as it was trained, or "average", which Gatys et al. (2015) found to look slightly better.
 
     Example:
         >>> vgg = VGG("vgg16", ["relu1_2", "relu2_2"])
@@ -55,6 +62,7 @@ class VGG(nn.Module):
         mean: Sequence[float] = (0.0, 0.0, 0.0),
         std: Sequence[float] = (1.0, 1.0, 1.0),
         width: float = 1.0,
+        pooling: Literal["max", "average"] = "max",
     ) -> None:
         super().__init__()
         names = layer_names(arch)
@@ -63,6 +71,7 @@ class VGG(nn.Module):
                 allowed = [f"relu{n}" for n in names]
                 raise WeightsError(f"{arch} has no layer {layer!r}.{did_you_mean(layer, allowed)}")
         self.layers = frozenset(layers)
+        self.pooling = pooling
         deepest = max(names.index(layer.removeprefix("relu")) for layer in layers)
         self.convs = nn.ModuleDict()
         channels = 3
@@ -79,22 +88,54 @@ class VGG(nn.Module):
         Raises: ImageError when the image is too small for the deepest layer asked for.
         """
         wanted = self.layers if layers is None else frozenset(layers)
-        x = (image - self.mean) / self.std
+        self.check_size(image, wanted)
+        x = self.normalise(image)
         feats: Feats = {}
-        block = 1
+        for number in range(1, deepest_block(wanted) + 1):
+            if number > 1:
+                x = self.pool(x, number - 1)
+            x, found = self.block(x, number, wanted)
+            feats |= found
+        return feats
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """Return RGB in [0, 1] as the first convolution expects it."""
+        return (image - self.mean) / self.std
+
+    def block(self, x: Tensor, number: int, wanted: Collection[str]) -> tuple[Tensor, Feats]:
+        """Run block `number`, 1 to 5, on what the pooling before it left: its last features, and those wanted.
+
+        It ends early at the deepest layer of `wanted`, when that is in it.
+        """
+        feats: Feats = {}
+        last = max(wanted, key=lambda name: name.removeprefix("relu"))
         for name, conv in self.convs.items():
-            if int(name[0]) > block:
-                block += 1
-                if min(x.shape[-2:]) < 2:
-                    h, w = image.shape[-2:]
-                    raise ImageError(
-                        f"an image of {h}x{w} pixels is too small for {max(wanted)}: "
-                        f"its shorter side must be at least {2 ** (int(max(wanted)[4]) - 1)} pixels"
-                    )
-                x = F.max_pool2d(x, kernel_size=2, stride=2)
+            if int(name[0]) != number:
+                continue
             x = F.relu(conv(x))
             if f"relu{name}" in wanted:
                 feats[f"relu{name}"] = x
-                if len(feats) == len(wanted):
-                    break
-        return feats
+            if f"relu{name}" == last:
+                break
+        return x, feats
+
+    def pool(self, x: Tensor, number: int) -> Tensor:
+        """Halve (B, C, H, W), as it is done after block `number`, 1 to 4."""
+        if self.pooling == "average":
+            return F.avg_pool2d(x, kernel_size=2, stride=2) * AVERAGE_POOLING_SCALE[number - 1]
+        return F.max_pool2d(x, kernel_size=2, stride=2)
+
+    def check_size(self, image: Tensor, wanted: Collection[str]) -> None:
+        """Raise ImageError when the image is too small for the deepest layer of `wanted`."""
+        h, w = image.shape[-2:]
+        needed = 2 ** (deepest_block(wanted) - 1)
+        if min(h, w) < needed:
+            raise ImageError(
+                f"an image of {h}x{w} pixels is too small for {max(wanted)}: "
+                f"its shorter side must be at least {needed} pixels"
+            )
+
+
+def deepest_block(layers: Collection[str]) -> int:
+    """Return the number of the block, 1 to 5, that holds the deepest of `layers` ("relu4_2": 4)."""
+    return max(int(name.removeprefix("relu")[0]) for name in layers)

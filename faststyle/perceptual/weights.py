@@ -19,6 +19,7 @@ import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -100,10 +101,10 @@ def find_weights(
     )
 
 
-def load_vgg(weights: VGGWeights, layers: Collection[str]) -> VGG:
+def load_vgg(weights: VGGWeights, layers: Collection[str], pooling: Literal["max", "average"] = "max") -> VGG:
     """Return a frozen VGG, as deep as `layers` asks for, with these weights."""
     width = weights.tensors["1_1.weight"].shape[0] / CHANNELS_PER_BLOCK[0]
-    vgg = VGG(weights.arch, layers, weights.mean, weights.std, width)
+    vgg = VGG(weights.arch, layers, weights.mean, weights.std, width, pooling)
     try:
         vgg.convs.load_state_dict({k: weights.tensors[k] for k in vgg.convs.state_dict()})
     except KeyError as error:

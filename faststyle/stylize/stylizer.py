@@ -16,15 +16,12 @@ from torch import Tensor, nn
 from faststyle.checkpoint import About, find_checkpoint, load_checkpoint
 from faststyle.devices import find_device, set_threads
 from faststyle.errors import ImageError
-from faststyle.images import Picture, Source, fit_shorter, fitted_size, open_picture, to_pil
+from faststyle.images import Picture, Source, fit_shorter, fitted_size, open_picture, to_pil, transfer_luma
 
 # Peak bytes that the network needs for each pixel of the photo and each channel of its first layer, float32:
 # measured on Johnson's network (docs/log.md), with a tenth added.
 BYTES_PER_PIXEL_AND_CHANNEL = 27
 FULL_MEMORY = 0.9  # share of the available memory that a picture may take
-
-# Rec. 601 luma, and the chroma that goes with it: what JPEG uses, on RGB in [0, 1].
-LUMA = (0.299, 0.587, 0.114)
 
 
 class Stylizer:
@@ -112,14 +109,3 @@ class Stylizer:
         return ImageError(
             f"{h}x{w} pixels are too many for the {free / 2**30:.1f} GiB of free memory; try --size {size}"
         )
-
-
-def transfer_luma(stylized: Tensor, photo: Tensor) -> Tensor:
-    """Return the lightness of `stylized` with the colours of `photo`, both (B, 3, H, W) in [0, 1].
-
-    Source: Gatys et al., "Preserving color in neural artistic style transfer" (2016), section 3.2,
-    https://arxiv.org/abs/1606.05897, on luma instead of luminance in YIQ, which is the same weighting.
-    """
-    weights = torch.tensor(LUMA).view(1, 3, 1, 1)
-    change = (stylized * weights).sum(1, keepdim=True) - (photo * weights).sum(1, keepdim=True)
-    return (photo + change).clamp(0, 1)

@@ -11,10 +11,7 @@ import math
 import os
 import resource
 import shutil
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,9 +31,10 @@ from faststyle.images import crop_centre, fit_shorter, read_image, write_image
 from faststyle.networks import build_network
 from faststyle.perceptual.losses import PerceptualLoss, Terms, deepest_layers
 from faststyle.perceptual.weights import VGGWeights, find_weights, load_vgg
+from faststyle.progress import StepProgress
+from faststyle.signals import noted_signals
 from faststyle.training.guard import FiniteGuard
 from faststyle.training.photos import Batch, Source, held_out_photos, open_source, photo_loader
-from faststyle.training.progress import TrainingProgress
 from faststyle.training.recipe import Recipe, learning_rate
 from faststyle.training.run import Run, checkpoint_path, make_writable, open_run
 from faststyle.training.state import State, newest_state, save_state
@@ -131,7 +129,6 @@ class Trainer:
         self.quiet = quiet or not accelerator.is_main_process
         self.step, self.seconds = 0, 0.0
         self.skipped: list[tuple[str, str]] = []
-        self.stop_signal = 0
         set_seed(recipe.seed)
         self.painting = fit_shorter(painting, recipe.painting_size)
         vgg = load_vgg(weights, deepest_layers(recipe.loss, recipe.vgg))
@@ -153,8 +150,8 @@ class Trainer:
             self.skipped = [(n, r) for n, r in state.extra["skipped"]]
         writer = self._open_tensorboard()
         with (
-            TrainingProgress(self.recipe.steps, self.step, self.quiet) as self.progress,
-            self._stop_on_signals(),
+            StepProgress("training", self.recipe.steps, self.step, self.quiet) as self.progress,
+            noted_signals() as self.stop,
         ):
             self._announce()
             self._write_run("running")
@@ -201,7 +198,7 @@ class Trainer:
                 self._write_run("interrupted")
                 raise Interrupted(
                     f"stopped after step {self.step} of {recipe.steps}; go on with the same command and --resume",
-                    self.stop_signal,
+                    self.stop.number,
                 )
 
     def _train_on(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -409,32 +406,14 @@ class Trainer:
         if self.step == self.recipe.steps:
             return False
         if self.accelerator.num_processes == 1:
-            return self.stop_signal > 0
+            return self.stop.number > 0
         if self.accelerator.device.type != "cpu" and not self._due(self.recipe.log_every):
             return False
-        flag = torch.tensor([self.stop_signal], device=self.accelerator.device)
+        flag = torch.tensor([self.stop.number], device=self.accelerator.device)
         agreed = int(self.accelerator.gather(flag).max())
         if agreed:  # a signal that comes while the processes agree must not be overwritten: it counts at the next log
-            self.stop_signal = agreed
+            self.stop.number = agreed
         return agreed > 0
-
-    @contextmanager
-    def _stop_on_signals(self) -> Iterator[None]:
-        """Note SIGINT and SIGTERM, to be acted upon after the step; outside the main thread signals are not ours."""
-
-        def note(number: int, _: object) -> None:
-            self.stop_signal = number
-
-        try:
-            before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:
-            yield
-            return
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def _accelerator(recipe: Recipe, device: str) -> Accelerator:

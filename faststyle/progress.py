@@ -11,20 +11,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 SHOWN = ("content_rel", "style_rel", "total")
 
 
-class TrainingProgress:
-    """Shows steps done, images/s, the terms of the objective and the time left; silent when `quiet`.
+class StepProgress:
+    """Shows what is done, steps, images/s, the terms of the objective and the time left; silent when `quiet`.
 
     Example:
-        >>> with TrainingProgress(steps=100, done=0, quiet=False) as progress:
+        >>> with StepProgress("training", steps=100, done=0, quiet=False) as progress:
         ...     progress.update(10, {"total": 3.2, "images_per_second": 2.0})
     """
 
-    def __init__(self, steps: int, done: int, quiet: bool) -> None:
+    def __init__(self, what: str, steps: int, done: int, quiet: bool) -> None:
         self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self.steps, self.first = steps, done
         self.started = time.monotonic()
         self.bar = Progress(
-            TextColumn("training"),
+            TextColumn(what),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("{task.fields[terms]}"),
@@ -34,9 +34,9 @@ class TrainingProgress:
             console=self.console,
             disable=quiet or not self.console.is_terminal,
         )
-        self.task = self.bar.add_task("training", total=steps, completed=done, terms="")
+        self.task = self.bar.add_task(what, total=steps, completed=done, terms="")
 
-    def __enter__(self) -> TrainingProgress:
+    def __enter__(self) -> StepProgress:
         self.bar.start()
         return self
 
@@ -54,7 +54,8 @@ class TrainingProgress:
     def update(self, step: int, values: Mapping[str, float]) -> None:
         """Show the latest values: a line of its own where there is no terminal."""
         terms = "  ".join(f"{name} {values[name]:.3f}" for name in SHOWN if name in values)
-        terms = f"{values.get('images_per_second', 0):.2f} images/s  {terms}"
+        if "images_per_second" in values:
+            terms = f"{values['images_per_second']:.2f} images/s  {terms}"
         self.bar.update(self.task, completed=step, terms=terms)
         if not self.console.is_terminal:
             left = (time.monotonic() - self.started) / max(1, step - self.first) * (self.steps - step)

@@ -1,0 +1,11 @@
+"""The command line: parse, call one function, print. No logic, and no heavy import before a command runs."""
+
+from __future__ import annotations
+
+# Each module adds its commands to the app; `--help` lists them in this order.
+from faststyle.cli import training, stylizing, slow, judging, about, bench  # isort: skip
+from faststyle.cli.common import app
+from faststyle.cli.stylizing import run_stylize
+from faststyle.cli.training import run_train
+
+__all__ = ["about", "app", "bench", "judging", "run_stylize", "run_train", "slow", "stylizing", "training"]

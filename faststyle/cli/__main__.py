@@ -1,0 +1,6 @@
+"""`python -m faststyle.cli`: the same as `faststyle`."""
+
+from faststyle.cli import app
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,64 @@
+"""What all commands share: the app, common options, and errors as one line."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from faststyle.errors import FaststyleError, Interrupted
+
+SETTINGS = {"help_option_names": ["-h", "--help"]}
+app = typer.Typer(
+    name="faststyle",
+    help="Train a small network that repaints any photo in the style of one painting, and use it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings=SETTINGS,
+)
+
+MACHINE, OUTPUT = "Machine", "Output"  # panels of --help
+Device = Annotated[
+    str,
+    typer.Option(help="auto, cpu, cuda, mps, xpu or npu; one that is missing is an error.", rich_help_panel=MACHINE),
+]
+Threads = Annotated[int | None, typer.Option(help="CPU threads; default: all cores.", rich_help_panel=MACHINE)]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=OUTPUT)]
+VggWeights = Annotated[
+    Path | None,
+    typer.Option(
+        help="VGG weights: .safetensors, .pth or .h5; default: the cache, else a download.", rich_help_panel=MACHINE
+    ),
+]
+
+
+def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn the errors that we raise on purpose into one line on stderr and an exit code."""
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except FaststyleError as error:
+            kind = "stopped" if isinstance(error, Interrupted) else "error"
+            typer.echo(f"{kind}: {error}", err=True)
+            raise typer.Exit(error.exit_code) from None
+        except BrokenPipeError:  # the reader of a pipe went away: `faststyle ... | head`
+            sys.stderr.close()
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            typer.echo("stopped", err=True)
+            raise typer.Exit(130) from None
+
+    return wrapper
+
+
+def run_alone(command: Callable[..., None]) -> None:
+    """Run one command as a program, with the settings of `app`, which `typer.run` would not take."""
+    program = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=SETTINGS)
+    program.command()(command)
+    program()

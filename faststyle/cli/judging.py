@@ -1,0 +1,3 @@
+"""`faststyle judge` and `faststyle compare`: how good results are."""
+
+from __future__ import annotations

@@ -1,0 +1,121 @@
+"""`faststyle train`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from faststyle.cli.common import OUTPUT, Device, Json, Threads, VggWeights, app, reports_errors, run_alone
+
+TRAINING, OBJECTIVE = "Training", "Objective"
+
+
+@app.command()
+@reports_errors
+def train(
+    style: Annotated[str, typer.Option("--style", help="The painting: an image file.", metavar="PAINTING")],
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="smoke, quick, full, or a .toml file; default: quick, or the run's own with --resume."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the style; default: the painting's file name.")] = None,
+    photos: Annotated[
+        str | None, typer.Option(help="sample, coco, a folder, or hf:NAME[:SPLIT[:COLUMN]].", rich_help_panel=TRAINING)
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimisation steps.", rich_help_panel=TRAINING)] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Photos a step and process.", rich_help_panel=TRAINING)] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the training crops, in pixels.", rich_help_panel=TRAINING)
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, float32 or bf16.", rich_help_panel=TRAINING)] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of photos and weights.", rich_help_panel=TRAINING)] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where a stopped run was.", rich_help_panel=TRAINING)
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start again, and drop an unfinished run.", rich_help_panel=TRAINING)
+    ] = False,
+    strength: Annotated[
+        float | None, typer.Option(help="Style against content: 1 is balanced, 2 is more.", rich_help_panel=OBJECTIVE)
+    ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Any key of the recipe: --set loss.mode=absolute.",
+            metavar="KEY=VALUE",
+            rich_help_panel=OBJECTIVE,
+        ),
+    ] = None,
+    vgg_weights: VggWeights = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="The checkpoint; default: checkpoints/NAME.safetensors.", rich_help_panel=OUTPUT
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a network for one painting.
+
+    Example: faststyle train --style data/styles/nocturne.png --recipe quick
+    """
+    from dataclasses import asdict
+
+    from faststyle.training.recipe import load_recipe
+    from faststyle.training.trainer import train_style
+
+    flags = {
+        "photos": photos,
+        "steps": steps,
+        "batch_size": batch_size,
+        "image_size": image_size,
+        "precision": precision,
+        "seed": seed,
+        "loss.strength": strength,
+    }
+    as_the_run = resume and recipe is None and not sets and all(v is None for v in flags.values())
+    result = train_style(
+        style,
+        None if as_the_run else load_recipe(recipe or "quick", sets or [], flags),
+        name=name,
+        checkpoint=output,
+        resume=resume,
+        overwrite=overwrite,
+        vgg_weights=vgg_weights,
+        device=device,
+        threads=threads,
+        quiet=False,
+    )
+    if not _is_first_process():
+        return
+    if as_json:
+        typer.echo(json.dumps(asdict(result), default=str))
+        return
+    for bad, reason in result.skipped:
+        typer.echo(f"skipped photo {bad}: {reason}", err=True)
+    minutes = f"{int(result.seconds // 60)}:{int(result.seconds % 60):02d} minutes"
+    typer.echo(
+        f"{result.steps} steps in {minutes}; on photos it never saw: "
+        f"content_rel {result.content_rel:.3f}, style_rel {result.style_rel:.3f}"
+    )
+    typer.echo(f"checkpoint  {result.checkpoint}")
+    typer.echo(f"preview     {result.preview}")
+    typer.echo(f"use it      faststyle stylize PHOTO --style {result.checkpoint} -o out.png")
+
+
+def run_train() -> None:
+    """Run `faststyle train`: what train.py does."""
+    run_alone(train)
+
+
+def _is_first_process() -> bool:
+    """Whether this is the one process of torchrun or accelerate launch that may print results."""
+    from accelerate import PartialState
+
+    return bool(PartialState().is_main_process)

@@ -1,0 +1,144 @@
+"""Gradient descent on the pixels of one image: L-BFGS or Adam, one step at a time.
+
+What it is not: what is minimised (any objective), or the way up through sizes (optimize.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from faststyle.errors import RecipeError, TrainingError, did_you_mean
+
+Objective = Callable[[Tensor], Mapping[str, Tensor]]  # an image to its terms, of which "total" is minimised
+
+LEARNING_RATES = {"lbfgs": 1.0, "adam": 0.02}  # of pixels in [0, 1]
+HISTORY = 20  # pairs of vectors that L-BFGS keeps: at 1024 x 1024 pixels each pair takes 24 MiB
+ADAM_BETAS = (0.9, 0.99)
+
+
+@dataclass(frozen=True)
+class Step:
+    """The image after `step` steps, (1, 3, H, W) in [0, 1], its terms, and the seconds that it took to get there."""
+
+    step: int
+    seconds: float
+    terms: Mapping[str, float]
+    image: Tensor
+
+
+class Descent:
+    """Minimises `objective` over the pixels of an image, from `image`, (1, 3, H, W) in [0, 1].
+
+    After each step pixels are put back into [0, 1], as the bounded L-BFGS of Gatys et al. keeps them, so that every
+    image on the way is one, and its terms can be set beside those of a network. `average` is the decay of a running
+    mean of the images, which takes the noise out of Adam's last steps; 0 is without.
+
+    Example:
+        >>> for step in Descent(photo, lambda x: loss(x, targets)._asdict()).run(100):
+        ...     print(step.step, step.terms["total"])
+    """
+
+    def __init__(
+        self,
+        image: Tensor,
+        objective: Objective,
+        optimizer: str = "lbfgs",
+        learning_rate: float | None = None,
+        average: float = 0.0,
+    ) -> None:
+        if optimizer not in LEARNING_RATES:
+            raise RecipeError(f"unknown optimizer {optimizer!r}.{did_you_mean(optimizer, LEARNING_RATES)}")
+        if not 0 <= average < 1:
+            raise RecipeError(f"the decay of the average must be at least 0 and below 1, got {average}")
+        self.objective, self.decay = objective, average
+        self.pixels = image.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
+        self.mean = torch.zeros_like(self.pixels, requires_grad=False) if average else None
+        rate = LEARNING_RATES[optimizer] if learning_rate is None else learning_rate
+        self.optimizer: torch.optim.Optimizer
+        if optimizer == "adam":
+            self.optimizer = torch.optim.Adam([self.pixels], lr=rate, betas=ADAM_BETAS)
+        else:
+            # max_iter=1: one look at the objective a step. Without a line search, as everyone runs it: the first step
+            # is scaled by the gradient, later ones by the curvature, and a search would cost looks of its own.
+            self.optimizer = torch.optim.LBFGS(
+                [self.pixels], lr=rate, max_iter=1, history_size=HISTORY, tolerance_grad=0, tolerance_change=0
+            )
+
+    def run(self, steps: int) -> Iterator[Step]:
+        """Yield the image before the first step, and after each of `steps` steps.
+
+        Raises: TrainingError when a term is not finite.
+        """
+        seconds = 0.0
+        for number in range(steps):
+            image = self._image(number)
+            began = time.perf_counter()
+            terms = self._step()
+            spent = time.perf_counter() - began
+            yield self._checked(Step(number, seconds, terms, image))
+            seconds += spent
+        image = self._image(steps)
+        with torch.no_grad():
+            terms = _floats(self.objective(image))
+        yield self._checked(Step(steps, seconds, terms, image))
+
+    def moments(self) -> tuple[Tensor, Tensor, int] | None:
+        """Return Adam's first and second moment, (1, 3, H, W) each, and its count of steps; None for L-BFGS."""
+        state = self.optimizer.state[self.pixels]
+        return (state["exp_avg"], state["exp_avg_sq"], int(state["step"])) if "exp_avg" in state else None
+
+    def warm_start(self, moments: tuple[Tensor, Tensor, int] | None) -> None:
+        """Give Adam the moments of a descent at another size, resized; L-BFGS starts anew at each size."""
+        if moments is None:
+            return
+        first, second, count = moments
+        h, w = self.pixels.shape[-2:]
+        self.optimizer.state[self.pixels] = {
+            "step": torch.tensor(float(count)),
+            "exp_avg": F.interpolate(first, (h, w), mode="bicubic"),
+            "exp_avg_sq": F.interpolate(second, (h, w), mode="bilinear").clamp_min(0),
+        }
+
+    def _step(self) -> dict[str, float]:
+        """Take a step, and return the terms of the image before it."""
+        seen: dict[str, float] = {}
+
+        def closure() -> Any:
+            self.optimizer.zero_grad()
+            terms = self.objective(self.pixels)
+            terms["total"].backward()  # type: ignore[no-untyped-call]
+            seen.update(_floats(terms))
+            return terms["total"].detach()
+
+        self.optimizer.step(closure)
+        with torch.no_grad():
+            self.pixels.clamp_(0, 1)
+            if self.mean is not None:
+                self.mean.mul_(self.decay).add_(self.pixels, alpha=1 - self.decay)
+        return seen
+
+    def _image(self, steps: int) -> Tensor:
+        """Return a copy of the image after so many steps: the mean of those so far, where one is kept."""
+        if self.mean is None or steps == 0:
+            return self.pixels.detach().clone()
+        return self.mean / (1 - self.decay**steps)
+
+    def _checked(self, step: Step) -> Step:
+        for name, value in step.terms.items():
+            if value != value or abs(value) == float("inf"):
+                raise TrainingError(
+                    f"step {step.step}: the {name} term is not finite; try a lower --learning-rate, or --optimizer adam"
+                )
+        return step
+
+
+def _floats(terms: Mapping[str, Tensor]) -> dict[str, float]:
+    values = torch.stack([t.detach().float().reshape(()) for t in terms.values()])
+    return dict(zip(terms, values.tolist(), strict=True))

@@ -1,0 +1,227 @@
+"""One image from a photo and paintings, by gradient descent on its pixels: the reference slow path.
+
+It minimises the same PerceptualLoss as training does, so that its numbers can be set beside a network's. What it is
+not: files, progress and intermediates (run.py), or the optimiser (descent.py).
+
+Source: Gatys, Ecker, Bethge (2015), https://arxiv.org/abs/1508.06576; sizes going up as in their "Controlling
+perceptual factors in neural style transfer" (2017), section 6, https://arxiv.org/abs/1611.07865
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from faststyle.devices import find_device, find_precision
+from faststyle.errors import ImageError, RecipeError, did_you_mean
+from faststyle.images import fit_shorter
+from faststyle.perceptual.features import Layers, extract
+from faststyle.perceptual.losses import LossConfig, PerceptualLoss, Style, deepest_layers, total_variation
+from faststyle.perceptual.vgg import Feats
+from faststyle.perceptual.weights import VGGWeights, find_weights, load_vgg
+from faststyle.slow.descent import Descent, Objective, Step
+
+SMALLEST = 128  # pixels: shorter side of the first size, where large shapes are settled at little cost
+GROWTH = math.sqrt(2)  # from one size to the next: twice the pixels
+LEAN_FROM = 640 * 640  # pixels from which activations are computed again instead of kept
+INITS = ("content", "noise", "style")
+
+# The paper's layers, each squared error of Gram matrices over that of a black image. Differs from Gatys et al. (2015):
+# their errors are not relative, and their ratio of weights is one for each picture; this one suits all.
+PAPER = LossConfig(content_layers="gatys", style_layers="gatys", style_weight=60.0, mean_weight=0.0)
+TRAINING = LossConfig()
+LAYERS = {"paper": PAPER, "training": TRAINING}
+
+
+@dataclass(frozen=True)
+class SlowConfig:
+    """How an image is optimised. `size` is its shorter side in pixels, reached from `smallest` in steps of sqrt(2).
+
+    `steps` are taken at each size. `init` is "content", "noise", "style", or the image itself, (1, 3, H, W).
+    `style_scale` is the painting's shorter side over the image's: 2 doubles the strokes. `average` is the decay of
+    the running mean of Adam's images. `dream` is a table of layers whose activations are maximised, with weights.
+    """
+
+    size: int = 512
+    smallest: int = SMALLEST
+    steps: int = 300
+    optimizer: Literal["lbfgs", "adam"] = "lbfgs"
+    learning_rate: float | None = None
+    average: float | None = None  # None: 0.98 for Adam, none for L-BFGS
+    init: str | Tensor = "content"
+    loss: LossConfig = PAPER
+    style_scale: float = 1.0
+    pooling: Literal["max", "average"] = "max"
+    vgg: str = "vgg16"
+    dream: Layers = field(default_factory=dict)
+    precision: str = "auto"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A step at one of the sizes: `total_step` of `total_steps` counts through all of them, so does `seconds`."""
+
+    total_step: int
+    total_steps: int
+    size: int
+    seconds: float
+    terms: Mapping[str, float]
+    image: Tensor
+    last: bool  # of all
+
+
+def optimize_image(
+    content: Tensor,
+    styles: Sequence[Style],
+    config: SlowConfig | None = None,
+    weights: VGGWeights | None = None,
+    device: str = "auto",
+    on_step: Callable[[Progress], bool | None] | None = None,
+) -> Tensor:
+    """Return the photo `content` in the style of the paintings, (1, 3, H, W) in [0, 1], the shorter side as asked for.
+
+    Pictures are RGB in [0, 1], of any size; paintings are resized here. Without styles the objective is content alone,
+    or with `dream` that alone. `on_step` sees every step and the image after it; what it returns as True ends the work.
+    Raises: ImageError for images too small for the layers, RecipeError, WeightsError, DeviceError, TrainingError.
+
+    Example:
+        >>> optimize_image(read_image("photo.jpg"), [Style(read_image("painting.jpg"))], SlowConfig(size=256))
+    """
+    config = config or SlowConfig()
+    _check(config)
+    where = find_device(device)
+    found = weights or find_weights(config.vgg)
+    torch.manual_seed(config.seed)
+    sizes = image_sizes(config.size, config.smallest)
+    total = config.steps * len(sizes)
+    content = content.to(where)
+    if not styles and not config.dream:
+        config = replace(config, loss=replace(config.loss, strength=0.0))
+    image, moments, seconds = None, None, 0.0
+    for turn, size in enumerate(sizes):
+        photo = fit_shorter(content, size)
+        start = _start(config, photo, styles) if image is None else _resize(image, photo)
+        objective = _objective(config, photo, _at_size(styles, size, config.style_scale, where), found)
+        average = (0.98 if config.optimizer == "adam" else 0.0) if config.average is None else config.average
+        descent = Descent(start, objective, config.optimizer, config.learning_rate, average)
+        descent.warm_start(moments)
+        step: Step | None = None
+        for step in descent.run(config.steps):
+            last = turn == len(sizes) - 1 and step.step == config.steps
+            if step.step == config.steps and not last:
+                continue  # the first step of the next size shows the same image
+            if on_step and on_step(
+                Progress(
+                    turn * config.steps + step.step, total, size, seconds + step.seconds, step.terms, step.image, last
+                )
+            ):
+                return step.image.cpu()
+        assert step is not None
+        image, moments, seconds = step.image, descent.moments(), seconds + step.seconds
+    assert image is not None
+    return image.cpu()
+
+
+def image_sizes(size: int, smallest: int = SMALLEST) -> list[int]:
+    """Return the shorter sides on the way to `size`: from `smallest` up by sqrt(2).
+
+    The last step may be smaller, but not by more than half, or the size before it is left out.
+
+    Example:
+        >>> image_sizes(512)
+        [128, 181, 256, 362, 512]
+    """
+    sizes = [smallest * GROWTH**i for i in range(1 + max(0, math.ceil(math.log(max(1, size / smallest), GROWTH))))]
+    return [round(s) for s in sizes if s * math.sqrt(GROWTH) < size] + [size]
+
+
+def _check(config: SlowConfig) -> None:
+    if config.size < 1 or config.smallest < 1:
+        raise ImageError(f"sizes must be 1 or more pixels, got {min(config.size, config.smallest)}")
+    if config.steps < 1:
+        raise RecipeError(f"--steps must be 1 or more, got {config.steps}")
+    if not config.style_scale > 0:
+        raise RecipeError(f"--style-scale must be above 0, got {config.style_scale}")
+    if isinstance(config.init, str) and config.init not in INITS:
+        raise RecipeError(f"unknown start {config.init!r}.{did_you_mean(config.init, INITS)}")
+
+
+def _start(config: SlowConfig, photo: Tensor, styles: Sequence[Style]) -> Tensor:
+    if isinstance(config.init, Tensor):
+        return _resize(config.init.to(photo), photo)
+    if config.init == "noise":
+        return torch.rand(photo.shape).to(photo)
+    if config.init == "style":
+        if not styles:
+            raise RecipeError("--init style needs a painting: --style FILE")
+        h, w = photo.shape[-2:]
+        painting = fit_shorter(styles[0].painting, max(h, w)).to(photo)  # covers the image; its middle is taken
+        top, left = (painting.shape[-2] - h) // 2, (painting.shape[-1] - w) // 2
+        return painting[..., top : top + h, left : left + w]
+    return photo
+
+
+def _resize(image: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(image, like.shape[-2:], mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def _at_size(styles: Sequence[Style], size: int, style_scale: float, device: torch.device) -> list[Style]:
+    side = max(1, round(size * style_scale))
+    return [
+        Style(fit_shorter(s.painting.to(device), side), s.weight, None if s.mask is None else s.mask.to(device))
+        for s in styles
+    ]
+
+
+def _objective(config: SlowConfig, photo: Tensor, styles: list[Style], weights: VGGWeights) -> Objective:
+    """Return what is minimised at this size: content and style, total variation, and what is dreamt of."""
+    lean = photo.shape[-1] * photo.shape[-2] > LEAN_FROM
+    layers = {name.partition("@")[0] for name in config.dream}
+    perceptual = bool(styles) or not config.dream
+    if perceptual:
+        layers |= set(deepest_layers(config.loss, config.vgg))
+    vgg = load_vgg(weights, layers, config.pooling)
+    layout = torch.channels_last  # what the convolutions of the CPU and of tensor cores work in
+    vgg = vgg.to(photo.device).to(memory_format=layout)
+    photo = photo.contiguous(memory_format=layout)
+    precision = find_precision(config.precision, photo.device)
+    autocast = torch.autocast(photo.device.type, torch.bfloat16, enabled=precision == "bf16")
+    loss: PerceptualLoss | None = None
+    targets: Feats = {}
+    if perceptual:
+        with autocast:
+            loss = PerceptualLoss(vgg, styles or [Style(photo)], config.loss, config.vgg, lean).to(photo.device)
+            targets = loss.targets(photo)
+    tv_weight = config.loss.weights().tv
+
+    def objective(image: Tensor) -> Mapping[str, Tensor]:
+        image = image.contiguous(memory_format=layout)
+        with autocast:
+            if loss is None:
+                tv = tv_weight * total_variation(image).mean()
+                terms = {"total": tv, "tv": tv}
+            else:
+                terms = dict(loss(image, targets)._asdict())
+            if config.dream:
+                terms["dream"] = _dream(extract(vgg, image, config.dream), config.dream)
+                terms["total"] = terms["total"] + terms["dream"]
+        return terms
+
+    return objective
+
+
+def _dream(feats: Feats, layers: Layers) -> Tensor:
+    """Return minus the logarithm of the mean square of activations, by layer and weight.
+
+    Differs from Mordvintsev et al., "Inceptionism" (2015), who climb with a gradient that is normalised at each step:
+    that is the gradient of the logarithm, which also leaves one scale for all layers.
+    """
+    terms = [-weight * feats[layer].float().square().mean().clamp_min(1e-12).log() for layer, weight in layers.items()]
+    return torch.stack(terms).sum()

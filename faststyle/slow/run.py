@@ -1,0 +1,304 @@
+"""`faststyle slow`: the slow path from files to files, with progress, intermediates, and a trace.
+
+What it is not: the optimisation (optimize.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from PIL import Image
+from torch import Tensor
+
+from faststyle.errors import ImageError, Interrupted, OutputError, RecipeError, TrainingError, did_you_mean
+from faststyle.files import output_error, write_bytes, writing
+from faststyle.images import (
+    Picture,
+    fit_shorter,
+    fitted_size,
+    open_picture,
+    output_format,
+    read_image,
+    to_pil,
+    transfer_luma,
+    write_image,
+)
+from faststyle.perceptual.losses import Style
+from faststyle.perceptual.weights import VGGWeights, find_weights
+from faststyle.progress import StepProgress
+from faststyle.signals import Stop, noted_signals
+from faststyle.slow.optimize import INITS, LAYERS, Progress, SlowConfig, optimize_image
+
+LARGEST_DEFAULT = 512  # pixels: what the shorter side is reduced to where no size is asked for
+PRECISIONS = ("auto", "float32", "bf16")
+GIF_FRAMES = 40  # at most, evenly over the steps
+GIF_SIDE = 512  # pixels: longer side of an animation
+GIF_FRAME_TIME = 120  # milliseconds
+GIF_LAST_TIME = 2000  # milliseconds that the result is shown
+
+
+@dataclass(frozen=True)
+class SlowJob:
+    """What is read and what is written. `styles` are (file, weight); `masks` one file for each style, or none."""
+
+    content: Path
+    output: Path
+    styles: Sequence[tuple[Path, float]] = ()
+    masks: Sequence[Path] = ()
+    init_file: Path | None = None
+    keep_colors: bool = False
+    print_every: int = 0
+    save_every: int = 0
+    gif: Path | None = None
+    trace: Path | None = None
+
+
+@dataclass(frozen=True)
+class SlowResult:
+    """What a finished job leaves: the image, its size (height, width), and the terms of its last step."""
+
+    output: Path
+    size: tuple[int, int]
+    steps: int
+    seconds: float
+    terms: Mapping[str, float]
+    intermediates: list[Path] = field(default_factory=list)
+
+
+def parse_style(text: str) -> tuple[Path, float]:
+    """Return (file, weight) of "FILE[:WEIGHT]", split at the last colon only before a number.
+
+    Example:
+        >>> parse_style("c:/a.jpg:0.7"), parse_style("c:/a.jpg")
+        ((PosixPath('c:/a.jpg'), 0.7), (PosixPath('c:/a.jpg'), 1.0))
+    """
+    name, weight = _split_number(text)
+    if weight is not None and weight < 0:
+        raise RecipeError(f"--style {text}: a weight must not be negative")
+    return Path(name), 1.0 if weight is None else weight
+
+
+def parse_layers(texts: Sequence[str]) -> dict[str, float]:
+    """Return {layer: weight} of several "LAYER[:WEIGHT]"."""
+    pairs = [_split_number(text) for text in texts]
+    return {name: 1.0 if weight is None else weight for name, weight in pairs}
+
+
+def configure(
+    *,
+    layers: str,
+    content_layers: Sequence[str],
+    style_layers: Sequence[str],
+    dream: Sequence[str],
+    strength: float,
+    tv: float | None,
+    init: str,
+    precision: str,
+    **fields: Any,
+) -> tuple[SlowConfig, Path | None]:
+    """Return the settings that command-line texts ask for, and the file to start from when `init` is one.
+
+    `fields` are those of SlowConfig as they are. Raises: RecipeError.
+    """
+    if layers not in LAYERS:
+        raise RecipeError(f"unknown --layers {layers!r}.{did_you_mean(layers, LAYERS)}")
+    if not strength >= 0:
+        raise RecipeError(f"--strength must be 0 or more, got {strength}")
+    for name, value, allowed in (
+        ("pooling", fields.get("pooling", "max"), ("max", "average")),
+        ("precision", precision, PRECISIONS),
+    ):
+        if value not in allowed:
+            raise RecipeError(f"unknown --{name} {value!r}.{did_you_mean(value, allowed)}")
+    changes: dict[str, Any] = {"strength": strength}
+    if tv is not None:
+        changes["tv_weight"] = tv
+    if content_layers:
+        changes["content_layers"] = parse_layers(content_layers)
+    if style_layers:
+        changes["style_layers"] = parse_layers(style_layers)
+    loss = dataclasses.replace(LAYERS[layers], **changes)
+    loss.layers(fields.get("vgg", "vgg16"))  # an unknown layer is an error now
+    file = None if init in INITS else Path(init)
+    config = SlowConfig(
+        loss=loss, dream=parse_layers(dream), init="content" if file else init, precision=precision, **fields
+    )
+    return config, file
+
+
+def run_slow(
+    job: SlowJob,
+    config: SlowConfig,
+    size: int | None = None,
+    weights: Callable[[], VGGWeights] | None = None,
+    device: str = "auto",
+    quiet: bool = True,
+) -> SlowResult:
+    """Do a job. `size` is the shorter side of the result; None: that of the photo, at most 512.
+
+    `weights` finds those of VGG, asked only once the files are known to be good; None: as `find_weights` does.
+
+    What there is so far is written when a signal comes or a term is not finite, and the error says so.
+    Raises: ImageError, OutputError, RecipeError, WeightsError, DeviceError, TrainingError, Interrupted.
+    """
+    _check_paths(job)
+    photo = open_picture(job.content)
+    side = min(photo.rgb.shape[-2:])
+    config = dataclasses.replace(config, size=min(side, LARGEST_DEFAULT) if size is None else size)
+    if job.init_file is not None:
+        config = dataclasses.replace(config, init=read_image(job.init_file))
+    styles = _read_styles(job)
+    found = find_weights(config.vgg) if weights is None else weights()
+    with noted_signals() as stop, _Recorder(job, config, photo, stop, quiet) as recorder:
+        try:
+            optimize_image(photo.rgb, styles, config, found, device, recorder.see)
+        except TrainingError as error:
+            raise recorder.failed(error) from error
+        return recorder.finish()
+
+
+class _Recorder:
+    """Sees every step: prints, traces, keeps intermediates, and writes the result."""
+
+    def __init__(self, job: SlowJob, config: SlowConfig, photo: Picture, stop: Stop, quiet: bool) -> None:
+        self.job, self.photo, self.stop = job, photo, stop
+        self.size = fitted_size(photo.rgb.shape[-2], photo.rgb.shape[-1], config.size)
+        self.quiet = quiet
+        self.bar: StepProgress | None = None
+        self.trace: list[str] = []
+        self.frames: list[Image.Image] = []
+        self.saved: list[Path] = []
+        self.now: Progress | None = None
+
+    def __enter__(self) -> _Recorder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.__exit__()
+
+    def see(self, now: Progress) -> bool:
+        """Take note of a step; return whether to stop."""
+        job, self.now = self.job, now
+        if self.bar is None:
+            self.bar = StepProgress("optimising", now.total_steps, 0, self.quiet).__enter__()
+        self.bar.advance(now.total_step)
+        if job.print_every and (now.total_step % job.print_every == 0 or now.last):
+            self.bar.update(now.total_step, now.terms)
+        if job.trace:
+            self.trace.append(json.dumps(_trace_row(now)))
+        if job.save_every and now.total_step and now.total_step % job.save_every == 0 and not now.last:
+            path = job.output.with_name(f"{job.output.stem}-{now.total_step:06d}{job.output.suffix}")
+            self._write(path, now.image)
+            self.saved.append(path)
+        if job.gif and (now.last or now.total_step % max(1, now.total_steps // GIF_FRAMES) == 0):
+            self.frames.append(self._frame(now.image))
+        return self.stop.number > 0 and not now.last
+
+    def finish(self) -> SlowResult:
+        """Write what the job asks for, of a finished or a stopped run. Raises: Interrupted, OutputError."""
+        now = self._write_all()
+        if not now.last:
+            raise Interrupted(
+                f"stopped after step {now.total_step} of {now.total_steps}; {self.job.output} is the image so far",
+                self.stop.number,
+            )
+        return SlowResult(self.job.output, self.size, now.total_step, now.seconds, now.terms, self.saved)
+
+    def failed(self, error: TrainingError) -> TrainingError:
+        """Write the last good image, where there is one, and return the error that says so."""
+        if self.now is None:
+            return error
+        self._write_all()
+        return TrainingError(f"{error}. {self.job.output} is the image of step {self.now.total_step}")
+
+    def _write_all(self) -> Progress:
+        assert self.now is not None
+        if self.job.trace:
+            write_bytes(self.job.trace, "".join(f"{row}\n" for row in self.trace).encode())
+        if self.job.gif:
+            self._write_gif(self.job.gif)
+        self._write(self.job.output, self.now.image)
+        return self.now
+
+    def _write(self, path: Path, image: Tensor) -> None:
+        image = image.cpu()
+        side = min(self.size)
+        if tuple(image.shape[-2:]) != self.size:
+            image = fit_shorter(image, side)
+        if self.job.keep_colors:
+            image = transfer_luma(image, fit_shorter(self.photo.rgb, side))
+        alpha = None if self.photo.alpha is None else fit_shorter(self.photo.alpha, side)
+        write_image(image, path, alpha, self.photo.icc)
+
+    def _frame(self, image: Tensor) -> Image.Image:
+        h, w = self.size
+        scale = min(1.0, GIF_SIDE / max(h, w))
+        return to_pil(image.cpu()).resize(
+            (max(1, round(w * scale)), max(1, round(h * scale))), Image.Resampling.BICUBIC
+        )
+
+    def _write_gif(self, path: Path) -> None:
+        times = [GIF_FRAME_TIME] * (len(self.frames) - 1) + [GIF_LAST_TIME]
+        with writing(path) as temporary:
+            self.frames[0].save(
+                temporary, "GIF", save_all=True, append_images=self.frames[1:], duration=times, loop=0, optimize=False
+            )
+
+
+def _trace_row(now: Progress) -> dict[str, Any]:
+    row = {"step": now.total_step, "size": now.size, "seconds": round(now.seconds, 4), **now.terms}
+    row["rss_mb"] = psutil.Process().memory_info().rss >> 20
+    if now.image.device.type == "cuda":
+        row["device_mb"] = torch.cuda.max_memory_allocated(now.image.device) >> 20
+    return row
+
+
+def _check_paths(job: SlowJob) -> None:
+    """Raise before an hour of work what would be raised after it."""
+    output_format(job.output)
+    if job.gif is not None and job.gif.suffix.lower() != ".gif":
+        raise OutputError(f"--gif {job.gif}: an animation is a file that ends in .gif")
+    if min(job.print_every, job.save_every) < 0:
+        raise RecipeError("--print-every and --save-every must not be negative")
+    if job.masks and len(job.masks) != len(job.styles):
+        raise RecipeError(f"{len(job.styles)} --style and {len(job.masks)} --mask: give one mask for each style")
+    inputs = [job.content, *(path for path, _ in job.styles), *job.masks, *([job.init_file] if job.init_file else [])]
+    outputs = [path for path in (job.output, job.gif, job.trace) if path is not None]
+    for i, output in enumerate(outputs):
+        if output.resolve() in {path.resolve() for path in (*inputs, *outputs[:i])}:
+            raise OutputError(f"{output} would be written over a file of this command: choose another name")
+        try:  # the place must take a file now, not only after the last step
+            with writing(output.with_name(f"{output.name}.probe")) as probe:
+                probe.touch()
+            output.with_name(f"{output.name}.probe").unlink()
+        except OSError as error:
+            raise output_error(output, error) from error
+        if output.is_dir():
+            raise OutputError(f"{output}: a folder, where a file is to be written")
+
+
+def _read_styles(job: SlowJob) -> list[Style]:
+    masks: list[Tensor | None] = [_read_mask(path) for path in job.masks] or [None] * len(job.styles)
+    return [Style(read_image(path), weight, mask) for (path, weight), mask in zip(job.styles, masks, strict=True)]
+
+
+def _read_mask(path: Path) -> Tensor:
+    """Return the mask of a picture, (1, 1, H, W): white is 1, black is 0. Raises: ImageError when all is black."""
+    mask = read_image(path).mean(1, keepdim=True)
+    if not mask.any():
+        raise ImageError(f"{path}: the mask is black everywhere; white is where the style goes")
+    return mask
+
+
+def _split_number(text: str) -> tuple[str, float | None]:
+    match = re.fullmatch(r"(.+):([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)", text)
+    return (match[1], float(match[2])) if match else (text, None)
