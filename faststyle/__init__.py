@@ -14,15 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from faststyle.images import read_image, write_image
+    from faststyle.judge import Judge
+    from faststyle.slow.optimize import optimize_image
     from faststyle.stylize.stylizer import Stylizer
     from faststyle.training.trainer import train_style
 
 __version__ = "0.1.0"
 
-__all__ = ["Stylizer", "read_image", "train_style", "write_image"]
+__all__ = ["Judge", "Stylizer", "optimize_image", "read_image", "train_style", "write_image"]
 
 _HOMES = {
+    "Judge": "faststyle.judge",
     "Stylizer": "faststyle.stylize.stylizer",
+    "optimize_image": "faststyle.slow.optimize",
     "train_style": "faststyle.training.trainer",
     "read_image": "faststyle.images",
     "write_image": "faststyle.images",

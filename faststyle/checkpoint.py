@@ -30,7 +30,7 @@ class About:
 
     `network` is the name and keyword arguments of the network; `painting` its file name, sha256 and size (height,
     width); `vgg` the id and licence of the weights of the objective; `photos` what it was trained on, and under which
-    terms; `recipe` all settings; `scores` content_rel and style_rel on photos that it never saw.
+    terms; `recipe` all settings; `scores` content_rel, style_rel and the judge's scores on photos that it never saw.
     """
 
     network: Mapping[str, Any]

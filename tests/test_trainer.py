@@ -75,7 +75,9 @@ def test_a_run_leaves_what_the_readme_promises(train: Any) -> None:
     assert sorted(p.name for p in Path("outputs/dots/strips").iterdir()) == ["000004.png", "000008.png"]
     run = json.loads(Path("outputs/dots/run.json").read_text())
     assert run["status"] == "finished"
-    assert run["scores"] == {"content_rel": result.content_rel, "style_rel": result.style_rel}
+    terms = {"content_rel": result.content_rel, "style_rel": result.style_rel}
+    assert run["scores"] == {**terms, **dataclasses.asdict(result.judge)}
+    assert result.judge.photos == 2
     assert not Path("outputs/dots/state").exists()
     about = read_about(result.checkpoint)
     assert about.vgg["id"] == "vgg16-tiny"

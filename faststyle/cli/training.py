@@ -104,6 +104,11 @@ def train(
         f"{result.steps} steps in {minutes}; on photos it never saw: "
         f"content_rel {result.content_rel:.3f}, style_rel {result.style_rel:.3f}"
     )
+    judge = result.judge
+    typer.echo(
+        f"judge       style_closed {judge.style_closed:.2f}  content_distance {judge.content_distance:.2f}  "
+        f"grid {judge.grid:.1f}"
+    )
     typer.echo(f"checkpoint  {result.checkpoint}")
     typer.echo(f"preview     {result.preview}")
     typer.echo(f"use it      faststyle stylize PHOTO --style {result.checkpoint} -o out.png")

@@ -6,6 +6,7 @@ one state, one preview. Where photos come from is photos.py, what is minimised p
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -28,6 +29,8 @@ from faststyle.devices import find_device, find_precision, set_threads
 from faststyle.errors import DeviceError, Interrupted, PhotosError, TrainingError
 from faststyle.files import output_error, sha256, write_bytes
 from faststyle.images import crop_centre, fit_shorter, read_image, write_image
+from faststyle.judge import LAYERS as JUDGE_LAYERS
+from faststyle.judge import Judge, Scores, protocol_photo
 from faststyle.networks import build_network
 from faststyle.perceptual.losses import PerceptualLoss, Terms, deepest_layers
 from faststyle.perceptual.weights import VGGWeights, find_weights, load_vgg
@@ -59,6 +62,7 @@ class Result:
     seconds: float
     content_rel: float
     style_rel: float
+    judge: Scores
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -98,10 +102,12 @@ def train_style(
     try:
         with accelerator.main_process_first():  # one download for all processes of a machine
             weights = find_weights(recipe.vgg, Path(vgg_weights) if vgg_weights else None)
+            # The judge looks with VGG-16 at every network, whatever it was trained with.
+            judge_weights = weights if recipe.vgg == "vgg16" else find_weights("vgg16")
         if accelerator.is_main_process:
             make_writable(run, fresh=state is None)
         accelerator.wait_for_everyone()
-        trainer = Trainer(accelerator, run, recipe, Path(style), painting, source, weights, quiet)
+        trainer = Trainer(accelerator, run, recipe, Path(style), painting, source, weights, judge_weights, quiet)
         return trainer.run_to_end(state)
     except OSError as error:  # TensorBoard's writer and the like: a full disk is no bug
         raise output_error(run.folder, error) from error
@@ -122,15 +128,16 @@ class Trainer:
         painting: Tensor,
         source: Source,
         weights: VGGWeights,
+        judge_weights: VGGWeights,
         quiet: bool,
     ) -> None:
         self.accelerator, self.run, self.recipe, self.style = accelerator, run, recipe, style
-        self.source, self.vgg_weights = source, weights
+        self.source, self.vgg_weights, self.judge_weights = source, weights, judge_weights
         self.quiet = quiet or not accelerator.is_main_process
         self.step, self.seconds = 0, 0.0
         self.skipped: list[tuple[str, str]] = []
         set_seed(recipe.seed)
-        self.painting = fit_shorter(painting, recipe.painting_size)
+        self.original, self.painting = painting, fit_shorter(painting, recipe.painting_size)
         vgg = load_vgg(weights, deepest_layers(recipe.loss, recipe.vgg))
         layout = torch.channels_last
         loss = PerceptualLoss(vgg, self.painting, recipe.loss, recipe.vgg)
@@ -281,7 +288,7 @@ class Trainer:
     def _finish(self) -> Result:
         self._check_finite()
         self.skipped = self._all_skipped()
-        scores = self._scores()
+        scores, judged = self._scores(), self._judge()
         if self.accelerator.is_main_process:
             about = About(
                 network={"name": "johnson", **self.recipe.network},
@@ -293,15 +300,17 @@ class Trainer:
                 vgg={"id": self.vgg_weights.id, "license": self.vgg_weights.license},
                 photos=self.source.description,
                 recipe=self.recipe.to_dict(),
-                scores=scores,
+                scores={**scores, **dataclasses.asdict(judged)},
                 versions={"faststyle": faststyle.__version__, "torch": torch.__version__},
             )
             save_checkpoint(self.run.checkpoint, self.plain, about)
             self._write_preview(self.run.preview, PREVIEW_SIZE, rows=len(self.held_out))
-            self._write_run("finished", scores)
+            self._write_run("finished", {**scores, **dataclasses.asdict(judged)})
             shutil.rmtree(self.run.state, ignore_errors=True)  # the run is over: nothing is left to resume
         self.accelerator.wait_for_everyone()
-        return Result(self.run.checkpoint, self.run.preview, self.step, self.seconds, skipped=self.skipped, **scores)
+        return Result(
+            self.run.checkpoint, self.run.preview, self.step, self.seconds, **scores, judge=judged, skipped=self.skipped
+        )
 
     @torch.no_grad()
     def _scores(self) -> dict[str, float]:
@@ -314,6 +323,16 @@ class Trainer:
         self.plain.train()
         count = len(terms)
         return {key: sum(float(getattr(t, key)) for t in terms) / count for key in ("content_rel", "style_rel")}
+
+    @torch.no_grad()
+    def _judge(self) -> Scores:
+        """Return what the judge says of the network on the photos that are kept out of training."""
+        judge = Judge(load_vgg(self.judge_weights, JUDGE_LAYERS), self.original)
+        photos = [protocol_photo(read_image(path)) for path in held_out_photos()]
+        self.plain.eval()
+        outputs = [self.plain.forward(p.to(self.accelerator.device)).float().clamp(0, 1).cpu() for p in photos]
+        self.plain.train()
+        return judge.score(outputs, photos)
 
     @torch.no_grad()
     def _write_preview(self, path: Path, size: int, rows: int) -> Tensor:

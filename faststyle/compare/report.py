@@ -1,0 +1,376 @@
+"""A comparison written down: report.json and report.csv for programs, report.html, one page that needs nothing else.
+
+What it is not: measuring (slow_vs_fast.py) or drawing charts (charts.py). The words and the looks of the page are in
+report.html.j2. The same comparison gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import importlib
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from numbers import Integral, Real
+from pathlib import Path, PureWindowsPath
+from statistics import fmean
+from typing import Any
+
+from torch import Tensor
+
+from faststyle.compare.charts import Curve, Point, objective_by_seconds, objective_by_step, speed_and_quality
+from faststyle.compare.results import Comparison, Gallery, SlowRow, Summary
+from faststyle.errors import OutputError
+from faststyle.files import write_bytes
+from faststyle.images import encode_image, fit_shorter
+
+COLUMNS = [
+    *("method", "checkpoint", "photo", "size", "init", "step"),
+    *("content_rel", "style_rel", "total", "seconds"),
+]
+TERMS = ("content_rel", "style_rel", "total", "seconds")
+HINTS = {
+    "style_distance": "lower \N{DOWNWARDS ARROW}",
+    "style_closed": "higher \N{UPWARDS ARROW}",
+    "content_distance": "lower \N{DOWNWARDS ARROW}",
+    "grid": "near 2",
+    "border": "near 1",
+    "high_frequency": "near 1",
+}  # the judge's scores, and where good ones lie
+STARTS = {"content": "from the photo", "noise": "from noise"}
+OPTIMIZERS = {"lbfgs": "L-BFGS", "adam": "Adam"}
+
+# (shorter side in pixels, quality): the first whose pictures stay below MAX_PICTURES is taken.
+PICTURE_SIZES = ((256, 88), (256, 75), (192, 75), (128, 70))
+MAX_PICTURES = 9_000_000  # bytes as base64: with charts, a page below 10 MB, which still goes by mail
+MOST_STEPS = 12  # rows of one start in a table; of more, only those that the judge scored are shown
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture in the grid: data URI, alt text, caption of one or two lines, and where it stands on a wide screen."""
+
+    uri: str
+    alt: str
+    caption: str
+    detail: str
+    row: int
+    column: int
+
+
+def write_report(comparison: Comparison, folder: Path) -> None:
+    """Write report.json, report.csv and report.html into `folder`, each whole or not at all.
+
+    The measurements come first: a page that cannot be made does not lose them. Raises: OutputError when `folder`
+    cannot be written to, or when the packages of the extra `compare` are missing.
+    """
+    data = json.dumps(report_json(comparison), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    write_bytes(folder / "report.json", _encode(data))
+    write_bytes(folder / "report.csv", _encode(report_csv(comparison)))
+    write_bytes(folder / "report.html", _encode(report_html(comparison)))
+
+
+def require_packages() -> None:
+    """Check, before hours are spent on measuring, that the page can be made. Raises: OutputError."""
+    for package in ("matplotlib", "jinja2"):
+        try:
+            importlib.import_module(package)
+        except ImportError:
+            install = "pip install 'faststyle-trainer[compare]'"
+            raise OutputError(f"the report needs {package}: {install}") from None
+
+
+def report_json(comparison: Comparison) -> dict[str, Any]:
+    """Return all but the pictures as what strict JSON holds: numbers that are not finite become None."""
+    return {
+        "about": _plain(comparison.about),
+        "checkpoints": _plain(comparison.checkpoints),
+        "summaries": _plain(comparison.summaries),
+        "fast": _plain(comparison.fast),
+        "slow": _plain(comparison.slow),
+    }
+
+
+def report_csv(comparison: Comparison) -> str:
+    """Return a table of every measurement, a line each; what does not apply or is not finite is empty."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({"method": "fast", **_plain(row)} for row in comparison.fast)
+    for checkpoint, rows in comparison.slow.items():
+        writer.writerows({"method": "slow", "checkpoint": checkpoint, **_plain(row)} for row in rows)
+    return buffer.getvalue()
+
+
+def report_html(comparison: Comparison) -> str:
+    """Return the page: the answer in words, tables, curves, pictures; nothing in it is loaded from elsewhere.
+
+    Raises: OutputError when the packages of the extra `compare` are missing.
+    """
+    require_packages()
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("faststyle.compare", "."),
+        autoescape=True,  # names of files may hold < and &
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["number"] = _number
+    sections = [_section(comparison, summary, i) for i, summary in enumerate(comparison.summaries)]
+    return environment.get_template("report.html.j2").render(
+        painting=_base_name(comparison.about.get("painting", "the painting")),
+        checkpoints=comparison.checkpoints,
+        sections=sections,
+        several=len(sections) > 1,
+        charted=any(s["by_step"] for s in sections),
+        scores=list(HINTS),
+        hints=HINTS,
+        times=_times,
+        terms=TERMS,
+        starts=STARTS,
+        **_grid(comparison),
+        scatter=_scatter(comparison),
+        about=_lines(_plain(comparison.about)),
+    )
+
+
+def answer(summary: Summary, optimizer: str, last_step: Mapping[str, int]) -> list[str]:
+    """Return what a summary says, in sentences; `last_step` is where the slow path was given up, by start."""
+    photos, seconds = summary.photos, summary.fast["seconds"]
+    few = f"On {photos} photo{'s' * (photos != 1)} at {summary.size} px"
+    sentences = [f"{few} the network needs {_duration(seconds)} a photo."]
+    for init, limit in last_step.items():
+        step, reached = summary.equal_step.get(init), summary.reached.get(init, 0)
+        start = STARTS.get(init, init)
+        if step is None:
+            count = f"none of the {photos}" if reached == 0 else f"only {reached} of {photos}"
+            sentences.append(
+                f"Started {start}, the slow path reached the same objective on {count} photos within {limit} "
+                f"{optimizer} steps."
+            )
+            continue
+        slower = summary.speedup.get(init)
+        some = "" if reached == photos else f" on {reached} of {photos} photos"
+        cost = "" if slower is None else f": {_duration(slower * seconds)}, {_times(slower)} as long"
+        sentences.append(
+            f"Started {start}, the slow path reaches the same objective{some} after {_steps(step, optimizer)}{cost}."
+        )
+    return sentences
+
+
+def _section(comparison: Comparison, summary: Summary, number: int) -> dict[str, Any]:
+    """What the page shows of one checkpoint at one size."""
+    rows = [r for r in comparison.slow.get(summary.checkpoint, []) if r.size == summary.size]
+    curves = [curve for init in _starts(rows) if (curve := _curve(rows, init)).steps]
+    optimizer = str(comparison.about.get("optimizer", "optimisation"))
+    judge = _plain(summary.judge)
+    level, seconds = summary.fast["total"], summary.fast["seconds"]
+    drawn = curves if level > 0 and seconds > 0 else []  # False for NaN: there is nothing to draw across
+    last_step = {init: max(r.step for r in rows if r.init == init) for init in _starts(rows)}
+    return {
+        "summary": summary,
+        "sentences": answer(summary, OPTIMIZERS.get(optimizer.lower(), optimizer), last_step),
+        "verdict": _verdict(summary, judge),
+        "fast_judge": judge.get("fast") or {},
+        "judged": bool(judge.get("fast") or judge.get("slow")),
+        "slow": _slow_table(summary, judge.get("slow") or []),
+        "last_step": last_step,
+        "by_step": objective_by_step(drawn, level, summary.equal_step, f"steps{number}") if drawn else "",
+        "by_seconds": objective_by_seconds(drawn, level, seconds, f"seconds{number}") if drawn else "",
+    }
+
+
+def _verdict(summary: Summary, judge: Mapping[str, Any]) -> str:
+    """The judge's view beside the objective's, at the step nearest to equality: they need not agree."""
+    fast, slow = judge.get("fast") or {}, [s for s in judge.get("slow") or [] if s["init"] == "content"]
+    if fast.get("style_closed") is None or not slow:
+        return ""
+    equal = summary.equal_step.get("content")
+    near = min(slow, key=lambda s: abs(s["step"] - equal)) if equal is not None else max(slow, key=lambda s: s["step"])
+    if near.get("style_closed") is None:
+        return ""
+    return (
+        f"By the judge, which nothing is trained on, the network goes {fast['style_closed']:.0%} of the way from "
+        f"photo to painting; the slow path {near['style_closed']:.0%} after {near['step']} steps from the photo."
+    )
+
+
+def _slow_table(summary: Summary, judged: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Rows of the slow path by start, with the judge's scores where it gave them."""
+    scores = {(s["init"], s["step"]): s for s in judged}
+    table: dict[str, list[dict[str, Any]]] = {}
+    for row in _plain(summary.slow):
+        table.setdefault(row["init"], []).append({**scores.get((row["init"], row["step"]), {}), **row})
+    for init, rows in table.items():
+        if len(rows) > MOST_STEPS:
+            table[init] = [r for r in rows if (init, r["step"]) in scores or r is rows[-1]]
+    return table
+
+
+def _curve(rows: Iterable[SlowRow], init: str) -> Curve:
+    """Mean and range over photos by step; a total that is not finite or not above 0 has no place on a log scale."""
+    by_step: dict[int, list[SlowRow]] = {}
+    for row in rows:
+        if row.init == init and math.isfinite(row.total) and row.total > 0:
+            by_step.setdefault(row.step, []).append(row)
+    steps = sorted(by_step)
+    totals = [[r.total for r in by_step[s]] for s in steps]
+    return Curve(
+        init=init,
+        label=STARTS.get(init, init),
+        steps=steps,
+        seconds=[fmean(r.seconds for r in by_step[s]) for s in steps],
+        mean=[fmean(t) for t in totals],
+        low=[min(t) for t in totals],
+        high=[max(t) for t in totals],
+    )
+
+
+def _starts(rows: Iterable[SlowRow]) -> list[str]:
+    return list(dict.fromkeys(row.init for row in rows))
+
+
+def _scatter(comparison: Comparison) -> str:
+    """Speed against quality, when there are several checkpoints to tell apart."""
+    sizes = {s.size for s in comparison.summaries}
+    points = []
+    for summary in comparison.summaries:
+        fast = _plain(summary.judge).get("fast") or {}
+        seconds, closed, content = summary.fast["seconds"], fast.get("style_closed"), fast.get("content_distance")
+        if seconds > 0 and closed is not None and content is not None:
+            label = summary.checkpoint + (f" {summary.size} px" if len(sizes) > 1 else "")
+            points.append(Point(label, seconds, closed, content))
+    if len({s.checkpoint for s in comparison.summaries}) < 2 or len(points) < 2:
+        return ""
+    return speed_and_quality(points, "scatter")
+
+
+def _grid(comparison: Comparison) -> dict[str, Any]:
+    """The painting, and a row of pictures for each gallery, as large as they may be together."""
+    for side, quality in PICTURE_SIZES:
+        painting = _data_uri(comparison.painting, side, quality)
+        rows = [_row(comparison, gallery, painting, side, quality) for gallery in comparison.galleries]
+        if len(painting) + sum(len(shown.uri) for row in rows for shown in row) <= MAX_PICTURES:
+            break
+    columns = max((shown.column for row in rows for shown in row), default=0)
+    return {
+        "painting_uri": painting,
+        "columns": columns,
+        "rows": [
+            {"photo": g.photo, "size": g.size, "pictures": r} for g, r in zip(comparison.galleries, rows, strict=True)
+        ],
+    }
+
+
+def _row(comparison: Comparison, gallery: Gallery, painting: str, side: int, quality: int) -> list[Shown]:
+    """The pictures of one gallery, in the order of a phone: photo, painting, networks, then the slow path."""
+    here, names = (gallery.photo, gallery.size), [c.name for c in comparison.checkpoints]
+    # A gallery does not say which checkpoint's objective its slow pictures minimised: with one there is no doubt.
+    slow = comparison.slow.get(names[0], []) if len(names) == 1 else []
+    slow_at = {(r.init, r.step): r for r in slow if (r.photo, r.size) == here}
+    fast_by = {r.checkpoint: r for r in comparison.fast if (r.photo, r.size) == here}
+    steps = sorted({step for _, step in gallery.slow})
+    inits = list(dict.fromkeys(init for init, _ in gallery.slow))
+
+    def show(
+        image: Tensor, alt: str, caption: str, row: int, column: int, start: str = "", measured: Any = None
+    ) -> Shown:
+        cost = "" if measured is None else f"objective {_number(measured.total)}, {_duration(measured.seconds)}"
+        detail = f"{start}: {cost}" if start and cost else start or cost
+        return Shown(_data_uri(image, side, quality), alt, caption, detail, row, column)
+
+    shown = [
+        show(gallery.content, f"Photo {gallery.photo}", "photo", 1, 1),
+        Shown(painting, "The painting", "painting", "", 1, 2),
+    ]
+    for i, (name, image) in enumerate(gallery.fast.items()):  # several stand below each other where there is room
+        column, row = divmod(i, max(1, len(inits)))
+        alt = f"{gallery.photo} by the network {name}"
+        shown.append(show(image, alt, f"network {name}", row + 1, 3 + len(steps) + column, measured=fast_by.get(name)))
+    for row, init in enumerate(inits, 1):
+        for i, step in enumerate(steps, 3):
+            if (init, step) in gallery.slow:
+                start = STARTS.get(init, init)
+                alt = f"{gallery.photo} by the slow path, {step} steps {start}"
+                measured = slow_at.get((init, step))
+                shown.append(show(gallery.slow[init, step], alt, f"slow, {step} steps", row, i, start, measured))
+    return shown
+
+
+def _data_uri(image: Tensor, side: int, quality: int) -> str:
+    small = fit_shorter(image, side) if min(image.shape[-2:]) > side else image
+    return "data:image/webp;base64," + base64.b64encode(encode_image(small, "WEBP", quality=quality)).decode()
+
+
+def _plain(value: Any) -> Any:
+    """`value` as what strict JSON holds; what JSON has no word for becomes its text."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_plain(v) for v in value]
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, Integral):  # those of numpy too
+        return int(value)
+    if isinstance(value, Real):
+        return float(value) if math.isfinite(value) else None
+    return str(value)
+
+
+def _lines(about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """`about` as (name, text) for the end of the page."""
+    return [(name.replace("_", " "), _text(value)) for name, value in about.items()]
+
+
+def _text(value: Any) -> str:
+    """A value, nested or not, in one line."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {_text(v)}" for k, v in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
+
+
+def _base_name(path: Any) -> str:
+    path = path.get("file", "the painting") if isinstance(path, Mapping) else path
+    return PureWindowsPath(str(path)).name or str(path)  # which knows both separators
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    """Significant digits without an exponent where that is readable, or a dash for what is not known."""
+    if value is None or not math.isfinite(value):
+        return "\N{EN DASH}"
+    if value == 0 or abs(value) >= 100:
+        return f"{value:,.0f}"
+    if abs(value) < 0.0001:
+        return f"{value:.1e}"
+    return f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
+
+
+def _duration(seconds: float) -> str:
+    if not math.isfinite(seconds):
+        return "an unknown time"
+    value, unit = (seconds * 1000, "ms") if seconds < 1 else (seconds, "s")
+    value, unit = (seconds / 60, "minutes") if seconds >= 120 else (value, unit)
+    return f"{_number(value)}\N{NO-BREAK SPACE}{unit}"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:,.0f} times" if ratio >= 9.95 else f"{ratio:.1f} times"
+
+
+def _steps(step: float, optimizer: str) -> str:
+    return f"{step:g} {optimizer} step{'s' * (step != 1)}"
+
+
+def _encode(text: str) -> bytes:
+    # Names of files that are not UTF-8 reach Python as lone surrogates, which UTF-8 cannot hold.
+    return text.encode("utf-8", "backslashreplace")

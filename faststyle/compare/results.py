@@ -1,0 +1,100 @@
+"""What a comparison of slow and fast found: rows, means, pictures. slow_vs_fast.py measures, report.py writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class FastRow:
+    """A network on one photo: the terms of its objective, and seconds for the one forward pass."""
+
+    checkpoint: str
+    photo: str
+    size: int
+    content_rel: float
+    style_rel: float
+    total: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class SlowRow:
+    """The slow path on one photo after `step` steps: the same terms, and seconds since its start."""
+
+    photo: str
+    size: int
+    init: str  # "content" or "noise"
+    step: int
+    content_rel: float
+    style_rel: float
+    total: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One checkpoint at one size, as `--json` prints it: values are means over photos.
+
+    `equal_step`, `equal_seconds` and `speedup` are by init, medians over the photos on which the slow path reached
+    the network's total, None where fewer than half did; `reached` counts them. `judge` is {"fast": scores, "slow":
+    [{"init", "step", **scores}]}, empty for sizes that are too small for it. `spread` holds standard deviations of
+    `fast` over photos.
+    """
+
+    checkpoint: str
+    photos: int
+    size: int
+    fast: Mapping[str, float]
+    slow: list[Mapping[str, Any]]
+    equal_step: Mapping[str, float | None]
+    speedup: Mapping[str, float | None]
+    reached: Mapping[str, int]
+    judge: Mapping[str, Any]
+    spread: Mapping[str, float] = field(default_factory=dict)
+    equal_seconds: Mapping[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What the report says of a checkpoint that was compared."""
+
+    name: str
+    network: Mapping[str, Any]
+    parameters: int
+    megabytes: float
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures of one photo at one size, each (1, 3, size, size) in [0, 1].
+
+    `slow` is keyed by (init, step), `fast` by checkpoint. The slow pictures minimised the first checkpoint's objective.
+    """
+
+    photo: str
+    size: int
+    content: Tensor
+    slow: Mapping[tuple[str, int], Tensor]
+    fast: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that was measured; report.py writes it down.
+
+    `about` holds versions, machine, threads, the id of the VGG weights, steps, optimizer and the painting's file.
+    `slow` is keyed by checkpoint, because checkpoints may have been trained on different objectives.
+    """
+
+    about: Mapping[str, Any]
+    painting: Tensor  # (1, 3, H, W) in [0, 1]
+    checkpoints: list[Checkpoint]
+    summaries: list[Summary]
+    fast: list[FastRow]
+    slow: Mapping[str, list[SlowRow]]
+    galleries: list[Gallery]

@@ -1,0 +1,352 @@
+"""Slow against fast on the same photos: the objective that the network was trained on, the judge, and the clock.
+
+What it is not: the page that shows it (report.py). The slow path minimises, for each photo alone, the very objective
+that the network was trained on, so that "equal at step N" means what it says.
+
+Source: Johnson et al. (2016), section 4.1 and figure 5, https://arxiv.org/abs/1603.08155
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean, median, pstdev
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+import faststyle
+from faststyle.checkpoint import find_checkpoint, load_checkpoint
+from faststyle.compare.results import Checkpoint, Comparison, FastRow, Gallery, SlowRow, Summary
+from faststyle.devices import find_device
+from faststyle.errors import CheckpointError, ImageError, Interrupted, RecipeError
+from faststyle.files import sha256, write_bytes
+from faststyle.images import READABLE, fit_shorter, read_image
+from faststyle.judge import LAYERS, SMALLEST_GRID, Judge, protocol_photo
+from faststyle.perceptual.losses import PerceptualLoss, deepest_layers
+from faststyle.perceptual.weights import VGGWeights, cache_folder, find_weights, load_vgg
+from faststyle.progress import StepProgress
+from faststyle.signals import Stop, noted_signals
+from faststyle.slow.descent import Descent
+from faststyle.training.recipe import Recipe, recipe_from_dict
+
+INITS = ("content", "noise")
+SHOWN_STEPS = (10, 50, 100, 300)  # whose pictures are kept, shown and judged, and the last one
+TIMED_RUNS = 3  # of a network on one photo, after one that warms up; their median counts
+CACHE_VERSION = 1  # of what is kept of the slow path; part of the key
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A checkpoint that is compared, with the objective that it was trained on."""
+
+    name: str
+    network: nn.Module
+    recipe: Recipe
+    loss: PerceptualLoss
+    key: str  # of the objective: equal for checkpoints that share it
+
+
+@dataclass(frozen=True)
+class _Slow:
+    """The slow path on one photo from one start: its rows, and the pictures of some steps."""
+
+    rows: list[SlowRow]
+    pictures: Mapping[int, Tensor]  # (1, 3, size, size) in [0, 1], rounded to 8 bits
+
+
+def compare(
+    style: str | Path,
+    checkpoints: Sequence[str | Path],
+    photos: str | Path,
+    *,
+    sizes: Sequence[int] = (256,),
+    steps: int = 300,
+    limit: int | None = None,
+    optimizer: str = "lbfgs",
+    vgg_weights: Path | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    quiet: bool = True,
+) -> Comparison:
+    """Set networks beside the slow path on the photos of a folder, each cropped to a square of each size.
+
+    `limit` takes so many photos, evenly from the sorted folder. Results of the slow path are kept by the content of
+    photo, painting and objective, and by machine, so that the same call goes on where it was stopped, and another
+    checkpoint of the same objective costs only its own time. The judge looks with VGG-16 whatever the objective uses.
+    Raises: ImageError, CheckpointError (also for a checkpoint of another painting), RecipeError, WeightsError,
+    DeviceError, Interrupted.
+    """
+    if steps < 1 or min(sizes, default=0) < 1 or (limit is not None and limit < 1):
+        raise RecipeError("--steps, --size and --limit must be 1 or more")
+    painting = read_image(style)
+    files = list_photos(Path(photos), limit)
+    where = find_device(device)
+    subjects = [_open(find_checkpoint(str(c)), Path(style), painting, vgg_weights, where) for c in checkpoints]
+    judge_weights = find_weights("vgg16", vgg_weights)
+    work = _Work(subjects, steps, optimizer, seed, where, StepProgress("slow path", 1, 0, quiet))
+    fast: list[FastRow] = []
+    slow: dict[str, list[SlowRow]] = {s.name: [] for s in subjects}
+    summaries, galleries = [], []
+    work.bar.bar.update(work.bar.task, total=len(files) * len(sizes) * len({s.key for s in subjects}) * 2 * steps)
+    with noted_signals() as work.stop, work.bar:
+        for size in sizes:
+            judge = Judge(load_vgg(judge_weights, LAYERS), painting, size) if size >= SMALLEST_GRID else None
+            crops = [(file, protocol_photo(read_image(file), size)) for file in files]
+            found = [_gallery(work, file, photo, size) for file, photo in crops]
+            galleries += [gallery for gallery, _, _ in found]
+            for subject in subjects:
+                ours = [row for _, rows, _ in found for row in rows if row.checkpoint == subject.name]
+                theirs = [by_key[subject.key] for _, _, by_key in found]
+                fast += ours
+                rows = [row for by_init in theirs for part in by_init.values() for row in part.rows]
+                slow[subject.name] += rows
+                outputs = [gallery.fast[subject.name] for gallery, _, _ in found]
+                scores = {} if judge is None else _judged(judge, [p for _, p in crops], outputs, theirs)
+                summaries.append(_summary(subject.name, size, ours, rows, scores))
+    about = {
+        "painting": Path(style).name,
+        "steps": steps,
+        "optimizer": optimizer,
+        "objective": {s.name: dataclasses.asdict(s.recipe.loss) for s in subjects},
+        "painting_size": {s.name: s.recipe.painting_size for s in subjects},
+        "vgg": judge_weights.id,
+        "threads": torch.get_num_threads(),
+        "device": str(where),
+        "machine": machine(),
+        "versions": {
+            "faststyle": faststyle.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+    }
+    known = [
+        Checkpoint(s.name, s.recipe.network, sum(p.numel() for p in s.network.parameters()), _megabytes(s.network))
+        for s in subjects
+    ]
+    return Comparison(about, painting, known, summaries, fast, slow, galleries)
+
+
+def list_photos(folder: Path, limit: int | None = None) -> list[Path]:
+    """Return the images of a folder in order of their names, or `limit` of them, evenly. Raises: ImageError."""
+    if not folder.is_dir():
+        raise ImageError(f"--photos {folder}: no such folder")
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in READABLE and not p.name.startswith("."))
+    if not files:
+        raise ImageError(f"--photos {folder}: no images in it ({', '.join(sorted(READABLE))} are looked for)")
+    if limit is None or limit >= len(files):
+        return files
+    return [files[i * len(files) // limit] for i in range(limit)]
+
+
+def machine() -> str:
+    """Return the processor's name, as the system tells it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+@dataclass
+class _Work:
+    """What does not change from photo to photo."""
+
+    subjects: list[_Subject]
+    steps: int
+    optimizer: str
+    seed: int
+    device: torch.device
+    bar: StepProgress
+    stop: Stop = field(default_factory=Stop)
+    done: int = 0
+
+
+def _open(path: Path, style: Path, painting: Tensor, vgg_weights: Path | None, device: torch.device) -> _Subject:
+    network, about = load_checkpoint(path)
+    if about.painting.get("sha256") != sha256(style):
+        raise CheckpointError(
+            f"{path} was trained for another painting, {about.painting.get('file')}: give that file with --style"
+        )
+    recipe = recipe_from_dict(about.recipe)
+    weights = find_weights(recipe.vgg, vgg_weights)
+    loss = objective(recipe, painting, weights).to(device)
+    layers = recipe.loss.layers(recipe.vgg)
+    parts = [sha256(style), recipe.painting_size, recipe.loss.mode, layers, recipe.loss.weights(), weights.id]
+    layout = torch.channels_last
+    network = network.to(device).to(memory_format=layout)
+    return _Subject(path.stem, network, recipe, loss, _hash(parts))
+
+
+def objective(recipe: Recipe, painting: Tensor, weights: VGGWeights) -> PerceptualLoss:
+    """Return the objective that a recipe trains on, for `painting`, (1, 3, H, W) in [0, 1]."""
+    vgg = load_vgg(weights, deepest_layers(recipe.loss, recipe.vgg))
+    loss = PerceptualLoss(vgg, fit_shorter(painting, recipe.painting_size), recipe.loss, recipe.vgg)
+    return loss.to(memory_format=torch.channels_last)
+
+
+def _gallery(
+    work: _Work, file: Path, photo: Tensor, size: int
+) -> tuple[Gallery, list[FastRow], dict[str, dict[str, _Slow]]]:
+    """Return the pictures of a photo, the rows of all networks, and the slow path by objective and init."""
+    photo = photo.to(work.device).contiguous(memory_format=torch.channels_last)
+    outputs, rows = {}, []
+    by_key: dict[str, dict[str, _Slow]] = {}
+    for subject in work.subjects:
+        stylized, seconds = _timed(subject.network, photo)
+        with torch.no_grad():
+            terms = subject.loss(stylized, subject.loss.targets(photo))
+        values = (float(terms.content_rel), float(terms.style_rel), float(terms.total))
+        rows.append(FastRow(subject.name, file.name, size, *values, seconds))
+        outputs[subject.name] = stylized.cpu()
+        if subject.key not in by_key:
+            by_key[subject.key] = {init: _slow(work, subject, file, photo, size, init) for init in INITS}
+    first = by_key[work.subjects[0].key]
+    pictures = {(init, step): p for init in INITS for step, p in first[init].pictures.items()}
+    return Gallery(file.name, size, photo.cpu(), pictures, outputs), rows, by_key
+
+
+@torch.no_grad()
+def _timed(network: nn.Module, photo: Tensor) -> tuple[Tensor, float]:
+    """Return the stylized photo, and the median seconds that it took."""
+    times = []
+    for _ in range(1 + TIMED_RUNS):
+        _synchronize(photo.device)
+        began = time.perf_counter()
+        stylized = network(photo)
+        _synchronize(photo.device)
+        times.append(time.perf_counter() - began)
+    return stylized.float().clamp(0, 1), median(times[1:])
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def _slow(work: _Work, subject: _Subject, file: Path, photo: Tensor, size: int, init: str) -> _Slow:
+    """Return the slow path on one photo, kept from an earlier call or computed now."""
+    settings = (init, work.steps, work.optimizer, work.seed, str(work.device))
+    versions = (torch.__version__, torch.get_num_threads(), machine())
+    pixels = hashlib.sha256(photo.cpu().contiguous().numpy().tobytes()).hexdigest()
+    path = cache_folder() / "slow" / f"{_hash([CACHE_VERSION, subject.key, pixels, settings, versions])}.safetensors"
+    kept = _read_kept(path, file.name, size, init)
+    if kept is None:
+        kept = _optimise(work, subject, file, photo, size, init)
+        _keep(path, kept)
+    work.done += work.steps
+    work.bar.advance(work.done)
+    return kept
+
+
+def _optimise(work: _Work, subject: _Subject, file: Path, photo: Tensor, size: int, init: str) -> _Slow:
+    targets = subject.loss.targets(photo)
+    generator = torch.Generator().manual_seed(work.seed)
+    start = photo if init == "content" else torch.rand(photo.shape, generator=generator).to(photo)
+
+    def terms(image: Tensor) -> Mapping[str, Tensor]:
+        return subject.loss(image.contiguous(memory_format=torch.channels_last), targets)._asdict()  # type: ignore[no-any-return]
+
+    rows, pictures = [], {}
+    for step in Descent(start, terms, work.optimizer).run(work.steps):
+        t = step.terms
+        rows.append(
+            SlowRow(file.name, size, init, step.step, t["content_rel"], t["style_rel"], t["total"], step.seconds)
+        )
+        if step.step in (*SHOWN_STEPS, work.steps):
+            pictures[step.step] = step.image.mul(255).round().div(255).cpu()
+        work.bar.advance(work.done + step.step)
+        if work.stop.number:
+            raise Interrupted(
+                f"stopped at step {step.step} of {file.name} from {init}; the same command goes on with this photo",
+                work.stop.number,
+            )
+    return _Slow(rows, pictures)
+
+
+def _keep(path: Path, slow: _Slow) -> None:
+    tensors = {f"step{n}": p.mul(255).round().to(torch.uint8).contiguous() for n, p in slow.pictures.items()}
+    rows = [[r.step, r.content_rel, r.style_rel, r.total, r.seconds] for r in slow.rows]
+    write_bytes(path, save(tensors, metadata={"rows": json.dumps(rows)}))
+
+
+def _read_kept(path: Path, photo: str, size: int, init: str) -> _Slow | None:
+    """Return what was kept, None where nothing was or the file is damaged."""
+    try:
+        with safe_open(path, "pt") as file:
+            rows = json.loads(file.metadata()["rows"])
+            pictures = {int(k.removeprefix("step")): file.get_tensor(k).float().div(255) for k in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        return None
+    return _Slow([SlowRow(photo, size, init, int(row[0]), *row[1:]) for row in rows], pictures)
+
+
+def _judged(judge: Judge, photos: list[Tensor], outputs: list[Tensor], slow: list[dict[str, _Slow]]) -> dict[str, Any]:
+    def scores(pictures: list[Tensor]) -> dict[str, Any]:
+        return dataclasses.asdict(judge.score(pictures, photos))
+
+    rows = [
+        {"init": init, "step": step, **scores([by_init[init].pictures[step] for by_init in slow])}
+        for init in INITS
+        for step in sorted(slow[0][init].pictures)
+    ]
+    return {"fast": scores(outputs), "slow": rows}
+
+
+def _summary(name: str, size: int, fast: list[FastRow], slow: list[SlowRow], judge: Mapping[str, Any]) -> Summary:
+    terms = ("content_rel", "style_rel", "total", "seconds")
+
+    def means(rows: Sequence[FastRow | SlowRow]) -> dict[str, float]:
+        return {term: fmean(getattr(row, term) for row in rows) for term in terms}
+
+    by_step: dict[tuple[str, int], list[SlowRow]] = {}
+    by_photo: dict[tuple[str, str], list[SlowRow]] = {}
+    for row in slow:
+        by_step.setdefault((row.init, row.step), []).append(row)
+        by_photo.setdefault((row.init, row.photo), []).append(row)
+    steps, seconds, speedups, reached = {}, {}, {}, {}
+    for init in INITS:
+        equal = [equal_row(by_photo[init, row.photo], row.total) for row in fast]
+        pairs = [(e, f) for e, f in zip(equal, fast, strict=True) if e is not None]
+        reached[init] = len(pairs)
+        enough = 2 * len(pairs) >= len(fast)
+        steps[init] = median(e.step for e, _ in pairs) if enough else None
+        seconds[init] = median(e.seconds for e, _ in pairs) if enough else None
+        speedups[init] = median(e.seconds / f.seconds for e, f in pairs) if enough else None
+    return Summary(
+        checkpoint=name,
+        photos=len(fast),
+        size=size,
+        fast=means(fast),
+        slow=[{"init": init, "step": step, **means(rows)} for (init, step), rows in by_step.items()],
+        equal_step=steps,
+        speedup=speedups,
+        reached=reached,
+        judge=judge,
+        spread={term: pstdev(getattr(row, term) for row in fast) for term in terms},
+        equal_seconds=seconds,
+    )
+
+
+def equal_row(rows: Sequence[SlowRow], total: float) -> SlowRow | None:
+    """Return the first row of the slow path whose total is no more than `total`; None where there is none."""
+    return next((row for row in rows if row.total <= total), None)
+
+
+def _megabytes(network: nn.Module) -> float:
+    return float(sum(t.numel() * t.element_size() for t in network.state_dict().values())) / 1e6
+
+
+def _hash(parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
