@@ -1,27 +1,34 @@
-"""Measured speed of training, always beside the plain reference step, alternated in one run on one machine.
+"""Measured speed and memory, always beside a plain reference where there is one, in one run on one machine.
 
-The reference is the step that everyone copies (pytorch/examples, fast_neural_style): float32, contiguous tensors,
+The reference of training is what everyone copies (pytorch/examples, fast_neural_style): float32, contiguous tensors,
 VGG-16 to relu4_3 on photo and output alike, content at relu2_2, style at relu1_2, relu2_2, relu3_3 and relu4_3, Adam.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
+from typing import Literal
 
+import psutil
 import torch
 from torch.nn.functional import mse_loss
 
+from faststyle.devices import peak_memory
 from faststyle.networks import build_network
 from faststyle.perceptual.features import gram
-from faststyle.perceptual.losses import STYLE_LAYERS, LossConfig, PerceptualLoss, deepest_layers
+from faststyle.perceptual.losses import STYLE_LAYERS, LossConfig, PerceptualLoss, Style, deepest_layers
 from faststyle.perceptual.weights import VGGWeights, load_vgg
+from faststyle.slow.optimize import Progress, SlowConfig, optimize_image
 from faststyle.training.recipe import Recipe
 
 PAPER_NETWORK = {"name": "johnson", "width": 32, "start": "random"}
 CONTENT_WEIGHT, STYLE_WEIGHT = 1e5, 1e10  # of pytorch/examples
+SLOW_STEPS = {"lbfgs": 25, "adam": 5}  # L-BFGS: until its history of 20 pairs is full
 WARM_UP = 2  # steps of each side before the clock counts: allocation, and compilation where it is on
 
 
@@ -73,6 +80,44 @@ def bench_train(recipe: Recipe, weights: VGGWeights, rounds: int = 5) -> TrainBe
         ratio=ratio("ours"),
         ratio_default=ratio("recipe"),
     )
+
+
+@dataclass(frozen=True)
+class SlowBench:
+    """The slow path at one size: seconds a step (median), and what it adds at most to a process after the imports."""
+
+    optimizer: str
+    size: int
+    steps: int
+    threads: int
+    seconds: float
+    added_mb: int
+
+
+def bench_slow(weights: VGGWeights, size: int, optimizers: Sequence[str] = ("lbfgs", "adam")) -> list[SlowBench]:
+    """Measure the slow path on a random square image, on the CPU: each optimiser in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    rows = []
+    for optimizer in optimizers:
+        with context.Pool(1) as pool:
+            rows.append(pool.apply(_slow_in_process, (weights, size, optimizer, torch.get_num_threads())))
+    return rows
+
+
+def _slow_in_process(weights: VGGWeights, size: int, optimizer: Literal["lbfgs", "adam"], threads: int) -> SlowBench:
+    torch.set_num_threads(threads)
+    before = psutil.Process().memory_info().rss
+    picture = torch.rand(1, 3, size, size)
+    times: list[float] = []
+
+    def see(now: Progress) -> None:
+        times.append(now.seconds)
+
+    steps = SLOW_STEPS[optimizer]
+    config = SlowConfig(size=size, smallest=size, steps=steps, optimizer=optimizer)
+    optimize_image(picture, [Style(torch.rand(1, 3, size, size))], config, weights, "cpu", see)
+    seconds = median(b - a for a, b in pairwise(times))
+    return SlowBench(optimizer, size, steps, threads, seconds, (peak_memory() - before) >> 20)
 
 
 def _reference_step(photos: torch.Tensor, painting: torch.Tensor, weights: VGGWeights) -> Callable[[], None]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import resource
+import sys
+from pathlib import Path
+
 import torch
 
 from faststyle.errors import DeviceError, did_you_mean
@@ -54,3 +58,18 @@ def find_precision(name: str, device: torch.device) -> str:
     if name != "auto":
         return name
     return "bf16" if has_fast_bf16(device) else "float32"
+
+
+def peak_memory() -> int:
+    """Return the most bytes of memory that this process has had at once.
+
+    What `getrusage` says may be that of the process that started this one; Linux also knows it for this one alone.
+    """
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

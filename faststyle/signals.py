@@ -9,14 +9,16 @@ from typing import Any
 
 
 class Stop:
-    """Holds the number of the signal that came, else 0."""
+    """Holds the number of the first signal that came, else 0."""
 
     number = 0
 
 
 @contextmanager
 def noted_signals() -> Iterator[Stop]:
-    """Note the first SIGINT or SIGTERM in what is yielded; a second one ends the program as it would without this.
+    """Note the first SIGINT or SIGTERM in what is yielded; the same again ends the program as it would without this.
+
+    One of each does not: a launcher may send SIGTERM to processes that Ctrl-C has sent SIGINT.
 
     Outside the main thread signals are not ours, and nothing is noted.
     """
@@ -24,7 +26,7 @@ def noted_signals() -> Iterator[Stop]:
     before: dict[int, Any] = {}
 
     def note(number: int, _: object) -> None:
-        stop.number = number
+        stop.number = stop.number or number
         signal.signal(number, before[number])
 
     try:

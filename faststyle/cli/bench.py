@@ -50,3 +50,30 @@ def bench_training(
         return
     for key, value in result.items():
         typer.echo(f"{key:13} {value:.2f}" if isinstance(value, float) else f"{key:13} {value}")
+
+
+@bench_app.command("slow")
+@reports_errors
+def bench_slow_path(
+    size: Annotated[int, typer.Option(help="Side of the image, in pixels.", min=32)] = 512,
+    vgg_weights: VggWeights = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Time a step of the slow path, and measure its memory, in float32 on the CPU.
+
+    Example: faststyle bench slow --size 1024
+    """
+    from dataclasses import asdict
+
+    from faststyle.bench import bench_slow
+    from faststyle.devices import set_threads
+    from faststyle.perceptual.weights import find_weights
+
+    set_threads(threads)
+    rows = bench_slow(find_weights("vgg16", vgg_weights), size)
+    if as_json:
+        typer.echo(json.dumps([asdict(row) for row in rows]))
+        return
+    for row in rows:
+        typer.echo(f"{row.optimizer:6} {row.size} px  {row.seconds:.2f} s a step  adds {row.added_mb} MiB")

@@ -71,9 +71,7 @@ def compare(
 
     Example: faststyle compare --style data/styles/nocturne.png --checkpoint nocturne --photos photos/ -o report/
     """
-    from dataclasses import asdict
-
-    from faststyle.compare.report import answer, require_packages, write_report
+    from faststyle.compare.report import answer, report_json, require_packages, write_report
     from faststyle.compare.slow_vs_fast import INITS
     from faststyle.compare.slow_vs_fast import compare as measure
     from faststyle.devices import set_threads
@@ -95,8 +93,8 @@ def compare(
     )
     write_report(comparison, output)
     if as_json:
-        for summary in comparison.summaries:
-            typer.echo(json.dumps(asdict(summary)))
+        for values in report_json(comparison)["summaries"]:
+            typer.echo(json.dumps(values, allow_nan=False))
         return
     for summary in comparison.summaries:
         for line in answer(summary, optimizer, dict.fromkeys(INITS, steps)):

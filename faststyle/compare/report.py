@@ -136,13 +136,13 @@ def report_html(comparison: Comparison) -> str:
         starts=STARTS,
         **_grid(comparison),
         scatter=_scatter(comparison),
-        about=_lines(_plain(comparison.about)),
+        about=_lines(_plain(comparison.about), [c.name for c in comparison.checkpoints]),
     )
 
 
 def answer(summary: Summary, optimizer: str, last_step: Mapping[str, int]) -> list[str]:
     """Return what a summary says, in sentences; `last_step` is where the slow path was given up, by start."""
-    photos, seconds = summary.photos, summary.fast["seconds"]
+    photos, seconds, optimizer = summary.photos, summary.fast["seconds"], OPTIMIZERS.get(optimizer.lower(), optimizer)
     few = f"On {photos} photo{'s' * (photos != 1)} at {summary.size} px"
     sentences = [f"{few} the network needs {_duration(seconds)} a photo."]
     for init, limit in last_step.items():
@@ -155,9 +155,11 @@ def answer(summary: Summary, optimizer: str, last_step: Mapping[str, int]) -> li
                 f"{optimizer} steps."
             )
             continue
-        slower = summary.speedup.get(init)
+        slower, spent = summary.speedup.get(init), summary.equal_seconds.get(init)
         some = "" if reached == photos else f" on {reached} of {photos} photos"
-        cost = "" if slower is None else f": {_duration(slower * seconds)}, {_times(slower)} as long"
+        cost = ""
+        if slower is not None:
+            cost = f": {_duration(slower * seconds if spent is None else spent)}, {_times(slower)} as long"
         sentences.append(
             f"Started {start}, the slow path reaches the same objective{some} after {_steps(step, optimizer)}{cost}."
         )
@@ -175,7 +177,7 @@ def _section(comparison: Comparison, summary: Summary, number: int) -> dict[str,
     last_step = {init: max(r.step for r in rows if r.init == init) for init in _starts(rows)}
     return {
         "summary": summary,
-        "sentences": answer(summary, OPTIMIZERS.get(optimizer.lower(), optimizer), last_step),
+        "sentences": answer(summary, optimizer, last_step),
         "verdict": _verdict(summary, judge),
         "fast_judge": judge.get("fast") or {},
         "judged": bool(judge.get("fast") or judge.get("slow")),
@@ -271,9 +273,9 @@ def _grid(comparison: Comparison) -> dict[str, Any]:
 def _row(comparison: Comparison, gallery: Gallery, painting: str, side: int, quality: int) -> list[Shown]:
     """The pictures of one gallery, in the order of a phone: photo, painting, networks, then the slow path."""
     here, names = (gallery.photo, gallery.size), [c.name for c in comparison.checkpoints]
-    # A gallery does not say which checkpoint's objective its slow pictures minimised: with one there is no doubt.
-    slow = comparison.slow.get(names[0], []) if len(names) == 1 else []
-    slow_at = {(r.init, r.step): r for r in slow if (r.photo, r.size) == here}
+    slow_at = {(r.init, r.step): r for r in comparison.slow.get(names[0], []) if (r.photo, r.size) == here}
+    # Several checkpoints may have been trained on several objectives: then it is said whose this is.
+    whose = f", by the objective of {names[0]}" if len(names) > 1 else ""
     fast_by = {r.checkpoint: r for r in comparison.fast if (r.photo, r.size) == here}
     steps = sorted({step for _, step in gallery.slow})
     inits = list(dict.fromkeys(init for init, _ in gallery.slow))
@@ -297,9 +299,10 @@ def _row(comparison: Comparison, gallery: Gallery, painting: str, side: int, qua
         for i, step in enumerate(steps, 3):
             if (init, step) in gallery.slow:
                 start = STARTS.get(init, init)
+                detail = start + whose
                 alt = f"{gallery.photo} by the slow path, {step} steps {start}"
                 measured = slow_at.get((init, step))
-                shown.append(show(gallery.slow[init, step], alt, f"slow, {step} steps", row, i, start, measured))
+                shown.append(show(gallery.slow[init, step], alt, f"slow, {step} steps", row, i, detail, measured))
     return shown
 
 
@@ -325,15 +328,23 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def _lines(about: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """`about` as (name, text) for the end of the page."""
-    return [(name.replace("_", " "), _text(value)) for name, value in about.items()]
+def _lines(about: Mapping[str, Any], checkpoints: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """`about` as (name, lines) for the end of the page; what is given by checkpoint has a line for each."""
+    return [
+        (
+            name.replace("_", " "),
+            [f"{checkpoint}: {_text(part)}" for checkpoint, part in value.items()]
+            if isinstance(value, Mapping) and set(value) == set(checkpoints)
+            else [_text(value)],
+        )
+        for name, value in about.items()
+    ]
 
 
 def _text(value: Any) -> str:
-    """A value, nested or not, in one line."""
+    """A value, nested or not, in one line. What is None in a table was not asked for, and is left out."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{k} {_text(v)}" for k, v in value.items())
+        return ", ".join(f"{k} {_text(v)}" for k, v in value.items() if v is not None)
     if isinstance(value, list):
         return ", ".join(map(_text, value))
     return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)

@@ -34,12 +34,15 @@ def judge_results(
     judge = Judge(load_vgg(weights, LAYERS), painting)
     crops = [protocol_photo(read_image(file)) for file in files]
     if Path(subject).is_dir():
-        pictures = {p.stem: p for p in list_photos(Path(subject))}
-        missing = [file.name for file in files if file.stem not in pictures]
+        folder = Path(subject)
+        by_stem = {p.stem: p for p in list_photos(folder, option="")}
+        # The whole name goes first: it tells photos apart that differ in their extension only.
+        pictures = [p if (p := folder / file.name).is_file() else by_stem.get(file.stem) for file in files]
+        missing = [file.name for file, picture in zip(files, pictures, strict=True) if picture is None]
         if missing:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise ImageError(f"{subject}: no picture named as {missing[0]}{more}; name pictures as their photos")
-        outputs = [protocol_photo(read_image(pictures[file.stem])) for file in files]
+        outputs = [protocol_photo(read_image(picture)) for picture in pictures if picture is not None]
     else:
         stylizer = Stylizer.load(find_checkpoint(str(subject)), device)
         outputs = [stylizer(crop) for crop in crops]

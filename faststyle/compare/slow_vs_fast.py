@@ -28,7 +28,7 @@ import faststyle
 from faststyle.checkpoint import find_checkpoint, load_checkpoint
 from faststyle.compare.results import Checkpoint, Comparison, FastRow, Gallery, SlowRow, Summary
 from faststyle.devices import find_device
-from faststyle.errors import CheckpointError, ImageError, Interrupted, RecipeError
+from faststyle.errors import CheckpointError, ImageError, Interrupted, OutputError, RecipeError
 from faststyle.files import sha256, write_bytes
 from faststyle.images import READABLE, fit_shorter, read_image
 from faststyle.judge import LAYERS, SMALLEST_GRID, Judge, protocol_photo
@@ -89,9 +89,11 @@ def compare(
     if steps < 1 or min(sizes, default=0) < 1 or (limit is not None and limit < 1):
         raise RecipeError("--steps, --size and --limit must be 1 or more")
     painting = read_image(style)
+    sizes = list(dict.fromkeys(sizes))
     files = list_photos(Path(photos), limit)
     where = find_device(device)
     subjects = [_open(find_checkpoint(str(c)), Path(style), painting, vgg_weights, where) for c in checkpoints]
+    _check(subjects, min(sizes), where)
     judge_weights = find_weights("vgg16", vgg_weights)
     work = _Work(subjects, steps, optimizer, seed, where, StepProgress("slow path", 1, 0, quiet))
     fast: list[FastRow] = []
@@ -110,6 +112,7 @@ def compare(
                 fast += ours
                 rows = [row for by_init in theirs for part in by_init.values() for row in part.rows]
                 slow[subject.name] += rows
+                work.heed_signals("before judging")
                 outputs = [gallery.fast[subject.name] for gallery, _, _ in found]
                 scores = {} if judge is None else _judged(judge, [p for _, p in crops], outputs, theirs)
                 summaries.append(_summary(subject.name, size, ours, rows, scores))
@@ -136,13 +139,16 @@ def compare(
     return Comparison(about, painting, known, summaries, fast, slow, galleries)
 
 
-def list_photos(folder: Path, limit: int | None = None) -> list[Path]:
-    """Return the images of a folder in order of their names, or `limit` of them, evenly. Raises: ImageError."""
+def list_photos(folder: Path, limit: int | None = None, option: str = "--photos ") -> list[Path]:
+    """Return the images of a folder in order of their names, or `limit` of them, evenly.
+
+    Errors begin with `option`, which the folder was given with. Raises: ImageError.
+    """
     if not folder.is_dir():
-        raise ImageError(f"--photos {folder}: no such folder")
+        raise ImageError(f"{option}{folder}: no such folder")
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in READABLE and not p.name.startswith("."))
     if not files:
-        raise ImageError(f"--photos {folder}: no images in it ({', '.join(sorted(READABLE))} are looked for)")
+        raise ImageError(f"{option}{folder}: no images in it ({', '.join(sorted(READABLE))} are looked for)")
     if limit is None or limit >= len(files):
         return files
     return [files[i * len(files) // limit] for i in range(limit)]
@@ -172,6 +178,11 @@ class _Work:
     stop: Stop = field(default_factory=Stop)
     done: int = 0
 
+    def heed_signals(self, where: str) -> None:
+        """Raise Interrupted when a signal came."""
+        if self.stop.number:
+            raise Interrupted(f"stopped {where}; the same command goes on there", self.stop.number)
+
 
 def _open(path: Path, style: Path, painting: Tensor, vgg_weights: Path | None, device: torch.device) -> _Subject:
     network, about = load_checkpoint(path)
@@ -187,6 +198,24 @@ def _open(path: Path, style: Path, painting: Tensor, vgg_weights: Path | None, d
     layout = torch.channels_last
     network = network.to(device).to(memory_format=layout)
     return _Subject(path.stem, network, recipe, loss, _hash(parts))
+
+
+def _check(subjects: Sequence[_Subject], size: int, device: torch.device) -> None:
+    """Raise, before anything is measured, for names that are not told apart, and for a smallest size that is too small.
+
+    Raises: CheckpointError, ImageError.
+    """
+    names = [subject.name for subject in subjects]
+    for name in names:
+        if names.count(name) > 1:
+            raise CheckpointError(f"two checkpoints are called {name!r}, and nothing would tell them apart; rename one")
+    blank = torch.zeros(1, 3, size, size, device=device)
+    try:
+        with torch.no_grad():
+            for subject in subjects:
+                subject.loss(blank, subject.loss.targets(blank))
+    except ImageError as error:
+        raise ImageError(f"--size {size}: {error}") from None
 
 
 def objective(recipe: Recipe, painting: Tensor, weights: VGGWeights) -> PerceptualLoss:
@@ -237,6 +266,7 @@ def _synchronize(device: torch.device) -> None:
 
 def _slow(work: _Work, subject: _Subject, file: Path, photo: Tensor, size: int, init: str) -> _Slow:
     """Return the slow path on one photo, kept from an earlier call or computed now."""
+    work.heed_signals(f"before {file.name} from {init}")
     settings = (init, work.steps, work.optimizer, work.seed, str(work.device))
     versions = (torch.__version__, torch.get_num_threads(), machine())
     pixels = hashlib.sha256(photo.cpu().contiguous().numpy().tobytes()).hexdigest()
@@ -244,7 +274,10 @@ def _slow(work: _Work, subject: _Subject, file: Path, photo: Tensor, size: int, 
     kept = _read_kept(path, file.name, size, init)
     if kept is None:
         kept = _optimise(work, subject, file, photo, size, init)
-        _keep(path, kept)
+        try:
+            _keep(path, kept)
+        except OutputError as error:  # a cache that cannot be written costs time later, not this comparison
+            work.bar.say(f"results of the slow path are not kept: {error}")
     work.done += work.steps
     work.bar.advance(work.done)
     return kept
@@ -267,11 +300,8 @@ def _optimise(work: _Work, subject: _Subject, file: Path, photo: Tensor, size: i
         if step.step in (*SHOWN_STEPS, work.steps):
             pictures[step.step] = step.image.mul(255).round().div(255).cpu()
         work.bar.advance(work.done + step.step)
-        if work.stop.number:
-            raise Interrupted(
-                f"stopped at step {step.step} of {file.name} from {init}; the same command goes on with this photo",
-                work.stop.number,
-            )
+        if step.step < work.steps:  # what is complete is kept first
+            work.heed_signals(f"at step {step.step} of {file.name} from {init}")
     return _Slow(rows, pictures)
 
 
@@ -285,11 +315,11 @@ def _read_kept(path: Path, photo: str, size: int, init: str) -> _Slow | None:
     """Return what was kept, None where nothing was or the file is damaged."""
     try:
         with safe_open(path, "pt") as file:
-            rows = json.loads(file.metadata()["rows"])
+            rows = [SlowRow(photo, size, init, *row) for row in json.loads(file.metadata()["rows"])]
             pictures = {int(k.removeprefix("step")): file.get_tensor(k).float().div(255) for k in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None
-    return _Slow([SlowRow(photo, size, init, int(row[0]), *row[1:]) for row in rows], pictures)
+    return _Slow(rows, pictures)
 
 
 def _judged(judge: Judge, photos: list[Tensor], outputs: list[Tensor], slow: list[dict[str, _Slow]]) -> dict[str, Any]:

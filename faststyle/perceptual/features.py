@@ -2,7 +2,7 @@
 
 What it is not: the objective itself (losses.py). Two ways to the same numbers: `observe` keeps every activation of an
 image for the backward pass, as training does on its small crops; with `lean` it keeps next to none of the first two
-blocks, which at 1024 x 1024 pixels hold most of the memory, and computes them again, the first one strip by strip.
+blocks, which at 1024 x 1024 pixels hold most of the memory, and computes them again, strip by strip.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from faststyle.perceptual.vgg import VGG, Feats, deepest_block
 Layers = Mapping[str, float]
 
 SCALES = {"1": 1, "1/2": 2, "1/4": 4}  # the name of a scale -> the side of the pixels that are averaged
-HALO = 2  # rows that the two 3x3 convolutions of block 1 reach beyond a strip
-STRIP_PIXELS = 2**16  # a strip's 64 channels in float32 are 16 MiB
-LEAN_BLOCKS = 2  # blocks that are computed again in the backward pass
+STRIP_BLOCKS = 2  # that are computed in strips: at 1024 x 1024 pixels their activations would take a gigabyte
+STRIP_PIXELS = 2**17  # a strip's 64 channels in float32 are 32 MiB
+HALO = 8  # rows beyond a strip: 2 for the convolutions of block 1, twice 2 for block 2, up to a whole pooled row
 TINY = 1e-12  # keeps an empty mask from dividing by zero
 
 
@@ -100,16 +100,16 @@ def observe(
     """
     if not lean:
         feats = extract(vgg, image, {**content, **style})
-        by_mask = [{layer: moments(feats[layer], mask) for layer in style} for mask in masks]
-        return Observed({layer: feats[layer] for layer in content}, by_mask)
+        found = [{layer: moments(feats[layer], mask) for layer in style} for mask in masks]
+        return Observed({layer: feats[layer] for layer in content}, found)
     feats = {}
-    by_mask = [{} for _ in masks]
+    by_mask: list[dict[str, Moments]] = [{} for _ in masks]
     content_at, style_at = split_scales(content), split_scales(style)
     for side in split_scales({**content, **style}):
         part = _observe_lean(vgg, _shrink(image, side), content_at.get(side, []), style_at.get(side, []), masks)
         feats |= {name + _suffix(side): f for name, f in part.feats.items()}
-        for all_found, found in zip(by_mask, part.moments, strict=True):
-            all_found |= {name + _suffix(side): m for name, m in found.items()}
+        for all_found, here in zip(by_mask, part.moments, strict=True):
+            all_found |= {name + _suffix(side): m for name, m in here.items()}
     return Observed(feats, by_mask)
 
 
@@ -119,72 +119,85 @@ def _observe_lean(
     wanted = {*content, *style}
     vgg.check_size(image, wanted)
     last = deepest_block(wanted)
-    x, feats, by_mask = _first_block(vgg, image, content, style, masks, pool=last > 1)
-    for number in range(2, last + 1):
-
-        def run(
-            x: Tensor, number: int = number, here: tuple[str, ...] = tuple(n for n in wanted if _block_of(n) == number)
-        ) -> tuple[Tensor, Observed]:
-            x, found = vgg.block(x, number, wanted)
-            kept = Observed(
-                {n: found[n] for n in here if n in content},
-                [{n: moments(found[n], mask) for n in here if n in style} for mask in masks],
-            )
-            return (vgg.pool(x, number) if number < last else x), kept
-
-        x, part = checkpoint(run, x, use_reentrant=False) if number <= LEAN_BLOCKS else run(x)
-        feats |= part.feats
-        for all_found, found in zip(by_mask, part.moments, strict=True):
-            all_found |= found
-    return Observed(feats, by_mask)
+    x, seen = _observe_in_strips(vgg, image, content, style, masks)
+    for number in range(STRIP_BLOCKS + 1, last + 1):
+        x, found = vgg.block(x, number, wanted)
+        seen.feats.update({n: f for n, f in found.items() if n in content})
+        for moments_of, mask in zip(seen.moments, masks, strict=True):
+            moments_of.update({n: moments(f, mask) for n, f in found.items() if n in style})
+        if number < last:
+            x = vgg.pool(x, number)
+    return seen
 
 
-def _first_block(
-    vgg: VGG, image: Tensor, content: list[str], style: list[str], masks: Sequence[Tensor | None], pool: bool
-) -> tuple[Tensor, Feats, list[dict[str, Moments]]]:
-    """Run block 1 strip by strip, each computed again in the backward pass: what is pooled, features, moments."""
+class _Strip(NamedTuple):
+    """What one strip adds: its rows of what is pooled at the end and of content features, and sums for moments."""
+
+    pooled: Tensor
+    feats: Feats
+    sums: list[dict[str, tuple[Tensor, Tensor]]]
+
+
+def _observe_in_strips(
+    vgg: VGG, image: Tensor, content: list[str], style: list[str], masks: Sequence[Tensor | None]
+) -> tuple[Tensor, Observed]:
+    """Run the first two blocks strip by strip, each computed again in the backward pass.
+
+    Returns what block 3 starts from, and what was observed. Rows near a cut see zeros where their neighbours are; the
+    halo keeps these rows out of everything that is returned.
+    """
     b, _, h, w = image.shape
-    wanted = {n for n in (*content, *style) if _block_of(n) == 1}
-    sized = [None if m is None else F.adaptive_avg_pool2d(m, (h, w)) for m in masks]
-    rows = max(2, STRIP_PIXELS // (b * w) // 2 * 2)  # even, for pooling
-    tops = list(range(0, max(1, h - 1), rows))  # a single last row goes with the strip before it
-    pooled, feats = [], defaultdict(list)
-    sums: list[dict[str, tuple[Tensor, Tensor]]] = [{} for _ in masks]
+    wanted = {*content, *style}
+    shallow = {n for n in wanted if _block_of(n) <= STRIP_BLOCKS}
+    last = deepest_block(wanted)
+    # Each mask as each block sees it.
+    sized = [
+        {n: F.adaptive_avg_pool2d(m, (h >> n - 1, w >> n - 1)) for n in range(1, STRIP_BLOCKS + 1)}
+        if m is not None
+        else None
+        for m in masks
+    ]
+
+    def run(strip: Tensor, top: int, bottom: int, above: int) -> _Strip:
+        x = vgg.normalise(strip)
+        feats: Feats = {}
+        sums: list[dict[str, tuple[Tensor, Tensor]]] = [{} for _ in masks]
+        for number in range(1, min(STRIP_BLOCKS, last) + 1):
+            x, found = vgg.block(x, number, wanted)
+            start, stop = (above >> number - 1), (above + bottom - top >> number - 1)
+            for name, f in found.items():
+                f = f[:, :, start:stop]
+                if name in content:
+                    feats[name] = f
+                if name in style:
+                    for sums_of, mask in zip(sums, sized, strict=True):
+                        rows = slice(top >> number - 1, bottom >> number - 1)
+                        sums_of[name] = _weighted_sums(f, None if mask is None else mask[number][:, :, rows])
+            if number < last:
+                x = vgg.pool(x, number)
+        start, stop = (above >> STRIP_BLOCKS), (above + bottom - top >> STRIP_BLOCKS)
+        return _Strip(x[:, :, start:stop] if last > STRIP_BLOCKS else x[:, :, :0], feats, sums)
+
+    parts = []
+    step = 2**STRIP_BLOCKS  # rows that are pooled to one
+    rows = max(step, STRIP_PIXELS // (b * w) // step * step)
+    tops = list(range(0, max(1, h - step + 1), rows))  # what is less than a pooled row goes with the strip before it
     for top, bottom in zip(tops, [*tops[1:], h], strict=True):
         above, below = min(HALO, top), min(HALO, h - bottom)
         strip = image[:, :, top - above : bottom + below]
-
-        def run(
-            strip: Tensor, top: int = top, bottom: int = bottom, above: int = above
-        ) -> tuple[Tensor, Feats, list[dict[str, tuple[Tensor, Tensor]]]]:
-            deeper = {*wanted, "relu2_1"} if pool else wanted  # where there is more to come, the block runs to its end
-            x, found = vgg.block(vgg.normalise(strip), 1, deeper)
-            inner = slice(above, above + bottom - top)
-            found = {n: f[:, :, inner] for n, f in found.items()}
-            x = vgg.pool(x[:, :, inner], 1) if pool else x[:, :, :0]
-            parts = [
-                {
-                    n: _weighted_sums(found[n], None if mask is None else mask[:, :, top:bottom])
-                    for n in wanted
-                    if n in style
-                }
-                for mask in sized
-            ]
-            return x, {n: f for n, f in found.items() if n in content}, parts
-
-        x, found, parts = checkpoint(run, strip, use_reentrant=False)
-        pooled.append(x)
-        for n, f in found.items():
-            feats[n].append(f)
-        for all_sums, part in zip(sums, parts, strict=True):
-            for n, (products, means) in part.items():
-                before = all_sums.get(n)
-                all_sums[n] = (products, means) if before is None else (before[0] + products, before[1] + means)
+        parts.append(checkpoint(run, strip, top, bottom, above, use_reentrant=False))
+    feats = {n: torch.cat([part.feats[n] for part in parts], 2) for n in shallow if n in content}
     by_mask = []
-    for mask, found_sums in zip(sized, sums, strict=True):
-        total = h * w if mask is None else mask.sum().clamp_min(TINY)
-        by_mask.append({n: Moments(p / (p.shape[-1] * total), m / total) for n, (p, m) in found_sums.items()})
-    return torch.cat(pooled, 2), {n: torch.cat(f, 2) for n, f in feats.items()}, by_mask
+    for i, mask in enumerate(sized):
+        found_moments = {}
+        for n in (n for n in shallow if n in style):
+            products = torch.stack([part.sums[i][n][0] for part in parts]).sum(0)
+            sums = torch.stack([part.sums[i][n][1] for part in parts]).sum(0)
+            block = _block_of(n)
+            total = (h >> block - 1) * (w >> block - 1) if mask is None else mask[block].sum().clamp_min(TINY)
+            found_moments[n] = Moments(products / (products.shape[-1] * total), sums / total)
+        by_mask.append(found_moments)
+    return torch.cat([part.pooled for part in parts], 2), Observed(feats, by_mask)
 
 
 def _products(feats: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ What it is not: what is minimised (any objective), or the way up through sizes (
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ class Descent:
     After each step pixels are put back into [0, 1], as the bounded L-BFGS of Gatys et al. keeps them, so that every
     image on the way is one, and its terms can be set beside those of a network. `average` is the decay of a running
     mean of the images, which takes the noise out of Adam's last steps; 0 is without.
+    Raises: RecipeError for settings that make no sense.
 
     Example:
         >>> for step in Descent(photo, lambda x: loss(x, targets)._asdict()).run(100):
@@ -53,10 +55,7 @@ class Descent:
         learning_rate: float | None = None,
         average: float = 0.0,
     ) -> None:
-        if optimizer not in LEARNING_RATES:
-            raise RecipeError(f"unknown optimizer {optimizer!r}.{did_you_mean(optimizer, LEARNING_RATES)}")
-        if not 0 <= average < 1:
-            raise RecipeError(f"the decay of the average must be at least 0 and below 1, got {average}")
+        check_optimizer(optimizer, learning_rate, average)
         self.objective, self.decay = objective, average
         self.pixels = image.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
         self.mean = torch.zeros_like(self.pixels, requires_grad=False) if average else None
@@ -71,10 +70,10 @@ class Descent:
                 [self.pixels], lr=rate, max_iter=1, history_size=HISTORY, tolerance_grad=0, tolerance_change=0
             )
 
-    def run(self, steps: int) -> Iterator[Step]:
+    def run(self, steps: int, first: int = 0) -> Iterator[Step]:
         """Yield the image before the first step, and after each of `steps` steps.
 
-        Raises: TrainingError when a term is not finite.
+        Raises: TrainingError when a term is not finite; it counts steps from `first`.
         """
         seconds = 0.0
         for number in range(steps):
@@ -82,12 +81,12 @@ class Descent:
             began = time.perf_counter()
             terms = self._step()
             spent = time.perf_counter() - began
-            yield self._checked(Step(number, seconds, terms, image))
+            yield self._checked(Step(number, seconds, terms, image), first)
             seconds += spent
         image = self._image(steps)
         with torch.no_grad():
             terms = _floats(self.objective(image))
-        yield self._checked(Step(steps, seconds, terms, image))
+        yield self._checked(Step(steps, seconds, terms, image), first)
 
     def moments(self) -> tuple[Tensor, Tensor, int] | None:
         """Return Adam's first and second moment, (1, 3, H, W) each, and its count of steps; None for L-BFGS."""
@@ -109,17 +108,26 @@ class Descent:
     def _step(self) -> dict[str, float]:
         """Take a step, and return the terms of the image before it."""
         seen: dict[str, float] = {}
+        before = self.pixels.detach().clone()
+        held = torch.zeros_like(before, dtype=torch.bool)
 
         def closure() -> Any:
             self.optimizer.zero_grad()
             terms = self.objective(self.pixels)
             terms["total"].backward()  # type: ignore[no-untyped-call]
             seen.update(_floats(terms))
+            gradient = self.pixels.grad
+            if gradient is not None and isinstance(self.optimizer, torch.optim.LBFGS):
+                # Pixels that a bound holds are left out of the step, so that the others see a problem without bounds.
+                # Otherwise L-BFGS learns a curvature from moves that never came about, and goes astray. Source:
+                # Bertsekas, "Projected Newton methods for optimization problems with simple constraints" (1982).
+                held.copy_(((before <= 0) & (gradient > 0)) | ((before >= 1) & (gradient < 0)))
+                gradient[held] = 0
             return terms["total"].detach()
 
         self.optimizer.step(closure)
         with torch.no_grad():
-            self.pixels.clamp_(0, 1)
+            self.pixels.copy_(torch.where(held, before, self.pixels.clamp(0, 1)))
             if self.mean is not None:
                 self.mean.mul_(self.decay).add_(self.pixels, alpha=1 - self.decay)
         return seen
@@ -130,13 +138,24 @@ class Descent:
             return self.pixels.detach().clone()
         return self.mean / (1 - self.decay**steps)
 
-    def _checked(self, step: Step) -> Step:
+    def _checked(self, step: Step, first: int) -> Step:
         for name, value in step.terms.items():
-            if value != value or abs(value) == float("inf"):
+            if not math.isfinite(value):
                 raise TrainingError(
-                    f"step {step.step}: the {name} term is not finite; try a lower --learning-rate, or --optimizer adam"
+                    f"step {first + step.step}: the {name} term is not finite; "
+                    "try a lower --learning-rate, or --optimizer adam"
                 )
         return step
+
+
+def check_optimizer(optimizer: str, learning_rate: float | None, average: float) -> None:
+    """Raise RecipeError for settings of a descent that make no sense."""
+    if optimizer not in LEARNING_RATES:
+        raise RecipeError(f"unknown optimizer {optimizer!r}.{did_you_mean(optimizer, LEARNING_RATES)}")
+    if learning_rate is not None and not 0 < learning_rate < math.inf:
+        raise RecipeError(f"the learning rate must be above 0, got {learning_rate}")
+    if not 0 <= average < 1:
+        raise RecipeError(f"the decay of the average must be at least 0 and below 1, got {average}")
 
 
 def _floats(terms: Mapping[str, Tensor]) -> dict[str, float]:

@@ -22,10 +22,17 @@ from faststyle.devices import find_device, find_precision
 from faststyle.errors import ImageError, RecipeError, did_you_mean
 from faststyle.images import fit_shorter
 from faststyle.perceptual.features import Layers, extract
-from faststyle.perceptual.losses import LossConfig, PerceptualLoss, Style, deepest_layers, total_variation
+from faststyle.perceptual.losses import (
+    LossConfig,
+    PerceptualLoss,
+    Style,
+    deepest_layers,
+    resolve_layers,
+    total_variation,
+)
 from faststyle.perceptual.vgg import Feats
 from faststyle.perceptual.weights import VGGWeights, find_weights, load_vgg
-from faststyle.slow.descent import Descent, Objective, Step
+from faststyle.slow.descent import Descent, Objective, Step, check_optimizer
 
 SMALLEST = 128  # pixels: shorter side of the first size, where large shapes are settled at little cost
 GROWTH = math.sqrt(2)  # from one size to the next: twice the pixels
@@ -95,7 +102,7 @@ def optimize_image(
         >>> optimize_image(read_image("photo.jpg"), [Style(read_image("painting.jpg"))], SlowConfig(size=256))
     """
     config = config or SlowConfig()
-    _check(config)
+    check_config(config)
     where = find_device(device)
     found = weights or find_weights(config.vgg)
     torch.manual_seed(config.seed)
@@ -109,11 +116,10 @@ def optimize_image(
         photo = fit_shorter(content, size)
         start = _start(config, photo, styles) if image is None else _resize(image, photo)
         objective = _objective(config, photo, _at_size(styles, size, config.style_scale, where), found)
-        average = (0.98 if config.optimizer == "adam" else 0.0) if config.average is None else config.average
-        descent = Descent(start, objective, config.optimizer, config.learning_rate, average)
+        descent = Descent(start, objective, config.optimizer, config.learning_rate, _average(config))
         descent.warm_start(moments)
         step: Step | None = None
-        for step in descent.run(config.steps):
+        for step in descent.run(config.steps, turn * config.steps):
             last = turn == len(sizes) - 1 and step.step == config.steps
             if step.step == config.steps and not last:
                 continue  # the first step of the next size shows the same image
@@ -142,15 +148,27 @@ def image_sizes(size: int, smallest: int = SMALLEST) -> list[int]:
     return [round(s) for s in sizes if s * math.sqrt(GROWTH) < size] + [size]
 
 
-def _check(config: SlowConfig) -> None:
+def check_config(config: SlowConfig) -> None:
+    """Raise what is wrong with settings before anything is loaded: ImageError, RecipeError or WeightsError."""
     if config.size < 1 or config.smallest < 1:
         raise ImageError(f"sizes must be 1 or more pixels, got {min(config.size, config.smallest)}")
     if config.steps < 1:
         raise RecipeError(f"--steps must be 1 or more, got {config.steps}")
-    if not config.style_scale > 0:
+    if not 0 < config.style_scale < math.inf:
         raise RecipeError(f"--style-scale must be above 0, got {config.style_scale}")
     if isinstance(config.init, str) and config.init not in INITS:
         raise RecipeError(f"unknown start {config.init!r}.{did_you_mean(config.init, INITS)}")
+    if not 0 <= config.seed < 2**64:
+        raise RecipeError(f"--seed must be 0 or more, and below 2^64, got {config.seed}")
+    check_optimizer(config.optimizer, config.learning_rate, _average(config))
+    if config.dream:
+        resolve_layers(config.dream, {}, config.vgg)
+
+
+def _average(config: SlowConfig) -> float:
+    if config.average is not None:
+        return config.average
+    return 0.98 if config.optimizer == "adam" else 0.0
 
 
 def _start(config: SlowConfig, photo: Tensor, styles: Sequence[Style]) -> Tensor:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 
 import psutil
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -35,7 +38,7 @@ from faststyle.perceptual.losses import Style
 from faststyle.perceptual.weights import VGGWeights, find_weights
 from faststyle.progress import StepProgress
 from faststyle.signals import Stop, noted_signals
-from faststyle.slow.optimize import INITS, LAYERS, Progress, SlowConfig, optimize_image
+from faststyle.slow.optimize import INITS, LAYERS, Progress, SlowConfig, check_config, optimize_image
 
 LARGEST_DEFAULT = 512  # pixels: what the shorter side is reduced to where no size is asked for
 PRECISIONS = ("auto", "float32", "bf16")
@@ -81,15 +84,18 @@ def parse_style(text: str) -> tuple[Path, float]:
         ((PosixPath('c:/a.jpg'), 0.7), (PosixPath('c:/a.jpg'), 1.0))
     """
     name, weight = _split_number(text)
-    if weight is not None and weight < 0:
-        raise RecipeError(f"--style {text}: a weight must not be negative")
-    return Path(name), 1.0 if weight is None else weight
+    if not 0 <= weight < math.inf:
+        raise RecipeError(f"--style {text}: a weight must not be negative, or infinite")
+    return Path(name), weight
 
 
 def parse_layers(texts: Sequence[str]) -> dict[str, float]:
-    """Return {layer: weight} of several "LAYER[:WEIGHT]"."""
-    pairs = [_split_number(text) for text in texts]
-    return {name: 1.0 if weight is None else weight for name, weight in pairs}
+    """Return {layer: weight} of several "LAYER[:WEIGHT]". Raises: RecipeError unless all weights are above 0."""
+    layers = dict(_split_number(text) for text in texts)
+    for name, weight in layers.items():
+        if not 0 < weight < math.inf:
+            raise RecipeError(f"layer {name}: its weight must be above 0, got {weight}")
+    return layers
 
 
 def configure(
@@ -112,6 +118,8 @@ def configure(
         raise RecipeError(f"unknown --layers {layers!r}.{did_you_mean(layers, LAYERS)}")
     if not strength >= 0:
         raise RecipeError(f"--strength must be 0 or more, got {strength}")
+    if tv is not None and not 0 <= tv < math.inf:
+        raise RecipeError(f"--tv must be 0 or more, got {tv}")
     for name, value, allowed in (
         ("pooling", fields.get("pooling", "max"), ("max", "average")),
         ("precision", precision, PRECISIONS),
@@ -156,6 +164,7 @@ def run_slow(
     if job.init_file is not None:
         config = dataclasses.replace(config, init=read_image(job.init_file))
     styles = _read_styles(job)
+    check_config(config)
     found = find_weights(config.vgg) if weights is None else weights()
     with noted_signals() as stop, _Recorder(job, config, photo, stop, quiet) as recorder:
         try:
@@ -199,7 +208,8 @@ class _Recorder:
             path = job.output.with_name(f"{job.output.stem}-{now.total_step:06d}{job.output.suffix}")
             self._write(path, now.image)
             self.saved.append(path)
-        if job.gif and (now.last or now.total_step % max(1, now.total_steps // GIF_FRAMES) == 0):
+        # The first and the last frame are there besides.
+        if job.gif and (now.last or now.total_step % math.ceil(now.total_steps / (GIF_FRAMES - 2)) == 0):
             self.frames.append(self._frame(now.image))
         return self.stop.number > 0 and not now.last
 
@@ -225,24 +235,29 @@ class _Recorder:
         if self.job.trace:
             write_bytes(self.job.trace, "".join(f"{row}\n" for row in self.trace).encode())
         if self.job.gif:
+            if not self.now.last:  # as in a finished run, what is shown longest is the result
+                self.frames.append(self._frame(self.now.image))
             self._write_gif(self.job.gif)
         self._write(self.job.output, self.now.image)
         return self.now
 
     def _write(self, path: Path, image: Tensor) -> None:
+        alpha = None if self.photo.alpha is None else fit_shorter(self.photo.alpha, min(self.size))
+        write_image(self._finished(image), path, alpha, self.photo.icc)
+
+    def _finished(self, image: Tensor) -> Tensor:
+        """Return an image of any of the sizes at that of the result, in the colours that were asked for."""
         image = image.cpu()
-        side = min(self.size)
         if tuple(image.shape[-2:]) != self.size:
-            image = fit_shorter(image, side)
+            image = F.interpolate(image, self.size, mode="bicubic", antialias=True).clamp(0, 1)
         if self.job.keep_colors:
-            image = transfer_luma(image, fit_shorter(self.photo.rgb, side))
-        alpha = None if self.photo.alpha is None else fit_shorter(self.photo.alpha, side)
-        write_image(image, path, alpha, self.photo.icc)
+            image = transfer_luma(image, fit_shorter(self.photo.rgb, min(self.size)))
+        return image
 
     def _frame(self, image: Tensor) -> Image.Image:
         h, w = self.size
         scale = min(1.0, GIF_SIDE / max(h, w))
-        return to_pil(image.cpu()).resize(
+        return to_pil(self._finished(image)).resize(
             (max(1, round(w * scale)), max(1, round(h * scale))), Image.Resampling.BICUBIC
         )
 
@@ -276,14 +291,24 @@ def _check_paths(job: SlowJob) -> None:
     for i, output in enumerate(outputs):
         if output.resolve() in {path.resolve() for path in (*inputs, *outputs[:i])}:
             raise OutputError(f"{output} would be written over a file of this command: choose another name")
-        try:  # the place must take a file now, not only after the last step
-            with writing(output.with_name(f"{output.name}.probe")) as probe:
-                probe.touch()
-            output.with_name(f"{output.name}.probe").unlink()
-        except OSError as error:
-            raise output_error(output, error) from error
-        if output.is_dir():
-            raise OutputError(f"{output}: a folder, where a file is to be written")
+        _check_place(output)
+    for path in inputs if job.save_every else []:
+        if path.resolve().parent == job.output.resolve().parent and re.fullmatch(
+            rf"{re.escape(job.output.stem)}-\d{{6,}}{re.escape(job.output.suffix)}", path.name
+        ):
+            raise OutputError(f"{path} could be written over by --save-every: choose another name for {job.output}")
+
+
+def _check_place(path: Path) -> None:
+    """Raise OutputError when `path` cannot be written, and leave nothing behind."""
+    try:
+        if path.is_dir():
+            raise OutputError(f"{path}: a folder, where a file is to be written")
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise output_error(path, error) from error
 
 
 def _read_styles(job: SlowJob) -> list[Style]:
@@ -299,6 +324,7 @@ def _read_mask(path: Path) -> Tensor:
     return mask
 
 
-def _split_number(text: str) -> tuple[str, float | None]:
+def _split_number(text: str) -> tuple[str, float]:
+    """Return (name, number) of "NAME[:NUMBER]"; the number is 1 where there is none."""
     match = re.fullmatch(r"(.+):([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)", text)
-    return (match[1], float(match[2])) if match else (text, None)
+    return (match[1], float(match[2])) if match else (text, 1.0)

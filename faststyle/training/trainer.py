@@ -10,7 +10,6 @@ import dataclasses
 import json
 import math
 import os
-import resource
 import shutil
 import time
 from dataclasses import dataclass, field
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 
 import faststyle
 from faststyle.checkpoint import About, save_checkpoint
-from faststyle.devices import find_device, find_precision, set_threads
+from faststyle.devices import find_device, find_precision, peak_memory, set_threads
 from faststyle.errors import DeviceError, Interrupted, PhotosError, TrainingError
 from faststyle.files import output_error, sha256, write_bytes
 from faststyle.images import crop_centre, fit_shorter, read_image, write_image
@@ -361,7 +360,7 @@ class Trainer:
             "status": status,
             "step": self.step,
             "seconds": round(self.seconds, 1),
-            "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "peak_rss_mb": peak_memory() >> 20,
             "checkpoint": str(self.run.checkpoint),
             "painting": {"file": str(self.style), "sha256": sha256(self.style)},
             "photos": self.source.description,
