@@ -12,7 +12,7 @@
     ├── TrainingError     training failed: a term that is not finite, a dead output
     └── Interrupted       SIGINT or SIGTERM ended a run in good order
 
-Only `cli.py` catches them: one line on stderr, then `exit_code`. Anything else is a bug and keeps its traceback.
+Only `cli/` catches them: one line on stderr, then `exit_code`. Anything else is a bug and keeps its traceback.
 """
 
 from __future__ import annotations

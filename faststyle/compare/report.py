@@ -73,8 +73,15 @@ def write_report(comparison: Comparison, folder: Path) -> None:
     write_bytes(folder / "report.html", _encode(report_html(comparison)))
 
 
+def check_folder(folder: Path) -> None:
+    """Check, before hours are spent on measuring, that `folder` can take a report. Raises: OutputError."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"-o {folder}: a file, where a folder for the report is expected")
+    require_packages()
+
+
 def require_packages() -> None:
-    """Check, before hours are spent on measuring, that the page can be made. Raises: OutputError."""
+    """Check that the page can be made. Raises: OutputError."""
     for package in ("matplotlib", "jinja2"):
         try:
             importlib.import_module(package)

@@ -26,7 +26,7 @@ def judge_results(
 
     `subject` is a checkpoint, by file or name, or a folder of pictures named as the photos are, of any extension.
     Photos are cropped to the protocol's 256x256, pictures that were made from whole photos with them.
-    Raises: ImageError, CheckpointError, WeightsError, DeviceError.
+    Raises: ImageError, CheckpointError, RecipeError, WeightsError, DeviceError.
     """
     files = list_photos(Path(photos), limit)
     painting = read_image(style)

@@ -86,15 +86,17 @@ def compare(
     Raises: ImageError, CheckpointError (also for a checkpoint of another painting), RecipeError, WeightsError,
     DeviceError, Interrupted.
     """
-    if steps < 1 or min(sizes, default=0) < 1 or (limit is not None and limit < 1):
-        raise RecipeError("--steps, --size and --limit must be 1 or more")
+    if steps < 1 or min(sizes, default=0) < 1:
+        raise RecipeError("--steps and --size must be 1 or more")
     painting = read_image(style)
     sizes = list(dict.fromkeys(sizes))
     files = list_photos(Path(photos), limit)
     where = find_device(device)
     subjects = [_open(find_checkpoint(str(c)), Path(style), painting, vgg_weights, where) for c in checkpoints]
     _check(subjects, min(sizes), where)
-    judge_weights = find_weights("vgg16", vgg_weights)
+    # A file of VGG-19 serves its checkpoints; the judge's own VGG-16 is then found as always.
+    judge_file = vgg_weights if all(s.recipe.vgg == "vgg16" for s in subjects) else None
+    judge_weights = find_weights("vgg16", judge_file)
     work = _Work(subjects, steps, optimizer, seed, where, StepProgress("slow path", 1, 0, quiet))
     fast: list[FastRow] = []
     slow: dict[str, list[SlowRow]] = {s.name: [] for s in subjects}
@@ -142,8 +144,10 @@ def compare(
 def list_photos(folder: Path, limit: int | None = None, option: str = "--photos ") -> list[Path]:
     """Return the images of a folder in order of their names, or `limit` of them, evenly.
 
-    Errors begin with `option`, which the folder was given with. Raises: ImageError.
+    Errors begin with `option`, which the folder was given with. Raises: ImageError, RecipeError for a limit below 1.
     """
+    if limit is not None and limit < 1:
+        raise RecipeError(f"--limit must be 1 or more, got {limit}")
     if not folder.is_dir():
         raise ImageError(f"{option}{folder}: no such folder")
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in READABLE and not p.name.startswith("."))

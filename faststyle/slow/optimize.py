@@ -41,7 +41,7 @@ INITS = ("content", "noise", "style")
 
 # The paper's layers, each squared error of Gram matrices over that of a black image. Differs from Gatys et al. (2015):
 # their errors are not relative, and their ratio of weights is one for each picture; this one suits all.
-PAPER = LossConfig(content_layers="gatys", style_layers="gatys", style_weight=20.0, mean_weight=0.0, tv_weight=3.0)
+PAPER = LossConfig(content_layers="gatys", style_layers="gatys", style_weight=20.0, mean_weight=0.0, tv_weight=10.0)
 TRAINING = LossConfig()
 LAYERS = {"paper": PAPER, "training": TRAINING}
 
