@@ -71,7 +71,7 @@ def compare(
 
     Example: faststyle compare --style data/styles/nocturne.png --checkpoint nocturne --photos photos/ -o report/
     """
-    from faststyle.compare.report import answer, report_json, check_folder, write_report
+    from faststyle.compare.report import answer, check_folder, report_json, write_report
     from faststyle.compare.slow_vs_fast import INITS
     from faststyle.compare.slow_vs_fast import compare as measure
     from faststyle.devices import set_threads

@@ -22,11 +22,17 @@ Objective = Callable[[Tensor], Mapping[str, Tensor]]  # an image to its terms, o
 LEARNING_RATES = {"lbfgs": 1.0, "adam": 0.02}  # of pixels in [0, 1]
 HISTORY = 20  # pairs of vectors that L-BFGS keeps: at 1024 x 1024 pixels each pair takes 24 MiB
 ADAM_BETAS = (0.9, 0.99)
+# How far the first step of L-BFGS moves a pixel on average, at a learning rate of 1; all later ones learn their length
+# from it. torch's own is a millionth of that: too small for float32 to tell the curvature from rounding.
+FIRST_MOVE = 0.01
 
 
 @dataclass(frozen=True)
 class Step:
-    """The image after `step` steps, (1, 3, H, W) in [0, 1], its terms, and the seconds that it took to get there."""
+    """The image after `step` steps, (1, 3, H, W) in [0, 1], its terms, and the seconds that it took to get there.
+
+    Where images are averaged, the terms on the way are those of the newest; those of the last step are the average's.
+    """
 
     step: int
     seconds: float
@@ -59,7 +65,7 @@ class Descent:
         self.objective, self.decay = objective, average
         self.pixels = image.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
         self.mean = torch.zeros_like(self.pixels, requires_grad=False) if average else None
-        rate = LEARNING_RATES[optimizer] if learning_rate is None else learning_rate
+        rate = self.rate = LEARNING_RATES[optimizer] if learning_rate is None else learning_rate
         self.optimizer: torch.optim.Optimizer
         if optimizer == "adam":
             self.optimizer = torch.optim.Adam([self.pixels], lr=rate, betas=ADAM_BETAS)
@@ -125,12 +131,18 @@ class Descent:
                 gradient[held] = 0
             return terms["total"].detach()
 
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate * (FIRST_MOVE * before.numel() if self._is_first_of_lbfgs() else 1.0)
         self.optimizer.step(closure)
         with torch.no_grad():
             self.pixels.copy_(torch.where(held, before, self.pixels.clamp(0, 1)))
             if self.mean is not None:
                 self.mean.mul_(self.decay).add_(self.pixels, alpha=1 - self.decay)
         return seen
+
+    def _is_first_of_lbfgs(self) -> bool:
+        # torch divides the first direction by the sum of its absolute values (and no other).
+        return isinstance(self.optimizer, torch.optim.LBFGS) and not self.optimizer.state[self.pixels]
 
     def _image(self, steps: int) -> Tensor:
         """Return a copy of the image after so many steps: the mean of those so far, where one is kept."""

@@ -129,6 +129,8 @@ def configure(
     changes: dict[str, Any] = {"strength": strength}
     if tv is not None:
         changes["tv_weight"] = tv
+    elif strength == 0:
+        changes["tv_weight"] = 0.0  # content alone is the photo as it is
     if content_layers:
         changes["content_layers"] = parse_layers(content_layers)
     if style_layers:
