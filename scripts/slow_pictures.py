@@ -1,0 +1,65 @@
+"""Make the pictures of docs/slow.md: what each layer keeps, and the slow path on one of our paintings.
+
+python scripts/slow_pictures.py    some minutes on two cores
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from faststyle import optimize_image, read_image, write_image
+from faststyle.images import crop_centre
+from faststyle.perceptual.losses import LossConfig, Style
+from faststyle.slow.optimize import PAPER, TRAINING, SlowConfig
+from faststyle.training.photos import held_out_photos
+
+ROOT = Path(__file__).parents[1]
+PICTURES = ROOT / "docs" / "pictures"
+SIDE = 192  # pixels: of each reconstruction
+STEPS = 100
+CONTENT_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_2", "relu5_1")
+STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+GAP = 4  # pixels of white between pictures
+
+
+def main() -> None:
+    photo = crop_centre(read_image(held_out_photos()[1]), SIDE)
+    painting = read_image(ROOT / "data" / "styles" / "nocturne.png")
+    row_of_content = [photo, *(reconstruct(photo, painting, content=layer) for layer in CONTENT_LAYERS)]
+    row_of_style = [crop_centre(painting, SIDE)]
+    for count in range(1, len(STYLE_LAYERS) + 1):
+        row_of_style.append(reconstruct(photo, painting, style=STYLE_LAYERS[:count]))
+    write_image(grid([row_of_content, row_of_style]), PICTURES / "reconstruction.jpg", quality=88)
+    cat = read_image(held_out_photos()[0])
+    results = []
+    for loss in (PAPER, TRAINING):
+        results.append(optimize_image(cat, [Style(painting)], SlowConfig(size=300, steps=100, loss=loss)))
+    height, width = results[0].shape[-2:]
+    original = torch.nn.functional.interpolate(cat, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
+    write_image(grid([[original, *results]]), PICTURES / "slow.jpg", quality=88)
+
+
+def reconstruct(photo: Tensor, painting: Tensor, content: str | None = None, style: tuple[str, ...] = ()) -> Tensor:
+    """Return the image that noise becomes when only one layer of content, or some layers of style, are asked for."""
+    if content:
+        loss = LossConfig(strength=0.0, content_layers={content: 1.0}, style_layers={content: 1.0})
+    else:
+        loss = LossConfig(
+            strength=float("inf"),
+            content_layers={style[-1]: 1.0},
+            style_layers=dict.fromkeys(style, 1.0),
+            mean_weight=0.0,
+        )
+    config = SlowConfig(size=SIDE, smallest=SIDE, steps=STEPS, init="noise", loss=loss)
+    return optimize_image(photo, [Style(painting)], config)
+
+
+def grid(rows: list[list[Tensor]]) -> Tensor:
+    """Return pictures side by side, with white between them."""
+    padded = [[torch.nn.functional.pad(p, (0, GAP, 0, GAP), value=1.0) for p in row] for row in rows]
+    return torch.cat([torch.cat(row, 3) for row in padded], 2)[..., :-GAP, :-GAP]
+
+
+if __name__ == "__main__":
+    main()
