@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
+import platform
 import resource
 import sys
+from functools import cache
 from pathlib import Path
 
 import torch
 
 from faststyle.errors import DeviceError, did_you_mean
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", "npu")
 
 
@@ -38,6 +42,19 @@ def set_threads(count: int | None) -> None:
     if count < 1:
         raise DeviceError(f"--threads must be 1 or more, got {count}")
     torch.set_num_threads(count)
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that tensors free, where the C library is glibc; elsewhere do nothing.
+
+    By default each large tensor comes from the system anew, page by page and zeroed: a seventh of a step's time at
+    512 x 512 pixels, on 2 cores.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 2**30)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def has_fast_bf16(device: torch.device) -> bool:

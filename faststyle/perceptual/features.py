@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from faststyle.perceptual.vgg import VGG, Feats, deepest_block
@@ -48,7 +49,8 @@ def gram(feats: Tensor) -> Tensor:
     lower precision, over tens of thousands of pixels: it is computed in float32.
     """
     _, c, h, w = feats.shape
-    return _products(feats) / (c * h * w)
+    products: Tensor = _Sums.apply(feats, None)[0]
+    return products / (c * h * w)
 
 
 def moments(feats: Tensor, mask: Tensor | None = None) -> Moments:
@@ -58,12 +60,11 @@ def moments(feats: Tensor, mask: Tensor | None = None) -> Moments:
     factors in neural style transfer" (2017), section 4, https://arxiv.org/abs/1611.07865: they multiply features by
     the mask, so that a half-transparent pixel counts a quarter; here it counts half.
     """
-    if mask is None:
-        return Moments(gram(feats), feats.float().mean((2, 3)))
-    weight = F.adaptive_avg_pool2d(mask, (feats.shape[2], feats.shape[3]))
-    products, sums = _weighted_sums(feats, weight)
-    total = weight.sum().clamp_min(TINY)
-    return Moments(products / (feats.shape[1] * total), sums / total)
+    _, c, h, w = feats.shape
+    weight = None if mask is None else F.adaptive_avg_pool2d(mask, (h, w))
+    products, sums = _Sums.apply(feats, weight)
+    total = h * w if weight is None else weight.sum().clamp_min(TINY)
+    return Moments(products / (c * total), sums / total)
 
 
 def split_scales(layers: Layers) -> dict[int, list[str]]:
@@ -120,13 +121,11 @@ def _observe_lean(
     vgg.check_size(image, wanted)
     last = deepest_block(wanted)
     x, seen = _observe_in_strips(vgg, image, content, style, masks)
-    for number in range(STRIP_BLOCKS + 1, last + 1):
-        x, found = vgg.block(x, number, wanted)
+    if last > STRIP_BLOCKS:
+        _, found = vgg.run(x, range(STRIP_BLOCKS + 1, last + 1), wanted)
         seen.feats.update({n: f for n, f in found.items() if n in content})
         for moments_of, mask in zip(seen.moments, masks, strict=True):
             moments_of.update({n: moments(f, mask) for n, f in found.items() if n in style})
-        if number < last:
-            x = vgg.pool(x, number)
     return seen
 
 
@@ -159,22 +158,21 @@ def _observe_in_strips(
     ]
 
     def run(strip: Tensor, top: int, bottom: int, above: int) -> _Strip:
-        x = vgg.normalise(strip)
+        x, found = vgg.run(vgg.normalise(strip), range(1, min(STRIP_BLOCKS, last) + 1), wanted)
         feats: Feats = {}
         sums: list[dict[str, tuple[Tensor, Tensor]]] = [{} for _ in masks]
-        for number in range(1, min(STRIP_BLOCKS, last) + 1):
-            x, found = vgg.block(x, number, wanted)
-            start, stop = (above >> number - 1), (above + bottom - top >> number - 1)
-            for name, f in found.items():
-                f = f[:, :, start:stop]
-                if name in content:
-                    feats[name] = f
-                if name in style:
-                    for sums_of, mask in zip(sums, sized, strict=True):
-                        rows = slice(top >> number - 1, bottom >> number - 1)
-                        sums_of[name] = _weighted_sums(f, None if mask is None else mask[number][:, :, rows])
-            if number < last:
-                x = vgg.pool(x, number)
+        for name, f in found.items():
+            halvings = _block_of(name) - 1
+            f = f[:, :, above >> halvings : above + bottom - top >> halvings]
+            if name in content:
+                feats[name] = f
+            if name in style:
+                for sums_of, mask in zip(sums, sized, strict=True):
+                    rows = slice(top >> halvings, bottom >> halvings)
+                    weight = None if mask is None else mask[halvings + 1][:, :, rows]
+                    sums_of[name] = _Sums.apply(f, weight)
+        if last > STRIP_BLOCKS:
+            x = vgg.pool(x, STRIP_BLOCKS)
         start, stop = (above >> STRIP_BLOCKS), (above + bottom - top >> STRIP_BLOCKS)
         return _Strip(x[:, :, start:stop] if last > STRIP_BLOCKS else x[:, :, :0], feats, sums)
 
@@ -200,20 +198,47 @@ def _observe_in_strips(
     return torch.cat([part.pooled for part in parts], 2), Observed(feats, by_mask)
 
 
-def _products(feats: Tensor) -> Tensor:
-    """Return the sums over pixels of the products of channels, (B, C, C), in float32."""
+class _Sums(torch.autograd.Function):
+    """Sums over pixels of products of channels (B, C, C) and of channels (B, C), in float32, each pixel weighted.
+
+    The gradients of both come from one matrix product, in the layout of training.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, feats: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the sums for features (B, C, H, W) and weights (1, 1, H, W)."""
+        ctx.save_for_backward(feats, weight)
+        ctx.set_materialize_grads(False)
+        with torch.autocast(feats.device.type, enabled=False):
+            flat = _by_pixel(feats)
+            weighted = flat if weight is None else flat * weight.reshape(1, -1, 1)
+            return torch.bmm(weighted.transpose(1, 2), flat), weighted.sum(1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_products: Tensor | None, of_sums: Tensor | None) -> tuple[Tensor | None, None]:
+        """Return the gradient of the features."""
+        feats, weight = ctx.saved_tensors
+        b, c, h, w = feats.shape
+        with torch.autocast(feats.device.type, enabled=False):
+            more = None if of_sums is None else of_sums[:, None, :]
+            if of_products is not None:
+                twice = of_products + of_products.transpose(1, 2)
+                flat = _by_pixel(feats)
+                grad = torch.bmm(flat, twice) if more is None else torch.baddbmm(more, flat, twice)
+            elif more is not None:
+                grad = more.expand(b, h * w, c)
+            else:
+                return None, None
+            if weight is not None:
+                grad = grad * weight.reshape(1, -1, 1)
+            return grad.reshape(b, h, w, c).permute(0, 3, 1, 2).to(feats.dtype), None
+
+
+def _by_pixel(feats: Tensor) -> Tensor:
+    """Return features (B, C, H, W) as (B, H W, C) in float32: of channels last, the layout of training, a view."""
     b, c, h, w = feats.shape
-    with torch.autocast(feats.device.type, enabled=False):
-        # Channels last is the layout of training: this view of it costs no copy.
-        flat = feats.float().permute(0, 2, 3, 1).reshape(b, h * w, c)  # (B, H W, C)
-        return torch.bmm(flat.transpose(1, 2), flat)  # (B, C, C)
-
-
-def _weighted_sums(feats: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return the sums over pixels of products of channels (B, C, C) and of channels (B, C), each pixel weighted."""
-    if weight is None:
-        return _products(feats), feats.float().sum((2, 3))
-    return _products(feats * weight.sqrt()), (feats * weight).float().sum((2, 3))
+    return feats.float().permute(0, 2, 3, 1).reshape(b, h * w, c)
 
 
 def _block_of(layer: str) -> int:

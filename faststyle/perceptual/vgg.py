@@ -9,13 +9,16 @@ Table 1, columns D and E, https://arxiv.org/abs/1409.1556
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv2d_input
 
 from faststyle.errors import ImageError, WeightsError, did_you_mean
+from faststyle.perceptual.winograd import Winograd, pays
 
 Feats = dict[str, Tensor]
 
@@ -79,6 +82,7 @@ class VGG(nn.Module):
             out = max(1, round(CHANNELS_PER_BLOCK[int(name[0]) - 1] * width))
             self.convs[name] = nn.Conv2d(channels, out, kernel_size=3, padding=1)
             channels = out
+        self._winograd: dict[tuple[str, bool], Winograd] = {}
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
 
@@ -89,35 +93,52 @@ class VGG(nn.Module):
         """
         wanted = self.layers if layers is None else frozenset(layers)
         self.check_size(image, wanted)
-        x = self.normalise(image)
-        feats: Feats = {}
-        for number in range(1, deepest_block(wanted) + 1):
-            if number > 1:
-                x = self.pool(x, number - 1)
-            x, found = self.block(x, number, wanted)
-            feats |= found
-        return feats
+        return self.run(self.normalise(image), range(1, deepest_block(wanted) + 1), wanted)[1]
 
     def normalise(self, image: Tensor) -> Tensor:
         """Return RGB in [0, 1] as the first convolution expects it."""
         return (image - self.mean) / self.std
 
-    def block(self, x: Tensor, number: int, wanted: Collection[str]) -> tuple[Tensor, Feats]:
-        """Run block `number`, 1 to 5, on what the pooling before it left: its last features, and those wanted.
+    def run(self, x: Tensor, blocks: range, wanted: Collection[str]) -> tuple[Tensor, Feats]:
+        """Run `blocks` on `x`, which is pooled already, as deep as `wanted` needs: the last features, those wanted.
 
-        It ends early at the deepest layer of `wanted`, when that is in it.
+        There is a pooling between blocks, none after the last. Gradients are of `x` only: weights are frozen.
         """
-        feats: Feats = {}
-        last = max(wanted, key=lambda name: name.removeprefix("relu"))
-        for name, conv in self.convs.items():
-            if int(name[0]) != number:
-                continue
-            x = F.relu(conv(x))
-            if f"relu{name}" in wanted:
-                feats[f"relu{name}"] = x
-            if f"relu{name}" == last:
-                break
-        return x, feats
+        deepest = max(name.removeprefix("relu") for name in wanted)
+        names = [name for name in self.convs if int(name[0]) in blocks and name <= deepest]
+        seen = [name for name in names if f"relu{name}" in wanted or name == names[-1]]
+        if x.device.type == "xla" or torch.compiler.is_compiling():
+            feats = self._run_plain(x, names, seen)  # a compiler sees the operations, and fuses them itself
+        else:
+            keep = torch.is_grad_enabled() and x.requires_grad
+            feats = _Frozen.apply(x, self, names, seen, keep)
+        found = {f"relu{name}": f for name, f in zip(seen, feats, strict=True)}
+        return feats[-1], {name: f for name, f in found.items() if name in wanted}
+
+    def _run_plain(self, x: Tensor, names: list[str], seen: list[str]) -> list[Tensor]:
+        feats = []
+        for i, name in enumerate(names):
+            if i and name[0] != names[i - 1][0]:
+                x = self.pool(x, int(names[i - 1][0]))
+            x = F.relu(self.convs[name](x))
+            if name in seen:
+                feats.append(x)
+        return feats
+
+    def conv(self, name: str) -> nn.Conv2d:
+        """Return convolution `name`, "1_1" to "5_4"."""
+        found = self.convs[name]
+        assert isinstance(found, nn.Conv2d)
+        return found
+
+    def winograd(self, name: str, backward: bool) -> Winograd:
+        """Return convolution `name`, or its gradient, as a Winograd convolution: transformed once, then kept."""
+        key = (name, backward)
+        if key not in self._winograd:
+            conv = self.conv(name)
+            weight, bias = conv.weight.detach(), conv.bias
+            self._winograd[key] = Winograd(weight.flip(2, 3).transpose(0, 1)) if backward else Winograd(weight, bias)
+        return self._winograd[key]
 
     def pool(self, x: Tensor, number: int) -> Tensor:
         """Halve (B, C, H, W), as it is done after block `number`, 1 to 4."""
@@ -139,3 +160,76 @@ class VGG(nn.Module):
 def deepest_block(layers: Collection[str]) -> int:
     """Return the number of the block, 1 to 5, that holds the deepest of `layers` ("relu4_2": 4)."""
     return max(int(name.removeprefix("relu")[0]) for name in layers)
+
+
+class _Frozen(torch.autograd.Function):
+    """A run of convolutions, ReLU and pooling with the gradient of the input alone, worked out in place.
+
+    What autograd would do in new memory, this does in one buffer: adding the gradients of features that are looked
+    at, and masking by ReLU. Convolutions are Winograd's where that pays.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, vgg: VGG, names: list[str], seen: list[str], keep: bool) -> tuple[Tensor, ...]:
+        """Return the features `seen` of the convolutions `names`; `keep` what the gradient will need."""
+        kept, feats = [x], {}
+        for i, name in enumerate(names):
+            if i and name[0] != names[i - 1][0]:
+                if vgg.pooling == "max" and keep:
+                    x, chosen = F.max_pool2d(x, kernel_size=2, stride=2, return_indices=True)
+                    kept.append(chosen)
+                else:
+                    x = vgg.pool(x, int(names[i - 1][0]))
+                if keep:
+                    kept.append(x)
+            conv = vgg.conv(name)
+            x = vgg.winograd(name, False)(x, relu=True) if pays(x, conv.out_channels) else F.relu_(conv(x))
+            if keep:
+                kept.append(x)
+            if name in seen:
+                feats[name] = x
+        if keep:
+            ctx.save_for_backward(*kept)
+            ctx.vgg, ctx.names, ctx.seen = vgg, names, seen
+            ctx.set_materialize_grads(False)
+        return tuple(feats.values())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None, None, None, None]:
+        """Return the gradient of the input, from those of the features that were seen."""
+        vgg, names, kept = ctx.vgg, ctx.names, list(ctx.saved_tensors)
+        added = dict(zip(ctx.seen, grads, strict=True))
+        g, ours = None, False  # the gradient so far, and whether it is ours to write to
+        for i in reversed(range(len(names))):
+            name, out = names[i], kept.pop()
+            more = added.get(name)
+            if more is not None:
+                g, ours = (more, False) if g is None else (g.add_(more), True)
+            x = kept[-1]
+            if g is not None:
+                into = g if ours else torch.empty_like(g)
+                g = torch.ops.aten.threshold_backward.grad_input(g, out, 0, grad_input=into)
+                if pays(g, x.shape[1]):
+                    g = vgg.winograd(name, True)(g)
+                else:
+                    g = conv2d_input(x.shape, vgg.conv(name).weight.to(g.dtype), g, padding=1)  # type: ignore[no-untyped-call]
+                ours = True
+            if i and name[0] != names[i - 1][0]:
+                kept.pop()
+                g = _pool_backward(vgg, int(names[i - 1][0]), g, kept)
+        return g, None, None, None, None
+
+
+def _pool_backward(vgg: VGG, number: int, g: Tensor | None, kept: list[Tensor]) -> Tensor | None:
+    """Return the gradient of the input of a pooling, from that of its output."""
+    chosen = kept.pop() if vgg.pooling == "max" else None
+    if g is None:
+        return None
+    window = ((2, 2), (2, 2), (0, 0))
+    if chosen is not None:
+        g = torch.ops.aten.max_pool2d_with_indices_backward(g, kept[-1], *window, (1, 1), False, chosen)
+    else:
+        g = torch.ops.aten.avg_pool2d_backward(g, kept[-1], *window, False, True, None)
+        g = g * AVERAGE_POOLING_SCALE[number - 1]
+    return g

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from faststyle.devices import find_device, find_precision
+from faststyle.devices import find_device, find_precision, keep_freed_memory
 from faststyle.errors import ImageError, RecipeError, did_you_mean
 from faststyle.images import fit_shorter
 from faststyle.perceptual.features import Layers, extract
@@ -36,7 +36,7 @@ from faststyle.slow.descent import Descent, Objective, Step, check_optimizer
 
 SMALLEST = 128  # pixels: shorter side of the first size, where large shapes are settled at little cost
 GROWTH = math.sqrt(2)  # from one size to the next: twice the pixels
-LEAN_FROM = 320 * 320  # pixels above which activations are computed again: steps of 512 px took about as long
+LEAN_FROM = 640 * 640  # pixels above which activations are computed again, which takes half as long again
 INITS = ("content", "noise", "style")
 
 # The paper's layers, each squared error of Gram matrices over that of a black image. Differs from Gatys et al. (2015):
@@ -103,6 +103,7 @@ def optimize_image(
     """
     config = config or SlowConfig()
     check_config(config)
+    keep_freed_memory()
     where = find_device(device)
     found = weights or find_weights(config.vgg)
     torch.manual_seed(config.seed)

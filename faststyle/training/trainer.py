@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 import faststyle
 from faststyle.checkpoint import About, save_checkpoint
-from faststyle.devices import find_device, find_precision, peak_memory, set_threads
+from faststyle.devices import find_device, find_precision, keep_freed_memory, peak_memory, set_threads
 from faststyle.errors import DeviceError, Interrupted, PhotosError, TrainingError
 from faststyle.files import output_error, sha256, write_bytes
 from faststyle.images import crop_centre, fit_shorter, read_image, write_image
@@ -97,6 +97,7 @@ def train_style(
     state, recipe = open_run(run, recipe, sha256(style), resume, overwrite)
     source = open_source(recipe.photos, recipe.seed)
     set_threads(threads)
+    keep_freed_memory()
     accelerator = _accelerator(recipe, device)
     try:
         with accelerator.main_process_first():  # one download for all processes of a machine
@@ -402,7 +403,8 @@ class Trainer:
         if self.accelerator.device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
             return False
         self.plain.compile()
-        self.loss.compile()
+        if self.accelerator.device.type != "cpu":  # there VGG runs by hand, and faster (perceptual/vgg.py)
+            self.loss.compile()
         return True
 
     def _open_tensorboard(self) -> Any:
