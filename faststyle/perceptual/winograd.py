@@ -69,8 +69,10 @@ class Winograd:
         b, c, h, w = x.shape
         o = self.weight.shape[2]
         down, across = -(-h // 4), -(-w // 4)  # tiles
-        padded = x.new_zeros(b, 4 * down + 2, 4 * across + 2, c)
+        padded = x.new_empty(b, 4 * down + 2, 4 * across + 2, c)
         padded[:, 1 : h + 1, 1 : w + 1] = x.permute(0, 2, 3, 1)
+        for edge in (padded[:, 0], padded[:, h + 1 :], padded[:, :, 0], padded[:, :, w + 1 :]):
+            edge.zero_()
         out = x.new_empty(b, 4 * down, 4 * across, o)
 
         rows = min(down, max(1, CHUNK_TILES // across))
