@@ -1,85 +1,168 @@
 """Measured speed and memory, always beside a plain reference where there is one, in one run on one machine.
 
 The reference of training is what everyone copies (pytorch/examples, fast_neural_style): float32, contiguous tensors,
-VGG-16 to relu4_3 on photo and output alike, content at relu2_2, style at relu1_2, relu2_2, relu3_3 and relu4_3, Adam.
+autograd through VGG-16 to relu4_3 on photo and output alike, content at relu2_2, style at relu1_2, relu2_2, relu3_3
+and relu4_3, Adam.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 import torch
-from torch.nn.functional import mse_loss
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from faststyle.devices import peak_memory
+from faststyle.devices import find_precision, keep_freed_memory, peak_memory
 from faststyle.networks import build_network
-from faststyle.perceptual.features import gram
-from faststyle.perceptual.losses import STYLE_LAYERS, LossConfig, PerceptualLoss, Style, deepest_layers
+from faststyle.perceptual.losses import LossConfig, PerceptualLoss, Style, deepest_layers
 from faststyle.perceptual.weights import VGGWeights, load_vgg
 from faststyle.slow.optimize import Progress, SlowConfig, optimize_image
 from faststyle.training.recipe import Recipe
 
 PAPER_NETWORK = {"name": "johnson", "width": 32, "start": "random"}
 CONTENT_WEIGHT, STYLE_WEIGHT = 1e5, 1e10  # of pytorch/examples
+SAME_LAYERS = LossConfig(mode="absolute", content_layers={"relu2_2": 1.0}, style_layers="johnson")
 SLOW_STEPS = {"lbfgs": 25, "adam": 5}  # L-BFGS: until its history of 20 pairs is full
 WARM_UP = 2  # steps of each side before the clock counts: allocation, and compilation where it is on
+# Channels and sides of the convolutions, those of VGG, of which the fastest counts as the peak of the machine.
+PEAK_CONVS = ((64, 128), (128, 64), (256, 64), (512, 32))
+SIDES = ("reference", "ours", "recipe")
 
 
 @dataclass(frozen=True)
 class TrainBench:
     """Images per second, medians over rounds; each round takes every side in turn.
 
-    `reference` is the plain step; `ours` our step with the paper's network and the reference's layers; `recipe` our
-    step as the recipe has it. The ratios are medians of the rounds' own ratios to the reference.
+    `reference` is the plain step; `ours` our step with its network and its layers; `recipe` our step as the recipe has
+    it. The ratios are medians of the rounds' own ratios to the reference. `flops_per_image` is what torch counts on
+    one of our steps, its Winograd products as the products that they are; `utilisation` that, each second, over the
+    fastest of a few plain 3x3 convolutions in the same precision. Memory is the most that a process of one side
+    alone had.
     """
 
     batch_size: int
     image_size: int
     threads: int
+    precision: str
+    network: dict[str, Any]
+    reference_layers: str
+    recipe_layers: str
     reference: float
     ours: float
     recipe: float
     ratio: float
     ratio_default: float
+    flops_per_image: float
+    reference_flops_per_image: float
+    peak_flops: float
+    utilisation: float
+    peak_rss_mb: int
+    recipe_peak_rss_mb: int
+    reference_peak_rss_mb: int
 
 
-def bench_train(recipe: Recipe, weights: VGGWeights, rounds: int = 5) -> TrainBench:
-    """Time the steps on random photos of the recipe's batch and crop, float32, on the CPU."""
-    photos = torch.rand(recipe.batch_size, 3, recipe.image_size, recipe.image_size)
-    painting = torch.rand(1, 3, recipe.painting_size, recipe.painting_size)
-    same = LossConfig(mode="absolute", content_layers={"relu2_2": 1.0}, style_layers="johnson")
-    sides = {
-        "reference": _reference_step(photos, painting, weights),
-        "ours": _our_step(photos, painting, weights, dict(PAPER_NETWORK), same),
-        "recipe": _our_step(photos, painting, weights, dict(recipe.network), recipe.loss),
-    }
-    speeds: dict[str, list[float]] = {name: [] for name in sides}
+def bench_train(
+    recipe: Recipe, weights: VGGWeights, rounds: int = 5, network: Mapping[str, Any] = PAPER_NETWORK
+) -> TrainBench:
+    """Time the steps on random photos of the recipe's batch and crop, on the CPU, with `network` in both of them."""
+    keep_freed_memory()
+    precision = find_precision("auto", torch.device("cpu"))
+    steps = {side: _step(side, recipe, weights, network) for side in SIDES}
+    speeds: dict[str, list[float]] = {side: [] for side in SIDES}
     for i in range(WARM_UP + rounds):
-        for name, step in sides.items():
+        for side, step in steps.items():
             began = time.perf_counter()
             step()
             if i >= WARM_UP:
-                speeds[name].append(recipe.batch_size / (time.perf_counter() - began))
+                speeds[side].append(recipe.batch_size / (time.perf_counter() - began))
 
-    def ratio(name: str) -> float:
-        return median(a / b for a, b in zip(speeds[name], speeds["reference"], strict=True))
+    def ratio(side: str) -> float:
+        return median(a / b for a, b in zip(speeds[side], speeds["reference"], strict=True))
 
-    middle = {name: median(values) for name, values in speeds.items()}
+    middle = {side: median(values) for side, values in speeds.items()}
+    flops = {side: _flops(step) / recipe.batch_size for side, step in steps.items()}
+    peak = _conv_peak(recipe.batch_size, precision)
+    memory = {side: _peak_in_process(side, recipe, weights, network) for side in SIDES}
     return TrainBench(
         recipe.batch_size,
         recipe.image_size,
         torch.get_num_threads(),
+        precision,
+        dict(network),
+        _layers(SAME_LAYERS, weights),
+        _layers(recipe.loss, weights),
         **middle,
         ratio=ratio("ours"),
         ratio_default=ratio("recipe"),
+        flops_per_image=flops["ours"],
+        reference_flops_per_image=flops["reference"],
+        peak_flops=peak,
+        utilisation=flops["ours"] * middle["ours"] / peak,
+        peak_rss_mb=memory["ours"],
+        recipe_peak_rss_mb=memory["recipe"],
+        reference_peak_rss_mb=memory["reference"],
     )
+
+
+def _step(side: str, recipe: Recipe, weights: VGGWeights, network: Mapping[str, Any]) -> Callable[[], None]:
+    """Return a training step of one side, on random photos."""
+    photos = torch.rand(recipe.batch_size, 3, recipe.image_size, recipe.image_size)
+    painting = torch.rand(1, 3, recipe.painting_size, recipe.painting_size)
+    if side == "reference":
+        return _reference_step(photos, painting, weights, network)
+    if side == "ours":
+        return _our_step(photos, painting, weights, network, SAME_LAYERS)
+    return _our_step(photos, painting, weights, recipe.network, recipe.loss)
+
+
+def _layers(config: LossConfig, weights: VGGWeights) -> str:
+    content, style = config.layers(weights.arch)
+    return f"content {' '.join(content)}; style {' '.join(style)}"
+
+
+def _flops(step: Callable[[], None]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return int(counter.get_total_flops())
+
+
+def _conv_peak(batch_size: int, precision: str) -> float:
+    """Return the operations per second of the fastest of a few 3x3 convolutions."""
+    best = 0.0
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    for channels, side in PEAK_CONVS:
+        x = torch.rand(batch_size, channels, side, side, dtype=dtype).contiguous(memory_format=torch.channels_last)
+        weight = torch.rand(channels, channels, 3, 3, dtype=dtype).contiguous(memory_format=torch.channels_last)
+        for _ in range(WARM_UP + 5):
+            began = time.perf_counter()
+            F.conv2d(x, weight, padding=1)
+            spent = time.perf_counter() - began
+            best = max(best, 2 * 9 * channels**2 * side**2 * batch_size / spent)
+    return best
+
+
+def _peak_in_process(side: str, recipe: Recipe, weights: VGGWeights, network: Mapping[str, Any]) -> int:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak_of_steps, (side, recipe, weights, network, torch.get_num_threads()))
+
+
+def _peak_of_steps(side: str, recipe: Recipe, weights: VGGWeights, network: Mapping[str, Any], threads: int) -> int:
+    torch.set_num_threads(threads)
+    if side != "reference":
+        keep_freed_memory()
+    step = _step(side, recipe, weights, network)
+    for _ in range(WARM_UP + 1):
+        step()
+    return peak_memory() >> 20
 
 
 @dataclass(frozen=True)
@@ -120,41 +203,62 @@ def _slow_in_process(weights: VGGWeights, size: int, optimizer: Literal["lbfgs",
     return SlowBench(optimizer, size, steps, threads, seconds, (peak_memory() - before) >> 20)
 
 
-def _reference_step(photos: torch.Tensor, painting: torch.Tensor, weights: VGGWeights) -> Callable[[], None]:
-    layers = [*STYLE_LAYERS["johnson"], "relu2_2"]
-    vgg = load_vgg(weights, layers)
-    network = build_network(PAPER_NETWORK)
+def _reference_step(
+    photos: Tensor, painting: Tensor, weights: VGGWeights, network_config: Mapping[str, Any]
+) -> Callable[[], None]:
+    layers = ["relu1_2", "relu2_2", "relu3_3", "relu4_3"]
+    vgg = load_vgg(weights, layers).requires_grad_(False)
+    network = build_network(network_config)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
-    targets = {name: gram(f) for name, f in vgg(painting).items()}
+
+    def features(image: Tensor) -> list[Tensor]:
+        found, x = [], (image - vgg.mean) / vgg.std
+        for name, conv in vgg.convs.items():
+            if name in ("2_1", "3_1", "4_1"):
+                x = F.max_pool2d(x, 2)
+            x = F.relu(conv(x))
+            if f"relu{name}" in layers:
+                found.append(x)
+        return found
+
+    def plain_gram(x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        flat = x.view(b, c, h * w)
+        return flat.bmm(flat.transpose(1, 2)) / (c * h * w)
+
+    targets = [plain_gram(f) for f in features(painting)]
 
     def step() -> None:
         optimizer.zero_grad()
-        stylized = network(photos)
-        feats, wanted = vgg(stylized), vgg(photos)
-        content = CONTENT_WEIGHT * mse_loss(feats["relu2_2"], wanted["relu2_2"])
-        style = sum(mse_loss(gram(feats[n]), targets[n].expand(len(photos), -1, -1)) for n in STYLE_LAYERS["johnson"])
-        (content + STYLE_WEIGHT * style).backward()  # type: ignore[no-untyped-call]
+        feats, wanted = features(network(photos)), features(photos)
+        total = CONTENT_WEIGHT * F.mse_loss(feats[1], wanted[1])
+        for f, target in zip(feats, targets, strict=True):
+            total = total + STYLE_WEIGHT * F.mse_loss(plain_gram(f), target.expand(len(photos), -1, -1))
+        total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     return step
 
 
 def _our_step(
-    photos: torch.Tensor,
-    painting: torch.Tensor,
+    photos: Tensor,
+    painting: Tensor,
     weights: VGGWeights,
-    network_config: dict[str, object],
+    network_config: Mapping[str, Any],
     config: LossConfig,
 ) -> Callable[[], None]:
     loss = PerceptualLoss(load_vgg(weights, deepest_layers(config, weights.arch)), painting, config, weights.arch)
     loss = loss.to(memory_format=torch.channels_last)
-    network = build_network(network_config).to(memory_format=torch.channels_last)
+    network: nn.Module = build_network(network_config).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     photos = photos.contiguous(memory_format=torch.channels_last)
+    bf16 = find_precision("auto", photos.device) == "bf16"
 
     def step() -> None:
         optimizer.zero_grad()
-        loss(network(photos), loss.targets(photos)).total.backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            total = loss(network(photos), loss.targets(photos)).total
+        total.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
 

@@ -82,7 +82,7 @@ class VGG(nn.Module):
             out = max(1, round(CHANNELS_PER_BLOCK[int(name[0]) - 1] * width))
             self.convs[name] = nn.Conv2d(channels, out, kernel_size=3, padding=1)
             channels = out
-        self._winograd: dict[tuple[str, bool], Winograd] = {}
+        self._winograd: dict[str, Winograd] = {}
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
 
@@ -131,14 +131,12 @@ class VGG(nn.Module):
         assert isinstance(found, nn.Conv2d)
         return found
 
-    def winograd(self, name: str, backward: bool) -> Winograd:
-        """Return convolution `name`, or its gradient, as a Winograd convolution: transformed once, then kept."""
-        key = (name, backward)
-        if key not in self._winograd:
+    def winograd(self, name: str) -> Winograd:
+        """Return convolution `name` as a Winograd convolution: transformed once, then kept."""
+        if name not in self._winograd:
             conv = self.conv(name)
-            weight, bias = conv.weight.detach(), conv.bias
-            self._winograd[key] = Winograd(weight.flip(2, 3).transpose(0, 1)) if backward else Winograd(weight, bias)
-        return self._winograd[key]
+            self._winograd[name] = Winograd(conv.weight, conv.bias)
+        return self._winograd[name]
 
     def pool(self, x: Tensor, number: int) -> Tensor:
         """Halve (B, C, H, W), as it is done after block `number`, 1 to 4."""
@@ -183,7 +181,7 @@ class _Frozen(torch.autograd.Function):
                 if keep:
                     kept.append(x)
             conv = vgg.conv(name)
-            x = vgg.winograd(name, False)(x, relu=True) if pays(x, conv.out_channels) else F.relu_(conv(x))
+            x = vgg.winograd(name)(x, relu=True) if pays(x, conv.out_channels) else F.relu_(conv(x))
             if keep:
                 kept.append(x)
             if name in seen:
@@ -199,6 +197,7 @@ class _Frozen(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None, None, None, None]:
         """Return the gradient of the input, from those of the features that were seen."""
         vgg, names, kept = ctx.vgg, ctx.names, list(ctx.saved_tensors)
+        ctx.maybe_clear_saved_tensors()  # from here on `kept` holds them, and gives them back one by one
         added = dict(zip(ctx.seen, grads, strict=True))
         g, ours = None, False  # the gradient so far, and whether it is ours to write to
         for i in reversed(range(len(names))):
@@ -211,7 +210,7 @@ class _Frozen(torch.autograd.Function):
                 into = g if ours else torch.empty_like(g)
                 g = torch.ops.aten.threshold_backward.grad_input(g, out, 0, grad_input=into)
                 if pays(g, x.shape[1]):
-                    g = vgg.winograd(name, True)(g)
+                    g = vgg.winograd(name).backward(g)
                 else:
                     g = conv2d_input(x.shape, vgg.conv(name).weight.to(g.dtype), g, padding=1)  # type: ignore[no-untyped-call]
                 ours = True

@@ -4,12 +4,16 @@ Tiles of 4x4 outputs are computed from 6x6 inputs in a transformed space, where 
 for each of 36 positions. torch's CPU convolutions do not do this (GPUs' do). It pays from 128 channels on: below, the
 transforms cost more than they save (docs/log.md). Its rounding errors are some 1e-6 of a layer's activations.
 
-Source: Lavin and Gray, "Fast algorithms for convolutional neural networks" (2015), section 4.3, F(4x4, 3x3),
-https://arxiv.org/abs/1509.09308
+Sources: Lavin and Gray, "Fast algorithms for convolutional neural networks" (2015), section 4.3, F(4x4, 3x3),
+https://arxiv.org/abs/1509.09308; points: Barabasz et al., "Error analysis and improving the accuracy of Winograd
+convolution for deep neural networks" (2018), https://arxiv.org/abs/1803.10986
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,25 +21,45 @@ CHANNELS_FROM = 128  # of input and output
 TILES_FROM = 16  # fewer tiles do not pay for reading four times the weights
 CHUNK_TILES = 128  # that are transformed at once: their 36 planes stay in the cache
 
-# The transforms of data, of weights and of outputs, B^T, G and A^T in the paper.
-DATA = [
-    [4, 0, -5, 0, 1, 0],
-    [0, -4, -4, 1, 1, 0],
-    [0, 4, -4, -1, 1, 0],
-    [0, -2, -1, 2, 1, 0],
-    [0, 2, -1, -2, 1, 0],
-    [0, 4, 0, -5, 0, 1],
-]
-WEIGHT = [
-    [1 / 4, 0, 0],
-    [-1 / 6] * 3,
-    [-1 / 6, 1 / 6, -1 / 6],
-    [1 / 24, 1 / 12, 1 / 6],
-    [1 / 24, -1 / 12, 1 / 6],
-    [0, 0, 1],
-]
-OUTPUT = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
-ONES = 7  # the plane of the 36 that adds the same to all 16 outputs of a tile: where the bias goes
+# Where the polynomials that stand for data and weights are evaluated, before infinity. p -> -1/p maps these points onto
+# each other, which lets the transformed weights serve the gradient too.
+POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)
+MIRRORED = (5, 2, 1, 4, 3, 0)  # the place of -1/p
+ONES = 1 * 6 + 1  # the position, of 1 down and 1 across, that adds the same to all 16 outputs: where the bias goes
+
+
+class _Transforms(NamedTuple):
+    """One-dimensional transforms: of data, B^T (6, 6), of weights, G (6, 3), and of outputs, A^T (4, 6)."""
+
+    data: np.ndarray
+    weight: np.ndarray
+    output: np.ndarray
+
+
+def _transforms() -> _Transforms:
+    """Return those of Toom and Cook for `POINTS` and infinity."""
+    others = [[q for q in POINTS if q != p] for p in POINTS]
+    data = np.zeros((6, 6))
+    for row, roots in zip(data, [*others, list(POINTS)], strict=True):
+        row[: len(roots) + 1] = np.poly(roots)[::-1]
+    scale = [np.prod([p - q for q in rest]) for p, rest in zip(POINTS, others, strict=True)]
+    weight = np.array([[p**k / f for k in range(3)] for p, f in zip(POINTS, scale, strict=True)] + [[0, 0, 1]])
+    output = np.array([[p**i for p in POINTS] + [float(i == 3)] for i in range(4)])
+    return _Transforms(data, weight, output)
+
+
+def _mirrored(forward: _Transforms) -> _Transforms:
+    """Return transforms of data and outputs with which the same transformed weights convolve with the kernel flipped.
+
+    Flipped and with alternating signs, a kernel's polynomial at p is p^2 times the kernel's own at -1/p. The signs
+    are undone by those of data and outputs.
+    """
+    kernel = forward.weight[:, ::-1] * [1, -1, 1]
+    factor = (kernel * forward.weight[list(MIRRORED)]).sum(1) / (forward.weight[list(MIRRORED)] ** 2).sum(1)
+    signs = np.array([1, -1, 1, -1, 1, -1])
+    data = (factor[:, None] * forward.data * signs)[list(MIRRORED)]
+    output = (signs[:4, None] * forward.output)[:, list(MIRRORED)]
+    return _Transforms(data, forward.weight, output)
 
 
 def pays(x: Tensor, out_channels: int) -> bool:
@@ -55,29 +79,42 @@ class Winograd:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        transform = torch.tensor(WEIGHT, dtype=torch.float64)
-        planes = torch.einsum("ik,ockl,jl->ijco", transform, weight.detach().double(), transform)
+        forward = _transforms()
+        g = torch.from_numpy(forward.weight)
+        planes = torch.einsum("ik,ockl,jl->ijco", g, weight.detach().double(), g)
         self.weight = planes.flatten(0, 1).to(weight.dtype).contiguous()  # (36, C, O)
         self.bias = None if bias is None else bias.detach()
-        data, output = (torch.tensor(m, dtype=torch.float64) for m in (DATA, OUTPUT))
-        self.data = torch.kron(data, data).to(weight.dtype)  # (36, 36)
-        self.output = torch.kron(output, output).to(weight.dtype)  # (16, 36)
+        # In two dimensions: of data (36, 36), and of outputs (16, 36).
+        self.ways = [
+            tuple(torch.from_numpy(np.kron(m, m)).to(weight.dtype) for m in (way.data, way.output))
+            for way in (forward, _mirrored(forward))
+        ]
 
-    @torch.no_grad()
     def __call__(self, x: Tensor, relu: bool = False) -> Tensor:
         """Return the convolution of `x`, (B, C, H, W), with `relu` its positive part: (B, O, H, W), channels last."""
+        data, output = self.ways[0]
+        with torch.no_grad():
+            out = self._run(x, self.weight, data, output, self.bias)
+            return out.relu_() if relu else out
+
+    def backward(self, g: Tensor) -> Tensor:
+        """Return the gradient of the input, (B, C, H, W), from that of the output, (B, O, H, W)."""
+        data, output = self.ways[1]
+        with torch.no_grad():
+            return self._run(g, self.weight.transpose(1, 2), data, output, None)
+
+    @staticmethod
+    def _run(x: Tensor, weight: Tensor, data: Tensor, output: Tensor, bias: Tensor | None) -> Tensor:
         b, c, h, w = x.shape
-        o = self.weight.shape[2]
+        o = weight.shape[2]
         down, across = -(-h // 4), -(-w // 4)  # tiles
-        padded = x.new_empty(b, 4 * down + 2, 4 * across + 2, c)
-        padded[:, 1 : h + 1, 1 : w + 1] = x.permute(0, 2, 3, 1)
-        for edge in (padded[:, 0], padded[:, h + 1 :], padded[:, :, 0], padded[:, :, w + 1 :]):
-            edge.zero_()
-        out = x.new_empty(b, 4 * down, 4 * across, o)
+        out = x.new_empty(b, h, w, o)
+        x = x.permute(0, 2, 3, 1)
 
         rows = min(down, max(1, CHUNK_TILES // across))
         images = min(b, max(1, CHUNK_TILES // (down * across))) if rows == down else 1
         most = images * rows * across
+        padded = x.new_zeros(images, 4 * rows + 2, 4 * across + 2, c)
         gathered, planes = x.new_empty(36 * most * c), x.new_empty(36 * most * c)
         products, tiles = x.new_empty(36 * most * o), x.new_empty(16 * most * o)
         image_step, row_step, column_step, _ = padded.stride()
@@ -86,20 +123,34 @@ class Winograd:
             for top in range(0, down, rows):
                 m = min(rows, down - top)
                 count = n * m * across
-                overlapping = padded[first : first + n, 4 * top :].as_strided(
+                start, stop = max(0, 4 * top - 1), min(h, 4 * (top + m) + 1)
+                above = start - (4 * top - 1)
+                padded[:n, above : above + stop - start, 1 : w + 1] = x[first : first + n, start:stop]
+                padded[:n, :above] = 0
+                padded[:n, above + stop - start :] = 0
+                overlapping = padded.as_strided(
                     (6, 6, n, m, across, c),
                     (row_step, column_step, image_step, 4 * row_step, 4 * column_step, 1),
                 )
                 part = gathered[: 36 * count * c].view(36, -1)
                 part.view(6, 6, n, m, across, c).copy_(overlapping)
-                plane = torch.mm(self.data, part, out=planes[: 36 * count * c].view(36, -1))
+                plane = torch.mm(data, part, out=planes[: 36 * count * c].view(36, -1))
                 product = products[: 36 * count * o].view(36, count, o)
-                torch.bmm(plane.view(36, count, c), self.weight, out=product)
-                if self.bias is not None:
-                    product[ONES] += self.bias
-                tile = torch.mm(self.output, product.view(36, -1), out=tiles[: 16 * count * o].view(16, -1))
-                if relu:
-                    tile.relu_()
-                to = out[first : first + n, 4 * top : 4 * (top + m)].view(n, m, 4, across, 4, o)
-                to.copy_(tile.view(4, 4, n, m, across, o).permute(2, 3, 0, 4, 1, 5))
-        return out[:, :h, :w].permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+                torch.bmm(plane.view(36, count, c), weight, out=product)
+                if bias is not None:
+                    product[ONES] += bias
+                tile = torch.mm(output, product.view(36, -1), out=tiles[: 16 * count * o].view(16, -1))
+                bottom = min(h, 4 * (top + m))
+                _untile(tile.view(4, 4, n, m, across, o), out[first : first + n, 4 * top : bottom])
+        return out.permute(0, 3, 1, 2)
+
+
+def _untile(tiles: Tensor, out: Tensor) -> None:
+    """Write tiles, (4, 4, N, rows, columns, O), to `out`, (N, H, W, O), which may end within the last of them."""
+    _, _, n, rows, columns, o = tiles.shape
+    h, w = out.shape[1:3]
+    by_place = tiles.permute(2, 3, 0, 4, 1, 5)  # (N, rows, 4, columns, 4, O)
+    if (h, w) == (4 * rows, 4 * columns):
+        out.view(n, rows, 4, columns, 4, o).copy_(by_place)
+    else:
+        out.copy_(by_place.reshape(n, 4 * rows, 4 * columns, o)[:, :h, :w])

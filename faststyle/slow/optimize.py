@@ -103,7 +103,8 @@ def optimize_image(
     """
     config = config or SlowConfig()
     check_config(config)
-    keep_freed_memory()
+    if config.size**2 <= LEAN_FROM:  # above, memory is what there is too little of
+        keep_freed_memory()
     where = find_device(device)
     found = weights or find_weights(config.vgg)
     torch.manual_seed(config.seed)
