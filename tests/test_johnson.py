@@ -116,3 +116,24 @@ def test_unknown_names_and_options_get_a_suggestion() -> None:
         build_network({"name": "johnson", "widht": 3})
     with pytest.raises(RecipeError, match="start"):
         build_network({"name": "johnson", "start": "nowhere"})
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("size", [(3, 2), (5, 7), (16, 16)])
+def test_the_norm_by_hand_is_torchs(relu: bool, size: tuple[int, int]) -> None:
+    """Values and all three gradients, on features whose mean is far from 0."""
+    norm = InstanceNorm(6)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    x = (3 + torch.randn(2, 6, *size)).contiguous(memory_format=torch.channels_last)
+    direction = torch.randn(2, 6, *size)
+    found = []
+    for training in (True, False):
+        norm.train(training)
+        norm.zero_grad()
+        image = x.clone(memory_format=torch.preserve_format).requires_grad_()
+        y = norm(image, relu=relu)
+        (y * direction).sum().backward()
+        found.append((y, image.grad, norm.weight.grad, norm.bias.grad))
+    for by_hand, torchs in zip(*found, strict=True):
+        torch.testing.assert_close(by_hand, torchs, rtol=1e-4, atol=1e-4)
