@@ -163,10 +163,14 @@ def fitted_size(height: int, width: int, size: int) -> tuple[int, int]:
 
 def fit_shorter(image: Tensor, size: int) -> Tensor:
     """Return (1, C, H, W) resized so that the shorter side has `size` pixels (antialiased bicubic, in [0, 1])."""
-    target = fitted_size(image.shape[-2], image.shape[-1], size)
-    if target == image.shape[-2:]:
+    return resize(image, *fitted_size(image.shape[-2], image.shape[-1], size))
+
+
+def resize(image: Tensor, height: int, width: int) -> Tensor:
+    """Return (1, C, H, W) resized (antialiased bicubic, in [0, 1])."""
+    if image.shape[-2:] == (height, width):
         return image
-    return torch.nn.functional.interpolate(image, target, mode="bicubic", antialias=True).clamp(0, 1)
+    return torch.nn.functional.interpolate(image, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
 
 
 def crop_centre(image: Tensor, size: int) -> Tensor:

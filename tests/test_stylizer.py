@@ -14,6 +14,7 @@ from PIL import Image, ImageCms
 
 from faststyle.checkpoint import About, save_checkpoint
 from faststyle.errors import CheckpointError, DeviceError, ImageError
+from faststyle.images import resize
 from faststyle.networks.johnson import Johnson
 from faststyle.stylize.stylizer import Stylizer
 
@@ -190,3 +191,16 @@ def test_a_name_is_looked_for_in_checkpoints(
     loaded = Stylizer.load("mine", device="cpu")
     assert loaded.about.network == NETWORK
     np.testing.assert_array_equal(np.array(loaded(photo)), np.array(stylizer(photo)))
+
+
+def test_stroke_size_stylizes_at_another_size_and_comes_back(stylizer: Stylizer) -> None:
+    photo = torch.rand(1, 3, 40, 66, generator=torch.Generator().manual_seed(3))
+    double = stylizer(photo, stroke_size=2.0)
+    assert double.shape == photo.shape
+    torch.testing.assert_close(double, resize(stylizer(resize(photo, 20, 33)), 40, 66), atol=1e-6, rtol=0)
+    assert torch.equal(stylizer(photo, stroke_size=1.0), stylizer(photo))
+    assert stylizer(photo, size=20, stroke_size=0.5).shape == (1, 3, 20, 33)
+    with pytest.raises(ImageError, match="--stroke-size must be above 0"):
+        stylizer(photo, stroke_size=0)
+    with pytest.raises(ImageError, match="too small"):
+        stylizer(photo, stroke_size=10)

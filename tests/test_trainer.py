@@ -92,7 +92,7 @@ def test_everything_is_logged(train: Any) -> None:
     train(tiny())
     events = EventAccumulator("outputs/dots/tensorboard").Reload()
     tags = {"total", "content", "style", "mean", "tv", "content_rel", "style_rel"}
-    tags |= {"images_per_second", "learning_rate", "gradient_norm"}
+    tags |= {"images_per_second", "learning_rate", "gradient_norm", "balance"}
     assert {t.removeprefix("train/") for t in events.Tags()["scalars"]} == tags
     assert [e.step for e in events.Images("strip")] == [4, 8]
     assert [s for s, _ in scalars("dots", "total")] == [1, 2, 4, 6, 8]
@@ -133,6 +133,28 @@ def test_stopping_and_resuming_ends_in_the_same_bits(train: Any, accumulate: int
     resumed = load_file(train(name="cut", resume=True).checkpoint)
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)
     assert [s for s, _ in scalars("cut", "total")] == [1, 2, 4, 6, 8]
+
+
+def test_the_balance_and_the_window_resume_too(train: Any) -> None:
+    """The weight of style changes after steps 10 and 20; the stop is between them."""
+    recipe = tiny(steps=34, image_size=48, window=32, content_target=0.3, preview_every=40, state_every=40)
+    whole = train(recipe, name="whole").checkpoint
+    with stop_after(15), pytest.raises(Interrupted):
+        train(recipe, name="cut")
+    resumed = train(name="cut", resume=True).checkpoint
+    assert all(torch.equal(v, load_file(resumed)[k]) for k, v in load_file(whole).items())
+    balances = [read_about(path).recipe["loss"]["balance"] for path in (whole, resumed)]
+    assert balances[0] == balances[1] != 1
+    assert len({value for _, value in scalars("whole", "balance")}) == 3
+
+
+def test_training_starts_where_it_is_told(train: Any) -> None:
+    """From its own result with a learning rate of next to nothing, it stays what it was."""
+    first = train(tiny()).checkpoint
+    second = train(tiny(init=str(first), learning_rate=1e-9), name="again").checkpoint
+    for key, value in load_file(first).items():
+        torch.testing.assert_close(load_file(second)[key], value, rtol=0, atol=1e-6)
+    assert read_about(second).recipe["init"] == str(first)
 
 
 def stop_after(step: int) -> Any:

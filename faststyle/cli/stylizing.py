@@ -22,6 +22,7 @@ def stylize(
     ],
     size: Annotated[int | None, typer.Option(help="Shorter side, in pixels; default: as it is.")] = None,
     keep_colors: Annotated[bool, typer.Option("--keep-colors", help="Keep the colours of the photo.")] = False,
+    stroke_size: Annotated[float, typer.Option(help="Strokes: 2 is twice as large as trained.")] = 1.0,
     format: Annotated[str | None, typer.Option(help="png, jpg or webp, for outputs in a folder.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write outputs again that are there.")] = False,
     device: Device = "auto",
@@ -46,7 +47,13 @@ def stylize(
     with Progress(console=console, disable=len(jobs) == 1 or not console.is_terminal) as bar:
         task = bar.add_task("stylizing", total=len(jobs))
         report = run_jobs(
-            stylizer, jobs, size=size, keep_colors=keep_colors, overwrite=overwrite, done=lambda job: bar.advance(task)
+            stylizer,
+            jobs,
+            size=size,
+            keep_colors=keep_colors,
+            stroke_size=stroke_size,
+            overwrite=overwrite,
+            done=lambda job: bar.advance(task),
         )
     if as_json:
         typer.echo(json.dumps(asdict(report)), err=output == PIPE)

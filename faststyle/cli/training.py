@@ -30,6 +30,9 @@ def train(
     image_size: Annotated[
         int | None, typer.Option(help="Side of the training crops, in pixels.", rich_help_panel=TRAINING)
     ] = None,
+    init: Annotated[
+        str | None, typer.Option(help="base, scratch, or a checkpoint to start from.", rich_help_panel=TRAINING)
+    ] = None,
     precision: Annotated[str | None, typer.Option(help="auto, float32 or bf16.", rich_help_panel=TRAINING)] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of photos and weights.", rich_help_panel=TRAINING)] = None,
     resume: Annotated[
@@ -40,6 +43,9 @@ def train(
     ] = False,
     strength: Annotated[
         float | None, typer.Option(help="Style against content: 1 is balanced, 2 is more.", rich_help_panel=OBJECTIVE)
+    ] = None,
+    stroke_size: Annotated[
+        float | None, typer.Option(help="Strokes: 1 is as painted, 2 twice as large.", rich_help_panel=OBJECTIVE)
     ] = None,
     sets: Annotated[
         list[str] | None,
@@ -77,6 +83,8 @@ def train(
         "image_size": image_size,
         "precision": precision,
         "seed": seed,
+        "init": init,
+        "stroke_size": stroke_size,
         "loss.strength": strength,
     }
     as_the_run = resume and recipe is None and not sets and all(v is None for v in flags.values())

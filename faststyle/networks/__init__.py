@@ -14,6 +14,13 @@ from faststyle.networks.johnson import Johnson
 NETWORKS: dict[str, Callable[..., Johnson]] = {"johnson": Johnson}
 
 
+def network_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return name and all arguments of a network, defaults included: equal for configurations of the same network."""
+    options = {"name": "johnson", **config}
+    parameters = inspect.signature(NETWORKS[options["name"]]).parameters
+    return {**{key: p.default for key, p in parameters.items()}, **options}
+
+
 def build_network(config: Mapping[str, Any], painting: Tensor | None = None) -> nn.Module:
     """Return a new network from its name and keyword arguments, as a recipe or a checkpoint holds them.
 

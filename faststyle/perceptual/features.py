@@ -35,6 +35,19 @@ class Moments(NamedTuple):
     mean: Tensor
 
 
+class Window(NamedTuple):
+    """A square part of an image, in pixels."""
+
+    top: int
+    left: int
+    side: int
+
+    def of(self, image: Tensor) -> Tensor:
+        """Return this part of (B, C, H, W)."""
+        part = image[:, :, self.top : self.top + self.side, self.left : self.left + self.side]
+        return part.contiguous(memory_format=torch.channels_last)
+
+
 class Observed(NamedTuple):
     """What the objective needs of an image: features of the content layers, moments of the style layers by mask."""
 
@@ -76,14 +89,17 @@ def split_scales(layers: Layers) -> dict[int, list[str]]:
     return dict(by_scale)
 
 
-def extract(vgg: VGG, image: Tensor, layers: Layers) -> Feats:
+def extract(vgg: VGG, image: Tensor, layers: Layers, window: Window | None = None) -> Feats:
     """Return the features of `layers` ("relu4_1", "relu4_1@1/2"), each scale computed only as deep as it is needed.
 
+    With a `window` the layers at full size see that part of the image only: they cost the most, and of textures, the
+    statistics of a part are nearly those of the whole.
     Smaller scales are means over squares of pixels: antialiased, and exact for sides that they divide.
     """
     feats: Feats = {}
     for side, wanted in split_scales(layers).items():
-        feats |= {name + _suffix(side): f for name, f in vgg(_shrink(image, side), wanted).items()}
+        seen = _shrink(image, side) if side > 1 or window is None else window.of(image)
+        feats |= {name + _suffix(side): f for name, f in vgg(seen, wanted).items()}
     return feats
 
 
@@ -94,13 +110,15 @@ def observe(
     style: Layers,
     masks: Sequence[Tensor | None] = (None,),
     lean: bool = False,
+    window: Window | None = None,
 ) -> Observed:
     """Return what the objective needs of `image`, (B, 3, H, W) in [0, 1]; each mask is (1, 1, h, w), or None for all.
 
+    `window`: see `extract`; not with `lean`, nor with masks.
     `lean` computes the first two blocks twice, and keeps next to nothing of them in between.
     """
     if not lean:
-        feats = extract(vgg, image, {**content, **style})
+        feats = extract(vgg, image, {**content, **style}, window)
         found = [{layer: moments(feats[layer], mask) for layer in style} for mask in masks]
         return Observed({layer: feats[layer] for layer in content}, found)
     feats = {}

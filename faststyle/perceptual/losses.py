@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from faststyle.errors import RecipeError, did_you_mean
-from faststyle.perceptual.features import SCALES, TINY, Layers, Moments, extract, observe
+from faststyle.perceptual.features import SCALES, TINY, Layers, Moments, Window, extract, observe
 from faststyle.perceptual.vgg import VGG, Feats, layer_names
 
 # Layers and their weights. "relu4_1@1/2" is relu4_1 of the image at half its size: deep features at a coarse scale
@@ -72,13 +72,14 @@ class LossConfig:
     """What the objective is made of. Layers are a name of a set above, or a table of layer -> weight.
 
     Layers and weights of None are the mode's own. `strength` multiplies the style terms: the one knob to turn. At 0
-    only content is left, at infinity only style.
+    only content is left, at infinity only style. `balance` multiplies them too: what training finds (balance.py).
     """
 
     mode: Literal["relative", "absolute"] = "relative"
     content_layers: str | Layers | None = None
     style_layers: str | Layers | None = None
     strength: float = 1.0
+    balance: float = 1.0
     content_weight: float | None = None
     style_weight: float | None = None
     mean_weight: float | None = None
@@ -200,6 +201,8 @@ class PerceptualLoss(nn.Module):
         >>> loss(network(photo), loss.targets(photo)).total.backward()
     """
 
+    balance: Tensor
+
     def __init__(
         self,
         vgg: VGG,
@@ -215,6 +218,7 @@ class PerceptualLoss(nn.Module):
         self.weights = config.weights()
         self.content_layers, self.style_layers = config.layers(arch)
         self.shares = _shares(styles)
+        self.register_buffer("balance", torch.tensor(float(config.balance)))
         self.style_targets = _Buffers()
         self.masks = _Buffers()
         for i, part in enumerate(styles):
@@ -230,23 +234,27 @@ class PerceptualLoss(nn.Module):
                     self.style_targets.register_buffer(f"mean{s}_{i}", part_observed.moments[0][layer].mean)
 
     @torch.no_grad()
-    def targets(self, photo: Tensor) -> Feats:
-        """Return what the content term compares with: the photo's features, only as deep as it needs them."""
+    def targets(self, photo: Tensor, window: Window | None = None) -> Feats:
+        """Return what the content term compares with: the photo's features, only as deep as it needs them.
+
+        With a `window` layers at full size look at that part only, here and in `forward` the same.
+        """
         if self.lean:
             return observe(self.vgg, photo, self.content_layers, {}, lean=True).feats
-        return extract(self.vgg, photo, self.content_layers)
+        return extract(self.vgg, photo, self.content_layers, window)
 
-    def forward(self, stylized: Tensor, targets: Feats) -> Terms:
-        """Return the terms of the objective for `stylized`, (B, 3, H, W), against `targets(photo)`."""
+    def forward(self, stylized: Tensor, targets: Feats, window: Window | None = None) -> Terms:
+        """Return the terms of the objective for `stylized`, (B, 3, H, W), against `targets(photo, window)`."""
         masks: list[Tensor | None] = [self.masks.get_buffer(f"mask{i}") for i in range(len(self.shares))]
         if all(m is None for m in masks):
             masks = [None]  # several paintings everywhere: one look at the image serves them all
-        seen = observe(self.vgg, stylized, self.content_layers, self.style_layers, masks, self.lean)
+        seen = observe(self.vgg, stylized, self.content_layers, self.style_layers, masks, self.lean, window)
         content, content_rel = self._content(seen.feats, targets)
         parts = [self._style(seen.moments[i if len(masks) > 1 else 0], i) for i in range(len(self.shares))]
         style, mean, style_rel = (self._blend(values) for values in zip(*parts, strict=True))
         terms = (content, style, mean, total_variation(stylized.float()))
         content, style, mean, tv = (w * term.mean() for w, term in zip(self.weights, terms, strict=True))
+        style, mean = self.balance * style, self.balance * mean
         return Terms(content + style + mean + tv, content, style, mean, tv, content_rel.mean(), style_rel.mean())
 
     def _blend(self, values: Sequence[Tensor]) -> Tensor:

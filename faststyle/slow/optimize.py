@@ -15,12 +15,11 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from faststyle.devices import find_device, find_precision, keep_freed_memory
 from faststyle.errors import ImageError, RecipeError, did_you_mean
-from faststyle.images import fit_shorter
+from faststyle.images import fit_shorter, resize
 from faststyle.perceptual.features import Layers, extract
 from faststyle.perceptual.losses import (
     LossConfig,
@@ -116,7 +115,7 @@ def optimize_image(
     image, moments, seconds = None, None, 0.0
     for turn, size in enumerate(sizes):
         photo = fit_shorter(content, size)
-        start = _start(config, photo, styles) if image is None else _resize(image, photo)
+        start = _start(config, photo, styles) if image is None else resize(image, *photo.shape[-2:])
         objective = _objective(config, photo, _at_size(styles, size, config.style_scale, where), found)
         descent = Descent(start, objective, config.optimizer, config.learning_rate, _average(config))
         descent.warm_start(moments)
@@ -175,7 +174,7 @@ def _average(config: SlowConfig) -> float:
 
 def _start(config: SlowConfig, photo: Tensor, styles: Sequence[Style]) -> Tensor:
     if isinstance(config.init, Tensor):
-        return _resize(config.init.to(photo), photo)
+        return resize(config.init.to(photo), *photo.shape[-2:])
     if config.init == "noise":
         return torch.rand(photo.shape).to(photo)
     if config.init == "style":
@@ -186,10 +185,6 @@ def _start(config: SlowConfig, photo: Tensor, styles: Sequence[Style]) -> Tensor
         top, left = (painting.shape[-2] - h) // 2, (painting.shape[-1] - w) // 2
         return painting[..., top : top + h, left : left + w]
     return photo
-
-
-def _resize(image: Tensor, like: Tensor) -> Tensor:
-    return F.interpolate(image, like.shape[-2:], mode="bicubic", antialias=True).clamp(0, 1)
 
 
 def _at_size(styles: Sequence[Style], size: int, style_scale: float, device: torch.device) -> list[Style]:

@@ -71,6 +71,7 @@ def run_jobs(
     *,
     size: int | None = None,
     keep_colors: bool = False,
+    stroke_size: float = 1.0,
     overwrite: bool = False,
     done: Callable[[Job], None] = lambda job: None,
 ) -> Report:
@@ -88,7 +89,7 @@ def run_jobs(
             continue
         name = str(job.source) if job.source else "standard input"
         try:
-            _stylize_one(stylizer, job, name, size, keep_colors)
+            _stylize_one(stylizer, job, name, size, keep_colors, stroke_size)
         except OutputError:
             raise
         except FaststyleError as error:
@@ -99,9 +100,11 @@ def run_jobs(
     return report
 
 
-def _stylize_one(stylizer: Stylizer, job: Job, name: str, size: int | None, keep_colors: bool) -> None:
+def _stylize_one(
+    stylizer: Stylizer, job: Job, name: str, size: int | None, keep_colors: bool, stroke_size: float
+) -> None:
     picture = open_picture(job.source if job.source else sys.stdin.buffer.read(), name)
-    stylized = stylizer.stylize(picture, size, keep_colors)
+    stylized = stylizer.stylize(picture, size, keep_colors, stroke_size)
     format = output_format(job.target) if job.target else "PNG"
     data = encode_image(stylized.rgb, format, stylized.alpha, stylized.icc)
     if job.target is None:

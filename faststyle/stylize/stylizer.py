@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from faststyle.checkpoint import About, find_checkpoint, load_checkpoint
 from faststyle.devices import find_device, set_threads
 from faststyle.errors import ImageError
-from faststyle.images import Picture, Source, fit_shorter, fitted_size, open_picture, to_pil, transfer_luma
+from faststyle.images import Picture, Source, fit_shorter, fitted_size, open_picture, resize, to_pil, transfer_luma
 
 # Peak bytes that the network needs for each pixel of the photo and each channel of its first layer, float32:
 # measured on Johnson's network (docs/log.md), with a tenth added.
@@ -47,14 +47,17 @@ class Stylizer:
         network, about = load_checkpoint(find_checkpoint(str(style)))
         return cls(network, about, find_device(device))
 
-    def __call__(self, image: Source, size: int | None = None, keep_colors: bool = False) -> Any:
+    def __call__(
+        self, image: Source, size: int | None = None, keep_colors: bool = False, stroke_size: float = 1.0
+    ) -> Any:
         """Return the stylized picture, as what was given: a tensor, an array (uint8 or float32), else Pillow's.
 
         `image` is a path, bytes, a Pillow image, an array (H, W[, 3 or 4]) or a tensor ([1,] 3, H, W) in [0, 1].
         `size` resizes its shorter side first, in pixels. `keep_colors` takes only lightness from the style.
+        `stroke_size` 2 makes strokes twice as large: the network sees half the pixels, and its picture is enlarged.
         Raises: ImageError for what cannot be read, is smaller than 16 pixels, or does not fit in memory.
         """
-        picture = self.stylize(open_picture(image), size, keep_colors)
+        picture = self.stylize(open_picture(image), size, keep_colors, stroke_size)
         if isinstance(image, Tensor):
             rgb = picture.rgb.to(image.device)
             return rgb if image.dim() == 4 else rgb[0]
@@ -65,21 +68,28 @@ class Stylizer:
             pil.info["icc_profile"] = picture.icc
         return pil
 
-    def stylize(self, picture: Picture, size: int | None = None, keep_colors: bool = False) -> Picture:
+    def stylize(
+        self, picture: Picture, size: int | None = None, keep_colors: bool = False, stroke_size: float = 1.0
+    ) -> Picture:
         """Return the stylized picture with its alpha and ICC profile kept; for the rest see `__call__`."""
         h, w = picture.rgb.shape[-2:]
         if size is not None:
             if size < 1:
                 raise ImageError(f"--size must be 1 or more pixels, got {size}")
             h, w = fitted_size(h, w, size)
-        self._check_memory(h, w)  # before resizing, which needs memory of its own
+        if not stroke_size > 0:
+            raise ImageError(f"--stroke-size must be above 0, got {stroke_size}")
+        inside = max(1, round(min(h, w) / stroke_size))  # the shorter side that the network sees
+        self._check_memory(*fitted_size(h, w, inside))  # before resizing, which needs memory of its own
         try:
             if size is not None:
                 alpha = None if picture.alpha is None else fit_shorter(picture.alpha, size)
                 picture = Picture(fit_shorter(picture.rgb, size), alpha, picture.icc)
             with torch.no_grad():  # not inference_mode: what comes out may be used in training
-                photo = picture.rgb.to(self.device, memory_format=torch.channels_last)
+                photo = picture.rgb if inside == min(h, w) else fit_shorter(picture.rgb, inside)
+                photo = photo.to(self.device, memory_format=torch.channels_last)
                 stylized = self.network(photo).float().clamp(0, 1).cpu().contiguous()
+                stylized = resize(stylized, h, w)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise self._too_large(h, w) from error
         except RuntimeError as error:  # how torch's CPU allocator says it

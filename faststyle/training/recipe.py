@@ -26,8 +26,11 @@ class Recipe:
     """Everything that decides what a run computes; two runs of one recipe on one machine end in the same bits.
 
     `batch_size` is per process and per accumulated part: a step sees batch_size x accumulate x processes photos.
-    Sizes are in pixels: `image_size` the side of the square training crops, `painting_size` the shorter side of the
-    painting, which sets how large strokes are. `warmup` is the share of steps in which the learning rate rises.
+    Sizes are in pixels: `image_size` the side of the square training crops, `window` that of the part of them, drawn at
+    each step, which the layers at full size look at (0: all of it), `painting_size` the shorter side of the painting,
+    which sets how large strokes are; `stroke_size` multiplies it. `init` is where the weights start: "base" (of the
+    package), "scratch", or a checkpoint. `content_target` is the content_rel at which style is as strong as it gets
+    (balance.py; 0: its weight stays). `warmup` is the share of steps in which the learning rate rises.
     """
 
     name: str = "custom"
@@ -36,7 +39,10 @@ class Recipe:
     batch_size: int = 4
     accumulate: int = 1
     image_size: int = 256
+    window: int = 0
     painting_size: int = 384
+    stroke_size: float = 1.0
+    init: str = "scratch"
     learning_rate: float = 2e-3
     warmup: float = 0.1
     clip_norm: float = 1000.0
@@ -49,6 +55,7 @@ class Recipe:
     preview_every: int = 100
     state_every: int = 100
     network: Mapping[str, Any] = field(default_factory=lambda: {"name": "johnson"})
+    content_target: float = 0.0
     loss: LossConfig = field(default_factory=LossConfig)
 
     def to_dict(self) -> dict[str, Any]:
@@ -61,6 +68,7 @@ POSITIVE = (
     "batch_size",
     "accumulate",
     "painting_size",
+    "stroke_size",
     "learning_rate",
     "clip_norm",
     "log_every",
@@ -119,6 +127,10 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
             raise RecipeError(f"{key} must be above 0, got {getattr(recipe, key)}")
     if recipe.image_size < 32:
         raise RecipeError(f"image_size must be at least 32 pixels, got {recipe.image_size}")
+    if not 0 <= recipe.content_target < 1:
+        raise RecipeError(f"content_target must be at least 0 and below 1, got {recipe.content_target}")
+    if recipe.window and not 32 <= recipe.window <= recipe.image_size:
+        raise RecipeError(f"window must be 0, or from 32 to image_size ({recipe.image_size}), got {recipe.window}")
     if not 0 <= recipe.warmup < 1:
         raise RecipeError(f"warmup is a share of the steps, at least 0 and below 1, got {recipe.warmup}")
     if recipe.workers < 0:

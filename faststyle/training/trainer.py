@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 import os
+import random
 import shutil
 import time
 from dataclasses import dataclass, field
@@ -31,14 +32,17 @@ from faststyle.images import crop_centre, fit_shorter, read_image, write_image
 from faststyle.judge import LAYERS as JUDGE_LAYERS
 from faststyle.judge import Judge, Scores, protocol_photo
 from faststyle.networks import build_network
+from faststyle.perceptual.features import Window
 from faststyle.perceptual.losses import PerceptualLoss, Terms, deepest_layers
 from faststyle.perceptual.weights import VGGWeights, find_weights, load_vgg
 from faststyle.progress import StepProgress
 from faststyle.signals import noted_signals
+from faststyle.training.balance import Balance
 from faststyle.training.guard import FiniteGuard
 from faststyle.training.photos import Batch, Source, held_out_photos, open_source, photo_loader
 from faststyle.training.recipe import Recipe, learning_rate
 from faststyle.training.run import Run, checkpoint_path, make_writable, open_run
+from faststyle.training.start import check_start, start_network
 from faststyle.training.state import State, newest_state, save_state
 
 STRIP_SIZE = 256  # pixels: side of each picture in a strip
@@ -95,6 +99,7 @@ def train_style(
     name = name or Path(style).stem
     run = Run(Path(outputs) / name, checkpoint_path(name, checkpoint))
     state, recipe = open_run(run, recipe, sha256(style), resume, overwrite)
+    check_start(recipe.init, recipe.network)
     source = open_source(recipe.photos, recipe.seed)
     set_threads(threads)
     keep_freed_memory()
@@ -137,12 +142,15 @@ class Trainer:
         self.step, self.seconds = 0, 0.0
         self.skipped: list[tuple[str, str]] = []
         set_seed(recipe.seed)
-        self.original, self.painting = painting, fit_shorter(painting, recipe.painting_size)
+        self.original = painting
+        self.painting = fit_shorter(painting, round(recipe.painting_size * recipe.stroke_size))
         vgg = load_vgg(weights, deepest_layers(recipe.loss, recipe.vgg))
         layout = torch.channels_last
         loss = PerceptualLoss(vgg, self.painting, recipe.loss, recipe.vgg)
         self.loss: PerceptualLoss = loss.to(accelerator.device).to(memory_format=layout)
+        self.balance = Balance(self.loss, recipe.content_target, recipe.loss.strength, recipe.steps)
         self.plain: nn.Module = build_network(recipe.network, self.painting).to(memory_format=layout)
+        start_network(self.plain, recipe.network, recipe.init)
         self.compiled = recipe.compile and self._try_compile()
         optimizer = torch.optim.Adam(self.plain.parameters(), lr=recipe.learning_rate, betas=BETAS)
         self.network, self.optimizer = accelerator.prepare(self.plain, optimizer)
@@ -155,6 +163,7 @@ class Trainer:
             self.accelerator.load_state(str(state.folder))
             self.step, self.seconds = state.step, state.extra["seconds"]
             self.skipped = [(n, r) for n, r in state.extra["skipped"]]
+            self.balance.restore(state.extra["balance"])
         writer = self._open_tensorboard()
         with (
             StepProgress("training", self.recipe.steps, self.step, self.quiet) as self.progress,
@@ -190,6 +199,7 @@ class Trainer:
             if not accelerator.sync_gradients:
                 continue
             self.step += 1
+            self.balance.adjust(self.step, accelerator)
             self.seconds = before + time.monotonic() - began
             self.progress.advance(self.step)
             if self._due(recipe.log_every) or self.step == first + 1:
@@ -216,9 +226,10 @@ class Trainer:
         photos = batch["photo"].float().div(255).contiguous(memory_format=torch.channels_last)  # (B, 3, S, S)
         with self.accelerator.accumulate(self.network):
             with self.accelerator.autocast():
-                targets = self.loss.targets(photos)
+                window = self._window()
+                targets = self.loss.targets(photos, window)
                 stylized = self.network(photos)
-                terms: Terms = self.loss(stylized, targets)
+                terms: Terms = self.loss(stylized, targets, window)
             self.accelerator.backward(terms.total)
             norm = torch.zeros((), device=photos.device)
             if self.accelerator.sync_gradients:
@@ -230,7 +241,16 @@ class Trainer:
             self.optimizer.step()
             self.optimizer.zero_grad()
         self.sums += values
+        self.balance.add(terms.content_rel)
         return stylized.detach(), photos
+
+    def _window(self) -> Window | None:
+        """Return the part of the crops that layers at full size look at, drawn from seed and step."""
+        side, free = self.recipe.window, self.recipe.image_size - self.recipe.window
+        if not side:
+            return None
+        draw = random.Random(f"{self.recipe.seed} window {self.step}")
+        return Window(draw.randint(0, free), draw.randint(0, free), side)
 
     def _log(self, writer: Any, per_step: int, stylized: Tensor, photos: Tensor) -> None:
         """Read what was counted on the device since the last log: the only place where a step waits for it."""
@@ -242,6 +262,7 @@ class Trainer:
             values[key] /= self.recipe.accumulate
         now = time.monotonic()
         values["images_per_second"] = steps * per_step / max(1e-9, now - self.timed[0])
+        values["balance"] = float(self.loss.balance)
         values["learning_rate"] = learning_rate(self.step - 1, self.recipe)
         self.timed = (now, self.step)
         self._check_finite()
@@ -283,12 +304,14 @@ class Trainer:
         self._check_finite()
         extra = {"seconds": self.seconds, "skipped": self._all_skipped(), "recipe": self.recipe.to_dict()}
         extra["painting"] = sha256(self.style)
+        extra["balance"] = self.balance.state(self.accelerator)
         save_state(self.accelerator, self.run.state, self.step, extra)
 
     def _finish(self) -> Result:
         self._check_finite()
         self.skipped = self._all_skipped()
         scores, judged = self._scores(), self._judge()
+        objective = dataclasses.replace(self.recipe.loss, balance=float(self.loss.balance))
         if self.accelerator.is_main_process:
             about = About(
                 network={"name": "johnson", **self.recipe.network},
@@ -299,7 +322,7 @@ class Trainer:
                 },
                 vgg={"id": self.vgg_weights.id, "license": self.vgg_weights.license},
                 photos=self.source.description,
-                recipe=self.recipe.to_dict(),
+                recipe=dataclasses.replace(self.recipe, loss=objective).to_dict(),
                 scores={**scores, **dataclasses.asdict(judged)},
                 versions={"faststyle": faststyle.__version__, "torch": torch.__version__},
             )

@@ -1,0 +1,90 @@
+"""The weight of style that is found by itself."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from faststyle.perceptual.losses import LossConfig, PerceptualLoss, deepest_layers
+from faststyle.perceptual.weights import VGGWeights, load_vgg
+from faststyle.training.balance import EVERY, LIMITS, RATE, Balance
+
+
+@pytest.fixture
+def loss(tiny_weights: VGGWeights) -> PerceptualLoss:
+    config = LossConfig()
+    return PerceptualLoss(load_vgg(tiny_weights, deepest_layers(config, "vgg16")), torch.rand(1, 3, 64, 64), config)
+
+
+@pytest.fixture(scope="module")
+def accelerator() -> Accelerator:
+    return Accelerator(cpu=True)
+
+
+def go(balance: Balance, errors: list[float], accelerator: Accelerator, first: int = 0) -> None:
+    for step, error in enumerate(errors, first + 1):
+        balance.add(torch.tensor(error))
+        balance.adjust(step, accelerator)
+
+
+def test_too_much_content_error_lowers_style_and_too_little_raises_it(
+    loss: PerceptualLoss, accelerator: Accelerator
+) -> None:
+    balance = Balance(loss, 0.7, 1.0, 1000)
+    go(balance, [0.9] * EVERY, accelerator)
+    assert float(loss.balance) == pytest.approx(math.exp(-0.2 * RATE))
+    go(balance, [0.4] * EVERY, accelerator, EVERY)
+    assert float(loss.balance) == pytest.approx(math.exp(0.1 * RATE))
+
+
+def test_it_settles(loss: PerceptualLoss, accelerator: Accelerator) -> None:
+    balance = Balance(loss, 0.7, 1.0, steps=50)
+    go(balance, [0.0] * 50, accelerator)
+    assert float(loss.balance) == pytest.approx(math.exp(3 * 0.7 * RATE))  # after steps 10, 20 and 30, not 40 and 50
+
+
+def test_it_has_limits(loss: PerceptualLoss, accelerator: Accelerator) -> None:
+    go(Balance(loss, 0.7, 1.0, 10**6), [50.0] * 2 * EVERY, accelerator)
+    assert float(loss.balance) == pytest.approx(LIMITS[0])
+
+
+@pytest.mark.parametrize(("strength", "target"), [(0.5, 1 - 0.3**0.5), (1.0, 0.7), (2.0, 0.91)])
+def test_strength_asks_for_more_or_less(loss: PerceptualLoss, strength: float, target: float) -> None:
+    assert Balance(loss, 0.7, strength, 100).target == pytest.approx(target)
+
+
+@pytest.mark.parametrize(("target", "strength"), [(0.0, 1.0), (0.7, 0.0), (0.7, math.inf)])
+def test_it_may_be_off(loss: PerceptualLoss, accelerator: Accelerator, target: float, strength: float) -> None:
+    go(Balance(loss, target, strength, 100), [9.0] * EVERY, accelerator)
+    assert float(loss.balance) == 1
+
+
+@pytest.mark.parametrize("stop", [7, 10, 13])
+def test_it_goes_on_where_it_was(tiny_weights: VGGWeights, accelerator: Accelerator, stop: int) -> None:
+    errors = torch.rand(40, generator=torch.Generator().manual_seed(0)).tolist()
+    config = LossConfig()
+    vgg = load_vgg(tiny_weights, deepest_layers(config, "vgg16"))
+    losses = [PerceptualLoss(vgg, torch.rand(1, 3, 64, 64), config) for _ in range(3)]
+    go(Balance(losses[0], 0.7, 1.0, 100), errors, accelerator)
+    first = Balance(losses[1], 0.7, 1.0, 100)
+    go(first, errors[:stop], accelerator)
+    second = Balance(losses[2], 0.7, 1.0, 100)
+    second.restore(first.state(accelerator))
+    go(second, errors[stop:], accelerator, stop)
+    assert torch.equal(losses[0].balance, losses[2].balance)
+
+
+def test_it_multiplies_the_style_terms_alone(loss: PerceptualLoss) -> None:
+    photo = torch.rand(1, 3, 64, 64)
+    targets = loss.targets(torch.rand(1, 3, 64, 64))
+    before = loss(photo, targets)
+    loss.balance.fill_(2.0)
+    after = loss(photo, targets)
+    torch.testing.assert_close(after.style, 2 * before.style)
+    torch.testing.assert_close(after.mean, 2 * before.mean)
+    torch.testing.assert_close(after.content, before.content)
+    torch.testing.assert_close(after.style_rel, before.style_rel)
+    torch.testing.assert_close(after.total, before.content + 2 * before.style + 2 * before.mean)

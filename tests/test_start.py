@@ -1,0 +1,79 @@
+"""Where training starts: scratch, a base, a checkpoint of the same network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from faststyle.checkpoint import About, save_checkpoint
+from faststyle.errors import CheckpointError, RecipeError
+from faststyle.networks import build_network
+from faststyle.training.start import check_start, start_network
+
+NETWORK = {"name": "johnson", "width": 4, "blocks": 1}
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    """A checkpoint of the same network with other weights and another palette."""
+    torch.manual_seed(7)
+    network = build_network(NETWORK, torch.rand(1, 3, 16, 16))
+    torch.nn.init.normal_(network.get_parameter("head.weight"))
+    save_checkpoint(tmp_path / "other.safetensors", network, About(NETWORK, {}, {}, "", {}))
+    return tmp_path / "other.safetensors"
+
+
+def test_a_checkpoint_gives_its_weights_and_keeps_the_paintings_palette(other: Path) -> None:
+    painting = torch.rand(1, 3, 20, 20)
+    network = build_network(NETWORK, painting)
+    palette = network.get_buffer("palette_mean").clone()
+    start_network(network, NETWORK, str(other))
+    assert torch.equal(network.get_buffer("palette_mean"), palette)
+    torch.manual_seed(7)
+    expected = build_network(NETWORK, torch.rand(1, 3, 16, 16))
+    assert torch.equal(network.get_parameter("encode1.0.weight"), expected.get_parameter("encode1.0.weight"))
+    assert bool(network.get_parameter("head.weight").any())  # from scratch it is all zeros
+
+
+def test_scratch_changes_nothing() -> None:
+    network = build_network(NETWORK)
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    start_network(network, NETWORK, "scratch")
+    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+
+
+def test_another_network_is_refused(other: Path) -> None:
+    config = {**NETWORK, "width": 8}
+    with pytest.raises(RecipeError, match="holds another network"):
+        start_network(build_network(config), config, str(other))
+
+
+def test_defaults_are_the_same_network(other: Path) -> None:
+    config = {"width": 4, "blocks": 1, "start": "palette"}
+    start_network(build_network(config), config, str(other))
+
+
+def test_what_cannot_be_started_from(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="there is no base for the network .*--init scratch"):
+        check_start("base", NETWORK)
+    with pytest.raises(RecipeError, match="there is no file 'nowhere.safetensors'"):
+        check_start("nowhere.safetensors", NETWORK)
+    (tmp_path / "broken.safetensors").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError):
+        start_network(build_network(NETWORK), NETWORK, str(tmp_path / "broken.safetensors"))
+
+
+def test_the_base_is_that_of_quick() -> None:
+    """It loads, its weights are finite, and the network does something else than without it."""
+    config = {"name": "johnson", "width": 16}
+    check_start("base", config)
+    network = build_network(config, torch.rand(1, 3, 32, 32)).eval()
+    photo = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        plain = network(photo)
+        start_network(network, config, "base")
+        started = network(photo)
+    assert bool(started.isfinite().all())
+    assert float((plain - started).abs().mean()) > 0.01
