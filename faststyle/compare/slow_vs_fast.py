@@ -42,7 +42,7 @@ from faststyle.training.recipe import Recipe, recipe_from_dict
 INITS = ("content", "noise")
 SHOWN_STEPS = (10, 50, 100, 300)  # whose pictures are kept, shown and judged, and the last one
 TIMED_RUNS = 3  # of a network on one photo, after one that warms up; their median counts
-CACHE_VERSION = 2  # of what is kept of the slow path; part of the key
+CACHE_VERSION = 3  # of what is kept of the slow path; part of the key
 
 
 @dataclass(frozen=True)
