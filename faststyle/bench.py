@@ -23,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from faststyle.devices import find_precision, keep_freed_memory, peak_memory
 from faststyle.networks import build_network
+from faststyle.perceptual.features import Window
 from faststyle.perceptual.losses import LossConfig, PerceptualLoss, Style, deepest_layers
 from faststyle.perceptual.weights import VGGWeights, load_vgg
 from faststyle.slow.optimize import Progress, SlowConfig, optimize_image
@@ -121,7 +122,8 @@ def _step(side: str, recipe: Recipe, weights: VGGWeights, network: Mapping[str, 
         return _reference_step(photos, painting, weights, network)
     if side == "ours":
         return _our_step(photos, painting, weights, network, SAME_LAYERS)
-    return _our_step(photos, painting, weights, recipe.network, recipe.loss)
+    window = Window(0, 0, recipe.window) if recipe.window else None
+    return _our_step(photos, painting, weights, recipe.network, recipe.loss, window)
 
 
 def _layers(config: LossConfig, weights: VGGWeights) -> str:
@@ -246,6 +248,7 @@ def _our_step(
     weights: VGGWeights,
     network_config: Mapping[str, Any],
     config: LossConfig,
+    window: Window | None = None,
 ) -> Callable[[], None]:
     loss = PerceptualLoss(load_vgg(weights, deepest_layers(config, weights.arch)), painting, config, weights.arch)
     loss = loss.to(memory_format=torch.channels_last)
@@ -257,7 +260,7 @@ def _our_step(
     def step() -> None:
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            total = loss(network(photos), loss.targets(photos)).total
+            total = loss(network(photos), loss.targets(photos, window), window).total
         total.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()

@@ -1,4 +1,4 @@
-"""Where training starts: scratch, a base, a checkpoint of the same network."""
+"""Where training starts: scratch, or a checkpoint of the same network."""
 
 from __future__ import annotations
 
@@ -56,24 +56,8 @@ def test_defaults_are_the_same_network(other: Path) -> None:
 
 
 def test_what_cannot_be_started_from(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="there is no base for the network .*--init scratch"):
-        check_start("base", NETWORK)
     with pytest.raises(RecipeError, match="there is no file 'nowhere.safetensors'"):
-        check_start("nowhere.safetensors", NETWORK)
+        check_start("nowhere.safetensors")
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
     with pytest.raises(CheckpointError):
         start_network(build_network(NETWORK), NETWORK, str(tmp_path / "broken.safetensors"))
-
-
-def test_the_base_is_that_of_quick() -> None:
-    """It loads, its weights are finite, and the network does something else than without it."""
-    config = {"name": "johnson", "width": 16}
-    check_start("base", config)
-    network = build_network(config, torch.rand(1, 3, 32, 32)).eval()
-    photo = torch.rand(1, 3, 32, 32)
-    with torch.no_grad():
-        plain = network(photo)
-        start_network(network, config, "base")
-        started = network(photo)
-    assert bool(started.isfinite().all())
-    assert float((plain - started).abs().mean()) > 0.01

@@ -31,7 +31,7 @@ def train(
         int | None, typer.Option(help="Side of the training crops, in pixels.", rich_help_panel=TRAINING)
     ] = None,
     init: Annotated[
-        str | None, typer.Option(help="base, scratch, or a checkpoint to start from.", rich_help_panel=TRAINING)
+        str | None, typer.Option(help="scratch, or a checkpoint to start from.", rich_help_panel=TRAINING)
     ] = None,
     precision: Annotated[str | None, typer.Option(help="auto, float32 or bf16.", rich_help_panel=TRAINING)] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of photos and weights.", rich_help_panel=TRAINING)] = None,

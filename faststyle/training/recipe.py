@@ -28,8 +28,8 @@ class Recipe:
     `batch_size` is per process and per accumulated part: a step sees batch_size x accumulate x processes photos.
     Sizes are in pixels: `image_size` the side of the square training crops, `window` that of the part of them, drawn at
     each step, which the layers at full size look at (0: all of it), `painting_size` the shorter side of the painting,
-    which sets how large strokes are; `stroke_size` multiplies it. `init` is where the weights start: "base" (of the
-    package), "scratch", or a checkpoint. `content_target` is the content_rel at which style is as strong as it gets
+    which sets how large strokes are; `stroke_size` multiplies it. `init` is where the weights start: "scratch", or a
+    checkpoint of the same network. `content_target` is the content_rel at which style is as strong as it gets
     (balance.py; 0: its weight stays). `warmup` is the share of steps in which the learning rate rises.
     """
 

@@ -99,7 +99,7 @@ def train_style(
     name = name or Path(style).stem
     run = Run(Path(outputs) / name, checkpoint_path(name, checkpoint))
     state, recipe = open_run(run, recipe, sha256(style), resume, overwrite)
-    check_start(recipe.init, recipe.network)
+    check_start(recipe.init)
     source = open_source(recipe.photos, recipe.seed)
     set_threads(threads)
     keep_freed_memory()
