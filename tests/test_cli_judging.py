@@ -100,7 +100,7 @@ def test_compare_says_the_answer_and_writes_the_report(call: Any) -> None:
     with open("report/report.csv", newline="") as file:
         assert len(list(csv.DictReader(file))) == 2 + 2 * 2 * (STEPS + 1)
     page = Path("report/report.html").read_text()
-    assert "<div>dots: mode relative, strength 1</div>" in page
+    assert "<div>dots: mode relative, strength 1, balance 1</div>" in page
     assert "<div>dots: 80</div>" in page
 
 
@@ -131,7 +131,7 @@ def test_compare_prints_an_object_for_each_size_and_checkpoint(call: Any) -> Non
             assert all(list(scores) == ["init", "step", *SCORES] for scores in judge["slow"])
     page = Path("report/report.html").read_text()
     assert "from the photo, by the objective of dots: objective" in page
-    assert "<div>more: mode relative, strength 1</div>" in page
+    assert "<div>more: mode relative, strength 1, balance 1</div>" in page
 
 
 BAD: dict[str, tuple[list[str], str]] = {
