@@ -52,7 +52,9 @@ def test_another_network_is_refused(other: Path) -> None:
 
 def test_defaults_are_the_same_network(other: Path) -> None:
     config = {"width": 4, "blocks": 1, "start": "palette"}
-    start_network(build_network(config), config, str(other))
+    network = build_network(config)
+    start_network(network, config, str(other))
+    assert bool(network.get_parameter("head.weight").any())
 
 
 def test_what_cannot_be_started_from(tmp_path: Path) -> None:
