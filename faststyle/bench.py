@@ -11,6 +11,7 @@ import multiprocessing
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from statistics import median
 from typing import Any, Literal
@@ -28,6 +29,7 @@ from faststyle.perceptual.losses import LossConfig, PerceptualLoss, Style, deepe
 from faststyle.perceptual.weights import VGGWeights, load_vgg
 from faststyle.slow.optimize import Progress, SlowConfig, optimize_image
 from faststyle.training.recipe import Recipe
+from faststyle.training.view import View, draw_view
 
 PAPER_NETWORK = {"name": "johnson", "width": 32, "start": "random"}
 CONTENT_WEIGHT, STYLE_WEIGHT = 1e5, 1e10  # of pytorch/examples
@@ -37,6 +39,8 @@ WARM_UP = 2  # steps of each side before the clock counts: allocation, and compi
 # Channels and sides of the convolutions, those of VGG, of which the fastest counts as the peak of the machine.
 PEAK_CONVS = ((64, 128), (128, 64), (256, 64), (512, 32))
 SIDES = ("reference", "ours", "recipe")
+
+TrainStep = Callable[[Tensor], None]  # one step on photos (B, 3, S, S) in [0, 1]
 
 
 @dataclass(frozen=True)
@@ -119,11 +123,11 @@ def _step(side: str, recipe: Recipe, weights: VGGWeights, network: Mapping[str, 
     photos = torch.rand(recipe.batch_size, 3, recipe.image_size, recipe.image_size)
     painting = torch.rand(1, 3, recipe.painting_size, recipe.painting_size)
     if side == "reference":
-        return _reference_step(photos, painting, weights, network)
+        return partial(reference_step(build_network(network), painting, weights), photos)
+    photos = photos.contiguous(memory_format=torch.channels_last)
     if side == "ours":
-        return _our_step(photos, painting, weights, network, SAME_LAYERS)
-    window = Window(0, 0, recipe.window) if recipe.window else None
-    return _our_step(photos, painting, weights, recipe.network, recipe.loss, window)
+        return partial(_our_step(build_network(network), painting, weights, SAME_LAYERS), photos)
+    return partial(_our_step(build_network(recipe.network), painting, weights, recipe.loss, recipe), photos)
 
 
 def _layers(config: LossConfig, weights: VGGWeights) -> str:
@@ -205,12 +209,10 @@ def _slow_in_process(weights: VGGWeights, size: int, optimizer: Literal["lbfgs",
     return SlowBench(optimizer, size, steps, threads, seconds, (peak_memory() - before) >> 20)
 
 
-def _reference_step(
-    photos: Tensor, painting: Tensor, weights: VGGWeights, network_config: Mapping[str, Any]
-) -> Callable[[], None]:
+def reference_step(network: nn.Module, painting: Tensor, weights: VGGWeights) -> TrainStep:
+    """Return the step that everyone copies, for a network that it trains."""
     layers = ["relu1_2", "relu2_2", "relu3_3", "relu4_3"]
     vgg = load_vgg(weights, layers).requires_grad_(False)
-    network = build_network(network_config)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
 
     def features(image: Tensor) -> list[Tensor]:
@@ -230,7 +232,7 @@ def _reference_step(
 
     targets = [plain_gram(f) for f in features(painting)]
 
-    def step() -> None:
+    def step(photos: Tensor) -> None:
         optimizer.zero_grad()
         feats, wanted = features(network(photos)), features(photos)
         total = CONTENT_WEIGHT * F.mse_loss(feats[1], wanted[1])
@@ -243,24 +245,21 @@ def _reference_step(
 
 
 def _our_step(
-    photos: Tensor,
-    painting: Tensor,
-    weights: VGGWeights,
-    network_config: Mapping[str, Any],
-    config: LossConfig,
-    window: Window | None = None,
-) -> Callable[[], None]:
+    network: nn.Module, painting: Tensor, weights: VGGWeights, config: LossConfig, recipe: Recipe | None = None
+) -> TrainStep:
+    """Return our step with an objective; with a `recipe` as that looks at crops."""
     loss = PerceptualLoss(load_vgg(weights, deepest_layers(config, weights.arch)), painting, config, weights.arch)
     loss = loss.to(memory_format=torch.channels_last)
-    network: nn.Module = build_network(network_config).to(memory_format=torch.channels_last)
+    network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
-    photos = photos.contiguous(memory_format=torch.channels_last)
-    bf16 = find_precision("auto", photos.device) == "bf16"
+    bf16 = find_precision("auto", painting.device) == "bf16"
 
-    def step() -> None:
+    def step(photos: Tensor) -> None:
         optimizer.zero_grad()
+        view = draw_view(recipe, 0) if recipe else View(Window(0, 0, photos.shape[-1]), None)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            total = loss(network(photos), loss.targets(photos, window), window).total
+            targets = loss.targets(view.of(photos), view.window)
+            total = loss(view.of(network(photos)), targets, view.window).total
         total.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()

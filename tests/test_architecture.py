@@ -26,6 +26,7 @@ LAYERS = [
     ["checkpoint", "judge"],
     ["training", "slow", "stylize"],
     ["bench", "compare"],
+    ["bench_race"],
     ["cli"],
 ]
 

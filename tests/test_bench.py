@@ -18,7 +18,8 @@ from faststyle.perceptual.weights import VGGWeights
 from faststyle.training.recipe import Recipe
 
 SMALL = {"name": "johnson", "width": 4, "blocks": 1}
-RECIPE = Recipe(batch_size=2, image_size=48, painting_size=48, network=SMALL)
+LAYERS = LossConfig(content_layers={"relu4_2": 1.0}, style_layers={"relu1_1": 1.0, "relu5_1": 1.0})
+RECIPE = Recipe(batch_size=2, image_size=48, painting_size=48, network=SMALL, loss=LAYERS)
 
 
 @pytest.fixture(scope="module")

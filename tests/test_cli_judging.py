@@ -22,6 +22,7 @@ from faststyle.cli import app
 from faststyle.compare import slow_vs_fast
 from faststyle.files import sha256
 from faststyle.networks.johnson import Johnson
+from faststyle.perceptual.losses import LossConfig
 from faststyle.slow.descent import Descent, Step
 from faststyle.training.recipe import Recipe
 
@@ -29,11 +30,12 @@ NETWORK = {"name": "johnson", "width": 4, "blocks": 1, "start": "random"}
 TERMS = {"content_rel", "style_rel", "total", "seconds"}
 SCORES = ["style_distance", "style_closed", "content_distance", "grid", "border", "high_frequency", "photos"]
 STEPS = 2
+OBJECTIVE = LossConfig(content_layers={"relu4_2@1/2": 1.0}, style_layers={"relu1_1": 1.0, "relu5_1@1/2": 1.0})
 
 
 def save_network(path: str, painting: Path, seed: int = 0) -> None:
     torch.manual_seed(seed)
-    recipe = Recipe(painting_size=80, network=NETWORK).to_dict()
+    recipe = Recipe(painting_size=80, network=NETWORK, loss=OBJECTIVE).to_dict()
     about = About(NETWORK, {"file": painting.name, "sha256": sha256(painting)}, {"id": "vgg16-tiny"}, "none", recipe)
     save_checkpoint(Path(path), Johnson(4, 1, "random"), about)
 
@@ -100,7 +102,7 @@ def test_compare_says_the_answer_and_writes_the_report(call: Any) -> None:
     with open("report/report.csv", newline="") as file:
         assert len(list(csv.DictReader(file))) == 2 + 2 * 2 * (STEPS + 1)
     page = Path("report/report.html").read_text()
-    assert "<div>dots: mode relative, strength 1, balance 1</div>" in page
+    assert "<div>dots: mode relative, content_layers relu4_2@1/2 1, " in page
     assert "<div>dots: 80</div>" in page
 
 
@@ -131,7 +133,7 @@ def test_compare_prints_an_object_for_each_size_and_checkpoint(call: Any) -> Non
             assert all(list(scores) == ["init", "step", *SCORES] for scores in judge["slow"])
     page = Path("report/report.html").read_text()
     assert "from the photo, by the objective of dots: objective" in page
-    assert "<div>more: mode relative, strength 1, balance 1</div>" in page
+    assert "<div>more: mode relative, content_layers relu4_2@1/2 1, " in page
 
 
 BAD: dict[str, tuple[list[str], str]] = {

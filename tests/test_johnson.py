@@ -8,7 +8,7 @@ import torch
 
 from faststyle.errors import ImageError, RecipeError
 from faststyle.networks import build_network
-from faststyle.networks.johnson import FLAT, GREY, InstanceNorm, Johnson, whiten
+from faststyle.networks.johnson import FLAT, GREY, InstanceNorm, Johnson, smooth, whiten
 
 
 def test_layer_sizes_are_those_of_the_papers_table() -> None:
@@ -82,6 +82,27 @@ def test_whitening_is_the_inverse_root_of_the_covariance(contrast: float) -> Non
     values, vectors = np.linalg.eigh(covariance)
     expected = vectors @ np.diag(values**-0.5) @ vectors.T @ (pixels - pixels.mean(1, keepdims=True))
     np.testing.assert_allclose(got, expected, atol=2e-3)
+
+
+def test_stripes_of_two_pixels_cannot_be_drawn() -> None:
+    """The finest stripes vanish, along both sides; what changes slowly stays."""
+    stripes = torch.tensor([0.0, 1.0]).repeat(8).expand(1, 3, 16, 16)
+    for image in (stripes, stripes.transpose(2, 3)):
+        torch.testing.assert_close(smooth(image)[..., 1:-1, 1:-1], torch.full((1, 3, 14, 14), 0.5))
+    ramp = torch.arange(16.0).expand(1, 3, 16, 16)
+    torch.testing.assert_close(smooth(ramp)[..., 1:-1], ramp[..., 1:-1])
+    impulse = torch.zeros(1, 1, 5, 5)
+    impulse[..., 2, 2] = 16
+    assert smooth(impulse)[0, 0, 1:4, 1:4].tolist() == [[1, 2, 1], [2, 4, 2], [1, 2, 1]]
+
+
+def test_flat_parts_stay_flat_through_upsampling() -> None:
+    """Away from edges, where the photo has none, the network draws none of its own."""
+    torch.manual_seed(0)
+    network = Johnson(width=4, blocks=1, start="random").eval()
+    with torch.no_grad():
+        out = network(torch.full((1, 3, 64, 64), 0.3))
+    assert float(out[..., 24:40, 24:40].flatten(2).std(2).max()) < 1e-5
 
 
 def test_only_evaluation_clamps() -> None:

@@ -20,11 +20,11 @@ def write(path: Path, text: str) -> str:
 
 
 def test_three_recipes_come_with_the_package() -> None:
-    assert recipe_names() == ["full", "quick", "smoke"]
+    assert recipe_names() == ["full", "long", "quick", "smoke"]
     assert sorted(p.stem for p in RECIPES.glob("*.toml")) == recipe_names()
 
 
-@pytest.mark.parametrize("name", ["full", "quick", "smoke"])
+@pytest.mark.parametrize("name", ["full", "long", "quick", "smoke"])
 def test_every_recipe_loads_as_its_file_says(name: str) -> None:
     recipe = load_recipe(name)
     written = tomllib.loads((RECIPES / f"{name}.toml").read_text(encoding="utf-8"))
@@ -136,6 +136,9 @@ def test_keys_and_types_are_checked(item: str, message: str) -> None:
         ("preview_every=0", "preview_every must be above 0"),
         ("state_every=0", "state_every must be above 0"),
         ("image_size=31", "image_size must be at least 32 pixels, got 31"),
+        ("shift=-1", "shift must be from 0 to image_size - 32"),
+        ("shift=190", "shift must be from 0 to image_size - 32 (168), got 190"),
+        ("window=193", "window must be 0, or from 32 to image_size - shift (192), got 193"),
         ("warmup=1", "warmup is a share of the steps, at least 0 and below 1, got 1.0"),
         ("warmup=-0.1", "warmup is a share"),
         ("warmup=nan", "warmup is a share"),
@@ -158,8 +161,16 @@ def test_ranges_are_checked(item: str, message: str) -> None:
     assert message in str(caught.value)
 
 
+def test_crops_that_are_too_small_for_the_layers_say_how_large_they_must_be() -> None:
+    with pytest.raises(RecipeError, match="need crops of 64 pixels; image_size - shift is 60. Set image_size to 64"):
+        load_recipe("smoke", ["image_size=60"])
+    with pytest.raises(RecipeError, match="need crops of 64 pixels; .*Set image_size to 68"):
+        load_recipe("smoke", ["image_size=60", "shift=4", "loss.style_layers={'relu5_1@1/4'=1.0, 'relu1_1'=1.0}"])
+    assert load_recipe("smoke", ["image_size=32", "loss.style_layers=gatys"]).image_size == 32
+
+
 @pytest.mark.parametrize(
-    "item", ["workers=0", "warmup=0", "seed=4294967295", "image_size=32", "loss.strength=0", "steps=1"]
+    "item", ["workers=0", "warmup=0", "seed=4294967295", "image_size=136", "shift=0", "loss.strength=0", "steps=1"]
 )
 def test_the_ends_of_ranges_are_allowed(item: str) -> None:
     key, _, text = item.partition("=")
@@ -172,7 +183,7 @@ def test_the_ends_of_ranges_are_allowed(item: str) -> None:
 def test_unknown_recipes_get_a_suggestion_else_the_list() -> None:
     with pytest.raises(RecipeError, match=r"unknown recipe 'quik'. Did you mean 'quick'\?"):
         load_recipe("quik")
-    with pytest.raises(RecipeError, match=r"unknown recipe 'xyz'. Allowed: full, quick, smoke\."):
+    with pytest.raises(RecipeError, match=r"unknown recipe 'xyz'. Allowed: full, long, quick, smoke\."):
         load_recipe("xyz")
 
 

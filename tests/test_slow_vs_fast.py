@@ -33,7 +33,12 @@ from faststyle.training.recipe import Recipe
 SIZE = 96  # pixels: the least that the judge takes
 STEPS = 2
 NETWORK = {"name": "johnson", "width": 4, "blocks": 1, "start": "random"}
-LOSS = LossConfig(strength=0.7, tv_weight=0.5)
+LOSS = LossConfig(
+    content_layers={"relu4_2@1/2": 1.0},
+    style_layers={"relu1_1": 1.0, "relu3_1": 1.0, "relu2_1@1/2": 1.0, "relu5_1@1/2": 1.0},
+    strength=0.7,
+    tv_weight=0.5,
+)
 ROOT = Path(__file__).parents[1]
 
 Features = Callable[[np.ndarray, list[str]], dict[str, np.ndarray]]  # of (3, H, W) in [0, 1], each (C, h, w)
@@ -84,7 +89,9 @@ def comparison(
 ) -> Comparison:
     """One comparison with all that there is: two checkpoints of different objectives, two sizes, and the judge."""
     folder = tmp_path_factory.mktemp("both")
-    other = save_network(folder / "other.safetensors", painting, 1, LossConfig(content_layers="johnson"), 64)
+    other = save_network(
+        folder / "other.safetensors", painting, 1, dataclasses.replace(LOSS, content_layers="johnson"), 64
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FASTSTYLE_CACHE", str(folder / "cache"))
         return compare(
@@ -135,10 +142,10 @@ def numpy_terms(
 
     def seen(image: np.ndarray, wanted: Mapping[str, float]) -> dict[str, np.ndarray]:
         found: dict[str, np.ndarray] = {}
-        for suffix, side in (("", 1), ("@1/2", 2)):
+        for suffix, side in (("", 1), ("@1/2", 2), ("@1/4", 4)):
             c, h, w = (image.shape[0], *(s // side for s in image.shape[1:]))
             small = image[:, : h * side, : w * side].reshape(c, h, side, w, side).mean((2, 4))
-            names = [key.removesuffix("@1/2") for key in wanted if key.endswith("@1/2") == bool(suffix)]
+            names = [layer for layer, at, scale in (key.partition("@") for key in wanted) if at + scale == suffix]
             found |= {name + suffix: f for name, f in features(small, names).items()} if names else {}
         return found
 
@@ -209,7 +216,7 @@ def test_rows_against_numpy(
 ) -> None:
     """The network's terms, and those of the slow path's last pictures but for their rounding to 8 bits."""
     features = tiny_features(tiny_weights)
-    losses = {"one": (LOSS, 80), "other": (LossConfig(content_layers="johnson"), 64)}
+    losses = {"one": (LOSS, 80), "other": (dataclasses.replace(LOSS, content_layers="johnson"), 64)}
     gallery = next(g for g in comparison.galleries if (g.photo, g.size) == ("b.png", size))
     photo = array(protocol_photo(album / "b.png", size))
     np.testing.assert_array_equal(array(gallery.content), photo)
@@ -439,7 +446,7 @@ def test_two_checkpoints_of_one_objective_share_a_descent_at_once(
     measure: Callable[..., Comparison], descents: list[torch.Tensor], tmp_path: Path, painting: Path, checkpoint: Path
 ) -> None:
     second = save_network(tmp_path / "two.safetensors", painting, seed=1)
-    other = save_network(tmp_path / "other.safetensors", painting, loss=LossConfig(strength=3.0))
+    other = save_network(tmp_path / "other.safetensors", painting, loss=dataclasses.replace(LOSS, strength=3.0))
     measure(checkpoints=[checkpoint, second])
     assert len(descents) == 4
     measure(checkpoints=[checkpoint, other])
@@ -492,7 +499,14 @@ def test_another_photo_painting_or_objective_is_measured_anew(
         ({"photos": tmp_path / "album"}, 2),
         ({**other, "checkpoints": [save_network(tmp_path / "one.safetensors", other["style"])]}, 2),
         ({"checkpoints": [save_network(tmp_path / "b.safetensors", painting, painting_size=64)]}, 2),
-        ({"checkpoints": [save_network(tmp_path / "c.safetensors", painting, loss=LossConfig(strength=0.7))]}, 2),
+        (
+            {
+                "checkpoints": [
+                    save_network(tmp_path / "c.safetensors", painting, loss=dataclasses.replace(LOSS, strength=0.8))
+                ]
+            },
+            2,
+        ),
         ({"checkpoints": [save_network(tmp_path / "d.safetensors", painting, loss=LossConfig("absolute"))]}, 2),
     ]
     count = len(descents)

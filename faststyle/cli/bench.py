@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -52,6 +54,41 @@ def bench_training(
         return
     for key, value in result.items():
         typer.echo(f"{key:26} {value:.3g}" if isinstance(value, float) else f"{key:26} {value}")
+
+
+@bench_app.command("race")
+@reports_errors
+def bench_two_trainers(
+    style: Annotated[Path, typer.Option("--style", help="The painting: an image file.", metavar="PAINTING")],
+    recipe: Annotated[str, typer.Option(help="smoke, quick, full, or a .toml file.")] = "quick",
+    photos: Annotated[str | None, typer.Option(help="As for faststyle train.")] = None,
+    seconds: Annotated[float, typer.Option(help="Of training that ours gets.", min=1)] = 60.0,
+    times: Annotated[float, typer.Option(help="As long the reference may train to get there.", min=1)] = 10.0,
+    vgg_weights: VggWeights = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Let our trainer and the one that everyone copies train in turns: how much sooner is ours at one objective?
+
+    Example: faststyle bench race --style data/styles/nocturne.png
+    """
+    from dataclasses import asdict
+
+    from faststyle.bench_race import bench_race
+    from faststyle.devices import set_threads
+    from faststyle.perceptual.weights import find_weights
+    from faststyle.training.recipe import load_recipe
+
+    set_threads(threads)
+    settings = load_recipe(recipe, [], {"photos": photos})
+    see = functools.partial(typer.echo, err=as_json)
+    race = bench_race(style, settings, find_weights(settings.vgg, vgg_weights), seconds, times, see=see)
+    if as_json:
+        typer.echo(json.dumps(asdict(race)))
+        return
+    late = "never in its time" if race.reference is None else f"after {race.reference:.0f} s"
+    more = "more than " if race.reference is None else ""
+    typer.echo(f"total {race.target:.3f}: ours after {race.ours:.0f} s, reference {late}: {more}{race.ratio:.1f} times")
 
 
 @bench_app.command("slow")

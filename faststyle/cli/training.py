@@ -19,7 +19,7 @@ def train(
     style: Annotated[str, typer.Option("--style", help="The painting: an image file.", metavar="PAINTING")],
     recipe: Annotated[
         str | None,
-        typer.Option(help="smoke, quick, full, or a .toml file; default: quick, or the run's own with --resume."),
+        typer.Option(help="smoke, quick, long, full, or a .toml file; default: quick, or the run's own with --resume."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the style; default: the painting's file name.")] = None,
     photos: Annotated[
@@ -31,7 +31,7 @@ def train(
         int | None, typer.Option(help="Side of the training crops, in pixels.", rich_help_panel=TRAINING)
     ] = None,
     init: Annotated[
-        str | None, typer.Option(help="scratch, or a checkpoint to start from.", rich_help_panel=TRAINING)
+        str | None, typer.Option(help="base (near any painting), scratch, or a checkpoint.", rich_help_panel=TRAINING)
     ] = None,
     precision: Annotated[str | None, typer.Option(help="auto, float32 or bf16.", rich_help_panel=TRAINING)] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of photos and weights.", rich_help_panel=TRAINING)] = None,

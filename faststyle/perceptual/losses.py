@@ -11,7 +11,7 @@ Johnson, Alahi, Fei-Fei (2016), section 3.2, https://arxiv.org/abs/1603.08155
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -20,14 +20,14 @@ from torch import Tensor, nn
 
 from faststyle.errors import RecipeError, did_you_mean
 from faststyle.perceptual.features import SCALES, TINY, Layers, Moments, Window, extract, observe
-from faststyle.perceptual.vgg import VGG, Feats, layer_names
+from faststyle.perceptual.vgg import VGG, Feats, deepest_block, layer_names
 
 # Layers and their weights. "relu4_1@1/2" is relu4_1 of the image at half its size: deep features at a coarse scale
 # see strokes twice as large, at a quarter of the cost.
 CONTENT_LAYERS: dict[str, Layers] = {
     "gatys": {"relu4_2": 1.0},
     "johnson": {"relu3_3": 1.0},  # section 4.1 says relu3_3, the supplementary material relu2_2
-    "pyramid": {"relu4_2@1/2": 1.0},
+    "pyramid": {"relu4_2": 1.0},
 }
 STYLE_LAYERS: dict[str, Layers] = {
     "gatys": {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0, "relu5_1": 1.0},
@@ -36,10 +36,14 @@ STYLE_LAYERS: dict[str, Layers] = {
         "relu1_1": 1.0,
         "relu2_1": 1.0,
         "relu3_1": 1.0,
+        "relu4_1": 1.0,
         "relu2_1@1/2": 1.0,
         "relu3_1@1/2": 1.0,
         "relu4_1@1/2": 1.0,
         "relu5_1@1/2": 1.0,
+        "relu3_1@1/4": 1.0,
+        "relu4_1@1/4": 1.0,
+        "relu5_1@1/4": 1.0,
     },
 }
 
@@ -169,6 +173,12 @@ def deepest_layers(config: LossConfig, arch: str) -> list[str]:
     """Return the VGG layers that the objective looks at, whatever their scale."""
     content, style = config.layers(arch)
     return sorted({key.partition("@")[0] for key in (*content, *style)})
+
+
+def smallest_side(layers: Iterable[str]) -> int:
+    """Return the pixels that a side of an image needs for all of these layers ("relu5_1@1/4": 64)."""
+    parts = (name.partition("@") for name in layers)
+    return max(SCALES[scale or "1"] << deepest_block([layer]) - 1 for layer, _, scale in parts)  # each pooling halves
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from faststyle.errors import RecipeError, did_you_mean
 from faststyle.networks import build_network
-from faststyle.perceptual.losses import LossConfig
+from faststyle.perceptual.losses import LossConfig, smallest_side
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,12 @@ class Recipe:
     """Everything that decides what a run computes; two runs of one recipe on one machine end in the same bits.
 
     `batch_size` is per process and per accumulated part: a step sees batch_size x accumulate x processes photos.
-    Sizes are in pixels: `image_size` the side of the square training crops, `window` that of the part of them, drawn at
-    each step, which the layers at full size look at (0: all of it), `painting_size` the shorter side of the painting,
-    which sets how large strokes are; `stroke_size` multiplies it. `init` is where the weights start: "scratch", or a
-    checkpoint of the same network. `content_target` is the content_rel at which style is as strong as it gets
-    (balance.py; 0: its weight stays). `warmup` is the share of steps in which the learning rate rises.
+    Sizes are in pixels: `image_size` the side of the square training crops; the objective looks at a part of them that
+    is smaller by `shift` and lies elsewhere at each step (view.py), its layers at full size at a `window` of that
+    (0: all of it); `painting_size` the shorter side of the painting, which sets how large strokes are; `stroke_size`
+    multiplies it. `init` is where the weights start: "base", "scratch", or a checkpoint of the same network (start.py).
+    `content_target` is the content_rel at which style is as strong as it gets (balance.py; 0: its
+    weight stays). `warmup` is the share of steps in which the learning rate rises.
     """
 
     name: str = "custom"
@@ -39,6 +40,7 @@ class Recipe:
     batch_size: int = 4
     accumulate: int = 1
     image_size: int = 256
+    shift: int = 0
     window: int = 0
     painting_size: int = 384
     stroke_size: float = 1.0
@@ -129,8 +131,11 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
         raise RecipeError(f"image_size must be at least 32 pixels, got {recipe.image_size}")
     if not 0 <= recipe.content_target < 1:
         raise RecipeError(f"content_target must be at least 0 and below 1, got {recipe.content_target}")
-    if recipe.window and not 32 <= recipe.window <= recipe.image_size:
-        raise RecipeError(f"window must be 0, or from 32 to image_size ({recipe.image_size}), got {recipe.window}")
+    seen = recipe.image_size - recipe.shift
+    if recipe.shift < 0 or seen < 32:
+        raise RecipeError(f"shift must be from 0 to image_size - 32 ({recipe.image_size - 32}), got {recipe.shift}")
+    if recipe.window and not 32 <= recipe.window <= seen:
+        raise RecipeError(f"window must be 0, or from 32 to image_size - shift ({seen}), got {recipe.window}")
     if not 0 <= recipe.warmup < 1:
         raise RecipeError(f"warmup is a share of the steps, at least 0 and below 1, got {recipe.warmup}")
     if recipe.workers < 0:
@@ -138,7 +143,13 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
     if not 0 <= recipe.seed < 2**32:
         raise RecipeError(f"seed must be 0 or more and below 2**32, got {recipe.seed}")
     _check_loss(recipe.loss)
-    recipe.loss.layers(recipe.vgg)
+    content, style = recipe.loss.layers(recipe.vgg)
+    needed = smallest_side([*content, *style])
+    if seen < needed:
+        raise RecipeError(
+            f"the layers of the loss need crops of {needed} pixels; image_size - shift is {seen}. Set image_size to "
+            f"{needed + recipe.shift} or more, or loss.style_layers without the coarsest"
+        )
     build_network(recipe.network)
     return recipe
 

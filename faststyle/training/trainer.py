@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
-import random
 import shutil
 import time
 from dataclasses import dataclass, field
@@ -28,26 +26,24 @@ from faststyle.checkpoint import About, save_checkpoint
 from faststyle.devices import find_device, find_precision, keep_freed_memory, peak_memory, set_threads
 from faststyle.errors import DeviceError, Interrupted, PhotosError, TrainingError
 from faststyle.files import output_error, sha256, write_bytes
-from faststyle.images import crop_centre, fit_shorter, read_image, write_image
+from faststyle.images import fit_shorter, read_image
 from faststyle.judge import LAYERS as JUDGE_LAYERS
-from faststyle.judge import Judge, Scores, protocol_photo
+from faststyle.judge import Judge, Scores
 from faststyle.networks import build_network
-from faststyle.perceptual.features import Window
 from faststyle.perceptual.losses import PerceptualLoss, Terms, deepest_layers
 from faststyle.perceptual.weights import VGGWeights, find_weights, load_vgg
 from faststyle.progress import StepProgress
 from faststyle.signals import noted_signals
 from faststyle.training.balance import Balance
 from faststyle.training.guard import FiniteGuard
-from faststyle.training.photos import Batch, Source, held_out_photos, open_source, photo_loader
+from faststyle.training.held_out import HeldOut
+from faststyle.training.photos import Batch, Source, open_source, photo_loader
 from faststyle.training.recipe import Recipe, learning_rate
 from faststyle.training.run import Run, checkpoint_path, make_writable, open_run
 from faststyle.training.start import check_start, start_network
 from faststyle.training.state import State, newest_state, save_state
+from faststyle.training.view import draw_view
 
-STRIP_SIZE = 256  # pixels: side of each picture in a strip
-PREVIEW_SIZE = 384  # pixels: side of each picture in preview.png
-SCORE_SIZE = 256  # pixels: crops that the final scores are measured on
 BETAS = (0.9, 0.99)  # Adam's: for a second moment that forgets the first steps of a short run; not compared alone
 DEAD_AFTER = 50  # steps that a network gets before a constant or black output is an error
 DEAD_SPREAD = 2 / 255  # standard deviation over an image below which it is constant
@@ -99,7 +95,7 @@ def train_style(
     name = name or Path(style).stem
     run = Run(Path(outputs) / name, checkpoint_path(name, checkpoint))
     state, recipe = open_run(run, recipe, sha256(style), resume, overwrite)
-    check_start(recipe.init)
+    check_start(recipe.init, recipe.network)
     source = open_source(recipe.photos, recipe.seed)
     set_threads(threads)
     keep_freed_memory()
@@ -107,7 +103,6 @@ def train_style(
     try:
         with accelerator.main_process_first():  # one download for all processes of a machine
             weights = find_weights(recipe.vgg, Path(vgg_weights) if vgg_weights else None)
-            # The judge looks with VGG-16 at every network, whatever it was trained with.
             judge_weights = weights if recipe.vgg == "vgg16" else find_weights("vgg16")
         if accelerator.is_main_process:
             make_writable(run, fresh=state is None)
@@ -150,12 +145,14 @@ class Trainer:
         self.loss: PerceptualLoss = loss.to(accelerator.device).to(memory_format=layout)
         self.balance = Balance(self.loss, recipe.content_target, recipe.loss.strength, recipe.steps)
         self.plain: nn.Module = build_network(recipe.network, self.painting).to(memory_format=layout)
-        start_network(self.plain, recipe.network, recipe.init)
+        self.photos = "; before: ".join(
+            filter(None, (source.description, start_network(self.plain, recipe.network, recipe.init)))
+        )
         self.compiled = recipe.compile and self._try_compile()
         optimizer = torch.optim.Adam(self.plain.parameters(), lr=recipe.learning_rate, betas=BETAS)
         self.network, self.optimizer = accelerator.prepare(self.plain, optimizer)
         self.guard = FiniteGuard(accelerator.device)
-        self.held_out = [crop_centre(read_image(p), PREVIEW_SIZE) for p in held_out_photos()]
+        self.held_out = HeldOut(self.plain, accelerator.device)
 
     def run_to_end(self, state: State | None) -> Result:
         """Train from the state, or from the start, to the last step, and write the checkpoint."""
@@ -224,12 +221,12 @@ class Trainer:
             raise PhotosError(batch["failure"])
         self.skipped += batch["skipped"]
         photos = batch["photo"].float().div(255).contiguous(memory_format=torch.channels_last)  # (B, 3, S, S)
+        view = draw_view(self.recipe, self.step)
         with self.accelerator.accumulate(self.network):
             with self.accelerator.autocast():
-                window = self._window()
-                targets = self.loss.targets(photos, window)
+                targets = self.loss.targets(view.of(photos), view.window)
                 stylized = self.network(photos)
-                terms: Terms = self.loss(stylized, targets, window)
+                terms: Terms = self.loss(view.of(stylized), targets, view.window)
             self.accelerator.backward(terms.total)
             norm = torch.zeros((), device=photos.device)
             if self.accelerator.sync_gradients:
@@ -243,14 +240,6 @@ class Trainer:
         self.sums += values
         self.balance.add(terms.content_rel)
         return stylized.detach(), photos
-
-    def _window(self) -> Window | None:
-        """Return the part of the crops that layers at full size look at, drawn from seed and step."""
-        side, free = self.recipe.window, self.recipe.image_size - self.recipe.window
-        if not side:
-            return None
-        draw = random.Random(f"{self.recipe.seed} window {self.step}")
-        return Window(draw.randint(0, free), draw.randint(0, free), side)
 
     def _log(self, writer: Any, per_step: int, stylized: Tensor, photos: Tensor) -> None:
         """Read what was counted on the device since the last log: the only place where a step waits for it."""
@@ -310,7 +299,10 @@ class Trainer:
     def _finish(self) -> Result:
         self._check_finite()
         self.skipped = self._all_skipped()
-        scores, judged = self._scores(), self._judge()
+        # The judge looks with VGG-16 at every network, whatever it was trained with.
+        judge = Judge(load_vgg(self.judge_weights, JUDGE_LAYERS), self.original)
+        terms, judged = self.held_out.terms(self.loss), self.held_out.judge(judge)
+        scores = {key: terms[key] for key in ("content_rel", "style_rel")}
         objective = dataclasses.replace(self.recipe.loss, balance=float(self.loss.balance))
         if self.accelerator.is_main_process:
             about = About(
@@ -321,13 +313,13 @@ class Trainer:
                     "size": list(self.painting.shape[-2:]),
                 },
                 vgg={"id": self.vgg_weights.id, "license": self.vgg_weights.license},
-                photos=self.source.description,
+                photos=self.photos,
                 recipe=dataclasses.replace(self.recipe, loss=objective).to_dict(),
                 scores={**scores, **dataclasses.asdict(judged)},
                 versions={"faststyle": faststyle.__version__, "torch": torch.__version__},
             )
             save_checkpoint(self.run.checkpoint, self.plain, about)
-            self._write_preview(self.run.preview, PREVIEW_SIZE, rows=len(self.held_out))
+            self.held_out.write_preview(self.run.preview)
             self._write_run("finished", {**scores, **dataclasses.asdict(judged)})
             shutil.rmtree(self.run.state, ignore_errors=True)  # the run is over: nothing is left to resume
         self.accelerator.wait_for_everyone()
@@ -335,45 +327,8 @@ class Trainer:
             self.run.checkpoint, self.run.preview, self.step, self.seconds, **scores, judge=judged, skipped=self.skipped
         )
 
-    @torch.no_grad()
-    def _scores(self) -> dict[str, float]:
-        """Return content_rel and style_rel on the photos that are kept out of training, in float32."""
-        terms = []
-        self.plain.eval()
-        for photo in self.held_out:
-            x = fit_shorter(photo, SCORE_SIZE).to(self.accelerator.device)
-            terms.append(self.loss.forward(self.plain.forward(x), self.loss.targets(x)))
-        self.plain.train()
-        count = len(terms)
-        return {key: sum(float(getattr(t, key)) for t in terms) / count for key in ("content_rel", "style_rel")}
-
-    @torch.no_grad()
-    def _judge(self) -> Scores:
-        """Return what the judge says of the network on the photos that are kept out of training."""
-        judge = Judge(load_vgg(self.judge_weights, JUDGE_LAYERS), self.original)
-        photos = [protocol_photo(read_image(path)) for path in held_out_photos()]
-        self.plain.eval()
-        outputs = [self.plain.forward(p.to(self.accelerator.device)).float().clamp(0, 1).cpu() for p in photos]
-        self.plain.train()
-        return judge.score(outputs, photos)
-
-    @torch.no_grad()
-    def _write_preview(self, path: Path, size: int, rows: int) -> Tensor:
-        """Write the held-out photos, each beside its stylization, in so many rows; return the picture."""
-        pairs = []
-        self.plain.eval()
-        for photo in self.held_out:
-            x = fit_shorter(photo, size).to(self.accelerator.device)
-            # .forward: a compiled network would be compiled again for this size.
-            pairs.append(torch.cat([x, self.plain.forward(x)], 3).cpu())  # (1, 3, S, 2 S)
-        self.plain.train()
-        per_row = math.ceil(len(pairs) / rows)
-        picture = torch.cat([torch.cat(pairs[i : i + per_row], 3) for i in range(0, len(pairs), per_row)], 2)
-        write_image(picture, path)
-        return picture
-
     def _write_strip(self, writer: Any) -> None:
-        strip = self._write_preview(self.run.strips / f"{self.step:06d}.png", STRIP_SIZE, rows=1)
+        strip = self.held_out.write_strip(self.run.strips / f"{self.step:06d}.png")
         if writer is not None:
             writer.add_image("strip", strip[0], self.step)
 

@@ -1,0 +1,36 @@
+"""What the objective looks at in a step: a crop of the output that is shifted at random, and a window of that.
+
+Why a shift: VGG pools on a grid of its own. If that grid always lay the same way on the grid on which the network
+upsamples, the network would learn a lattice that flatters it (docs/log.md has the figures).
+"""
+
+from __future__ import annotations
+
+import random
+from typing import NamedTuple
+
+from torch import Tensor
+
+from faststyle.perceptual.features import Window
+from faststyle.training.recipe import Recipe
+
+
+class View(NamedTuple):
+    """`crop` of the photos and of what the network made of them; `window`, inside it, for layers at full size."""
+
+    crop: Window
+    window: Window | None
+
+    def of(self, images: Tensor) -> Tensor:
+        """Return the crop of (B, 3, H, W)."""
+        whole = self.crop.side == images.shape[-1] == images.shape[-2]
+        return images if whole else self.crop.of(images)
+
+
+def draw_view(recipe: Recipe, step: int) -> View:
+    """Return the view of a step: a pure function of seed and step, so that resuming sees the same."""
+    draw = random.Random(f"{recipe.seed} view {step}")
+    side = recipe.image_size - recipe.shift
+    crop = Window(draw.randint(0, recipe.shift), draw.randint(0, recipe.shift), side)
+    free = side - recipe.window
+    return View(crop, Window(draw.randint(0, free), draw.randint(0, free), recipe.window) if recipe.window else None)

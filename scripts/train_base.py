@@ -1,0 +1,158 @@
+"""Train the base that `--init base` starts from: one network for many generated paintings.
+
+    python scripts/base_paintings.py PAINTINGS --count 64 --size 384
+    python scripts/train_base.py PAINTINGS PHOTOS faststyle/training/bases/johnson-16.safetensors --minutes 75
+
+All paintings share the convolutions; each has a scale and shift of its own in the instance normalisations, as Dumoulin
+et al. have it, and a weight of style of its own, found as training/balance.py finds it. The base is the convolutions
+with the mean of those scales and shifts: what all paintings have in common, from where each is near. It sees no real
+painting, so that none has to be left out when it is tested. What belongs to single paintings is kept beside the output
+(.paintings), so that --resume can go on with more minutes.
+
+Source: Dumoulin, Shlens, Kudlur, "A learned representation for artistic style" (2016), https://arxiv.org/abs/1610.07629
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import random
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from faststyle.devices import keep_freed_memory
+from faststyle.images import fit_shorter, read_image
+from faststyle.networks import build_network
+from faststyle.networks.johnson import InstanceNorm
+from faststyle.perceptual.losses import PerceptualLoss, deepest_layers
+from faststyle.perceptual.weights import find_weights, load_vgg
+from faststyle.training.balance import RATE as BALANCE_RATE
+from faststyle.training.photos import open_source, photo_loader
+from faststyle.training.recipe import load_recipe
+from faststyle.training.start import KEY, PALETTE
+from faststyle.training.trainer import BETAS
+from faststyle.training.view import draw_view
+
+RATE, OWN_RATE = 8e-3, 16e-3  # each painting's scales and shifts are seen far less often than the convolutions
+WARM_UP = 100  # steps in which the rate rises
+CONTENT_TARGET = 0.7  # content_rel
+LIMITS = (1 / 32, 8.0)  # of the weight of style
+LOG_EVERY = 128
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("paintings", type=Path)
+    parser.add_argument("photos", help="as faststyle train --photos")
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--minutes", type=float, default=75)
+    parser.add_argument("--about-photos", help="what the photos are and what they may be used for")
+    parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true")
+    args = parser.parse_args()
+    keep_freed_memory()
+    torch.manual_seed(args.seed)
+    draw = random.Random(args.seed)
+    recipe = dataclasses.replace(load_recipe("quick"), seed=args.seed)
+    config = {"name": "johnson", "width": args.width}
+    weights = find_weights(recipe.vgg, None)
+    layout = torch.channels_last
+    vgg = load_vgg(weights, deepest_layers(recipe.loss, recipe.vgg)).to(memory_format=layout)
+    paintings = [fit_shorter(read_image(p), recipe.painting_size) for p in sorted(args.paintings.glob("*.png"))]
+    losses = [PerceptualLoss(vgg, painting, recipe.loss) for painting in paintings]
+
+    network = build_network(config).to(memory_format=layout).train()
+    norms = {name: m for name, m in network.named_modules() if isinstance(m, InstanceNorm)}
+    shared = {n: p for n, p in network.named_parameters() if n.rpartition(".")[0] not in norms}
+    own = {  # of each painting: scales and shifts by name
+        f"{n}.{kind}": [nn.Parameter(getattr(m, kind).detach().clone()) for _ in paintings]
+        for n, m in norms.items()
+        for kind in ("weight", "bias")
+    }
+    balance = torch.full((len(paintings),), 0.4)
+    if args.resume:
+        kept = load_file(kept_file(args.output))
+        network.load_state_dict({k: v for k, v in kept.items() if k in shared}, strict=False)
+        balance = kept["balance"]
+        for name, values in own.items():
+            for value, old in zip(values, kept[name], strict=True):
+                value.data.copy_(old)
+    groups = [
+        {"params": [*shared.values()], "lr": RATE},
+        {"params": [p for values in own.values() for p in values], "lr": OWN_RATE},
+    ]
+    optimizer = torch.optim.Adam(groups, betas=BETAS)
+
+    began, step, sums, order = time.monotonic(), 0, torch.zeros(3), []
+    loader = photo_loader(
+        open_source(args.photos, args.seed),
+        size=recipe.image_size,
+        batch_size=recipe.batch_size,
+        start=0,
+        stop=recipe.batch_size * 10**6,
+        seed=args.seed,
+        workers=1,
+    )
+    for batch in loader:
+        done = (time.monotonic() - began) / (60 * args.minutes)
+        if done >= 1:
+            break
+        for group, rate in zip(optimizer.param_groups, (RATE, OWN_RATE), strict=True):
+            group["lr"] = rate * min(1, (step + 1) / WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * done))
+        order = order or draw.sample(range(len(paintings)), len(paintings))
+        which = order.pop()
+        for name, values in own.items():
+            norm, _, kind = name.rpartition(".")
+            setattr(norms[norm], kind, values[which])
+        network.set_palette(paintings[which])  # type: ignore[operator]
+        photos: Tensor = batch["photo"].float().div(255).contiguous(memory_format=layout)
+        view, loss = draw_view(recipe, step), losses[which]
+        terms = loss(view.of(network(photos)), loss.targets(view.of(photos), view.window), view.window)
+        optimizer.zero_grad()
+        (terms.content + balance[which] * (terms.style + terms.mean)).backward()
+        nn.utils.clip_grad_norm_([*shared.values()], recipe.clip_norm)
+        optimizer.step()
+        step += 1
+        off = CONTENT_TARGET - terms.content_rel.detach()
+        balance[which] = (balance[which] * torch.exp(BALANCE_RATE * off)).clamp(*LIMITS)
+        sums += torch.stack([terms.content_rel, terms.style_rel, balance[which]]).detach()
+        if step % LOG_EVERY == 0:
+            means = " ".join(f"{value:.3f}" for value in (sums / LOG_EVERY).tolist())
+            print(
+                f"{step} steps, {time.monotonic() - began:.0f} s: content_rel, style_rel, balance {means}", flush=True
+            )
+            sums.zero_()
+
+    about = {
+        "network": config,
+        "paintings": len(paintings),
+        "photos": args.about_photos or args.photos,
+        "steps": step,
+        "vgg": weights.id,
+    }
+    stacked = {name: torch.stack(values).detach() for name, values in own.items()}
+    base = {**{n: p.detach() for n, p in shared.items()}, **{n: values.mean(0) for n, values in stacked.items()}}
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    save_file({n: p.contiguous() for n, p in shared.items()} | stacked | {"balance": balance}, kept_file(args.output))
+    write_base(args.output, base, about)
+
+
+def kept_file(output: Path) -> Path:
+    return output.with_suffix(".paintings")
+
+
+def write_base(path: Path, tensors: dict[str, Tensor], about: dict[str, object]) -> None:
+    """Write the base without the palette of any painting, in half precision: it is only where training starts."""
+    kept = {k: v.half().contiguous() for k, v in tensors.items() if not k.startswith(PALETTE)}
+    save_file(kept, path, metadata={KEY: json.dumps(about)})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""What the objective looks at: where crops and windows lie, and that they are a function of seed and step."""
+
+from __future__ import annotations
+
+import torch
+
+from faststyle.training.recipe import Recipe
+from faststyle.training.view import draw_view
+
+RECIPE = Recipe(image_size=72, shift=8, window=32)
+
+
+def test_crop_and_window_lie_inside_and_take_every_place() -> None:
+    views = [draw_view(RECIPE, step) for step in range(400)]
+    for view in views:
+        assert view.crop.side == 64
+        assert view.window is not None
+        assert view.window.side == 32
+    assert {view.crop.top for view in views} == set(range(9))
+    assert {view.crop.left for view in views} == set(range(9))
+    assert {view.window.top for view in views if view.window} == set(range(33))
+
+
+def test_the_crop_is_those_pixels() -> None:
+    images = torch.rand(2, 3, 72, 72)
+    view = draw_view(RECIPE, 5)
+    top, left = view.crop.top, view.crop.left
+    assert torch.equal(view.of(images), images[:, :, top : top + 64, left : left + 64])
+    assert (top, left) != (0, 0)
+
+
+def test_it_is_a_function_of_seed_and_step() -> None:
+    assert draw_view(RECIPE, 3) == draw_view(RECIPE, 3)
+    assert len({draw_view(RECIPE, step) for step in range(20)}) > 15
+    other = Recipe(image_size=72, shift=8, window=32, seed=1)
+    assert [draw_view(other, s) for s in range(5)] != [draw_view(RECIPE, s) for s in range(5)]
+
+
+def test_without_shift_and_window_everything_is_seen() -> None:
+    images = torch.rand(1, 3, 48, 48)
+    view = draw_view(Recipe(image_size=48), 7)
+    assert view.window is None
+    assert view.of(images) is images
