@@ -80,7 +80,7 @@ def test_the_slow_path_is_measured_in_processes_of_their_own(tiny_weights: VGGWe
 
 @pytest.mark.slow
 def test_the_command_prints_json(vgg_file: Path) -> None:
-    options = ["--vgg-weights", str(vgg_file), "--recipe", "smoke", "--image-size", "48", "--rounds", "1"]
+    options = ["--vgg-weights", str(vgg_file), "--recipe", "smoke", "--image-size", "64", "--rounds", "1"]
     threads = torch.get_num_threads()
     done = CliRunner().invoke(app, ["bench", "train", *options, "--batch-size", "1", "--json"])
     assert done.exit_code == 0, done.output
