@@ -1,7 +1,7 @@
 """Train the base that `--init base` starts from: one network for many generated paintings.
 
     python scripts/base_paintings.py PAINTINGS --count 64 --size 384
-    python scripts/train_base.py PAINTINGS PHOTOS faststyle/training/bases/johnson-16.safetensors --minutes 75
+    python scripts/train_base.py PAINTINGS PHOTOS faststyle/training/bases/mobile-64.safetensors --minutes 45
 
 All paintings share the convolutions; each has a scale and shift of its own in the instance normalisations, as Dumoulin
 et al. have it, and a weight of style of its own, found as training/balance.py finds it. The base is the convolutions
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from faststyle.devices import keep_freed_memory
 from faststyle.images import fit_shorter, read_image
 from faststyle.networks import build_network
-from faststyle.networks.johnson import InstanceNorm
+from faststyle.networks.layers import InstanceNorm
 from faststyle.perceptual.losses import PerceptualLoss, deepest_layers
 from faststyle.perceptual.weights import find_weights, load_vgg
 from faststyle.training.balance import RATE as BALANCE_RATE
@@ -39,7 +39,7 @@ from faststyle.training.start import KEY, PALETTE
 from faststyle.training.trainer import BETAS
 from faststyle.training.view import draw_view
 
-RATE, OWN_RATE = 8e-3, 16e-3  # each painting's scales and shifts are seen far less often than the convolutions
+RATE, OWN_RATE = 1e-2, 2e-2  # each painting's scales and shifts are seen far less often than the convolutions
 WARM_UP = 100  # steps in which the rate rises
 CONTENT_TARGET = 0.7  # content_rel
 LIMITS = (1 / 32, 8.0)  # of the weight of style
@@ -51,9 +51,10 @@ def main() -> None:
     parser.add_argument("paintings", type=Path)
     parser.add_argument("photos", help="as faststyle train --photos")
     parser.add_argument("output", type=Path)
-    parser.add_argument("--minutes", type=float, default=75)
+    parser.add_argument("--minutes", type=float, default=45)
     parser.add_argument("--about-photos", help="what the photos are and what they may be used for")
-    parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--network", default="mobile")
+    parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
@@ -61,7 +62,7 @@ def main() -> None:
     torch.manual_seed(args.seed)
     draw = random.Random(args.seed)
     recipe = dataclasses.replace(load_recipe("quick"), seed=args.seed)
-    config = {"name": "johnson", "width": args.width}
+    config = {"name": args.network, "width": args.width}
     weights = find_weights(recipe.vgg, None)
     layout = torch.channels_last
     vgg = load_vgg(weights, deepest_layers(recipe.loss, recipe.vgg)).to(memory_format=layout)
@@ -111,7 +112,7 @@ def main() -> None:
         for name, values in own.items():
             norm, _, kind = name.rpartition(".")
             setattr(norms[norm], kind, values[which])
-        network.set_palette(paintings[which])  # type: ignore[operator]
+        network.set_palette(paintings[which])
         photos: Tensor = batch["photo"].float().div(255).contiguous(memory_format=layout)
         view, loss = draw_view(recipe, step), losses[which]
         terms = loss(view.of(network(photos)), loss.targets(view.of(photos), view.window), view.window)

@@ -6,12 +6,14 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from faststyle.errors import RecipeError, did_you_mean
 from faststyle.networks.johnson import Johnson
+from faststyle.networks.mobile import Mobile
+from faststyle.networks.start import StyleNetwork
 
-NETWORKS: dict[str, Callable[..., Johnson]] = {"johnson": Johnson}
+NETWORKS: dict[str, Callable[..., StyleNetwork]] = {"johnson": Johnson, "mobile": Mobile}
 
 
 def network_options(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,7 +23,7 @@ def network_options(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**{key: p.default for key, p in parameters.items()}, **options}
 
 
-def build_network(config: Mapping[str, Any], painting: Tensor | None = None) -> nn.Module:
+def build_network(config: Mapping[str, Any], painting: Tensor | None = None) -> StyleNetwork:
     """Return a new network from its name and keyword arguments, as a recipe or a checkpoint holds them.
 
     Before training, `painting`, (1, 3, H, W) in [0, 1], gives the network the colours that it starts from.

@@ -1,0 +1,116 @@
+"""What all networks have in common: the size of photos, and what the output of a head is added to.
+
+What it is not: the way from a photo to that output (johnson.py, mobile.py).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from faststyle.errors import ImageError
+
+MIN_SIDE = 16  # pixels: at 1/4 resolution the reflection padding of the trunk still has pixels to mirror
+FLAT = 1e-3  # variance of RGB in [0, 1] below which a photo's contrast is not stretched to the painting's
+GREY = 0.02  # share of the mean variance that each colour axis has at least: a grey photo's noise is not blown up
+WHITEN_STEPS = 12  # enough for the smallest eigenvalue that GREY leaves, to float32
+STRIDE = 4  # the trunk works at 1/4 resolution
+
+Start = Literal["palette", "identity", "random"]
+
+
+class StyleNetwork(nn.Module):
+    """Photo in, stylized photo out, of the same size; RGB, (B, 3, H, W), in [0, 1], H and W >= 16.
+
+    A network has a `head`, the convolution that writes its picture, and says in `paint` what that is for a photo.
+    `start` is what it does before training, and what the picture is added to:
+
+    - "palette": the photo in the painting's colours. The sum of photo and picture is whitened, and given the mean and
+      the covariance of the painting's colours (`set_palette`), so that content and palette are there from step 0.
+    - "identity": the photo. Its own colours have to be learned away.
+    - "random": nothing; the scaled tanh of a randomly initialised head.
+
+    In training the output may leave [0, 1], so that no pixel is without a gradient; in evaluation it is clamped.
+    """
+
+    palette_mean: Tensor
+    palette_matrix: Tensor
+
+    def __init__(self, start: Start) -> None:
+        super().__init__()
+        if start not in get_args(Start):
+            raise ValueError(f"start is one of {', '.join(get_args(Start))}, got {start!r}")
+        self.start = start
+
+    def begin(self, head: nn.Conv2d) -> None:
+        """Make a head's output what it is before training; add the palette, after all layers."""
+        if self.start != "random":
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)  # type: ignore[arg-type]
+        if self.start == "palette":
+            self.register_buffer("palette_mean", torch.full((1, 3, 1, 1), 0.5))
+            self.register_buffer("palette_matrix", 0.25 * torch.eye(3).view(3, 3, 1, 1))
+
+    def paint(self, photo: Tensor) -> Tensor:
+        """Return what is added to a photo whose sides are multiples of 4, (B, 3, H, W)."""
+        raise NotImplementedError
+
+    def set_palette(self, painting: Tensor) -> None:
+        """Take the colours of a painting, (1, 3, H, W), as those to start from; for the other starts, do nothing."""
+        if self.start != "palette":
+            return
+        mean = painting.mean((2, 3), keepdim=True)
+        flat = (painting - mean).flatten(2)[0].double()  # (3, H W)
+        values, vectors = torch.linalg.eigh(flat @ flat.T / flat.shape[1])
+        root = vectors @ values.clamp_min(0).sqrt().diag() @ vectors.T  # the symmetric root of the covariance
+        self.palette_mean.copy_(mean)
+        self.palette_matrix.copy_(root.view(3, 3, 1, 1))
+
+    def forward(self, photo: Tensor) -> Tensor:
+        """Return the stylized photo.
+
+        Raises: ImageError when a side is shorter than 16 pixels.
+        """
+        _, _, h, w = photo.shape
+        if min(h, w) < MIN_SIDE:
+            raise ImageError(f"an image of {h}x{w} pixels is too small: both sides must be at least {MIN_SIDE}")
+        x = F.pad(photo, (0, -w % STRIDE, 0, -h % STRIDE), mode="reflect")
+        y = self._colour(x, self.paint(x))[..., :h, :w]
+        return y if self.training else y.clamp(0, 1)
+
+    def _colour(self, photo: Tensor, y: Tensor) -> Tensor:
+        if self.start == "palette":
+            # Differs from Johnson et al. (2016), as does "identity": the photo is added to what the head says.
+            y = whiten(F.group_norm(photo, 1, eps=FLAT) + y)
+            return F.conv2d(y, self.palette_matrix) + self.palette_mean
+        if self.start == "identity":
+            return photo + y
+        # Differs from Johnson et al. (2016): there the tanh is scaled to [0, 255], here to [0, 1].
+        return 0.5 + 0.5 * torch.tanh(y)
+
+
+def whiten(image: Tensor) -> Tensor:
+    """Return (B, 3, H, W) with mean 0 and, but for a floor, the identity as the covariance of each image's colours.
+
+    The inverse root of the covariance comes from Newton and Schulz's iteration: matrix products only, so that it has
+    a gradient everywhere and exports anywhere, which an eigendecomposition does not.
+    Source: Higham, "Functions of matrices" (2008), section 6.7, equation 6.35.
+    """
+    b, c, h, w = image.shape
+    with torch.autocast(image.device.type, enabled=False):
+        flat = image.float().flatten(2)  # (B, 3, H W)
+        flat = flat - flat.mean(2, keepdim=True)
+        covariance = flat @ flat.transpose(1, 2) / (h * w)  # (B, 3, 3)
+        eye = torch.eye(c, device=image.device)
+        mean_variance = covariance.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
+        covariance = covariance + (GREY * mean_variance + FLAT) * eye
+        size = covariance.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]  # at least the largest eigenvalue
+        root, inverse = covariance / size, eye.expand(b, c, c)
+        for _ in range(WHITEN_STEPS):
+            step = 1.5 * eye - 0.5 * inverse @ root
+            root, inverse = root @ step, step @ inverse
+        white = (inverse / size.sqrt()) @ flat
+    return white.view(b, c, h, w).to(image.dtype)

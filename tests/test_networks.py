@@ -1,0 +1,127 @@
+"""What holds for all networks: sizes, starts, padding; and how they are built."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from faststyle.errors import ImageError, RecipeError
+from faststyle.networks import NETWORKS, build_network
+from faststyle.networks.start import FLAT, GREY, StyleNetwork, whiten
+
+NAMES = pytest.mark.parametrize("name", list(NETWORKS))
+
+
+def build(name: str, start: str = "palette") -> StyleNetwork:
+    return build_network({"name": name, "width": 4, "blocks": 1, "start": start})
+
+
+@NAMES
+@pytest.mark.parametrize("size", [(16, 16), (17, 33), (18, 64), (47, 19), (256, 130)])
+def test_any_size_goes_in_and_comes_out(name: str, size: tuple[int, int]) -> None:
+    photo = torch.rand(1, 3, *size)
+    assert build(name, "random")(photo).shape == photo.shape
+    torch.testing.assert_close(build(name, "identity")(photo), photo)
+
+
+@NAMES
+def test_a_random_start_is_not_the_photo_and_stays_in_range(name: str) -> None:
+    torch.manual_seed(0)
+    photo = torch.rand(1, 3, 32, 32)
+    out = build(name, "random")(photo)
+    assert (out - photo).abs().mean() > 0.1
+    assert out.min() >= 0
+    assert out.max() <= 1
+
+
+@NAMES
+def test_padding_inside_changes_nothing_far_from_the_edge(name: str) -> None:
+    """An odd size is mirrored to a multiple of 4, so what is cropped off again must be mirrored pixels only."""
+    torch.manual_seed(0)
+    network = build(name, "random").eval()
+    photo = torch.rand(1, 3, 30, 31)
+    mirrored = np.pad(photo.numpy(), ((0, 0), (0, 0), (0, 2), (0, 1)), mode="reflect")
+    torch.testing.assert_close(network(photo), network(torch.from_numpy(mirrored))[..., :30, :31])
+
+
+@NAMES
+def test_starts_from_the_photo_in_the_paintings_colours(name: str) -> None:
+    """At step 0 the output's colours have the painting's mean and, but for the floor, its covariance in each axis."""
+    torch.manual_seed(0)
+    mix = torch.tensor([[0.1, 0.02, 0.0], [0.05, 0.15, 0.05], [0.0, 0.1, 0.2]])
+    painting = (torch.randn(1, 4000, 3) @ mix.T + torch.tensor([0.3, 0.5, 0.6])).mT.reshape(1, 3, 50, 80)
+    network = build_network({"name": name, "width": 4}, painting)
+    photo = torch.rand(1, 3, 64, 64)  # independent channels of equal contrast: already white
+    out = network(photo).detach()[0].flatten(1).numpy()
+    target = painting[0].flatten(1).numpy()
+    np.testing.assert_allclose(out.mean(1), target.mean(1), atol=1e-4)
+    np.testing.assert_allclose(np.cov(out), np.cov(target), atol=0.004)
+    flat = network(torch.full((1, 3, 32, 32), 0.2))
+    torch.testing.assert_close(flat, network.palette_mean.expand_as(flat))
+
+
+@pytest.mark.parametrize("contrast", [1.0, 0.1, 0.0])
+def test_whitening_is_the_inverse_root_of_the_covariance(contrast: float) -> None:
+    """Against numpy's eigendecomposition, on colours that are all but grey: the worst case of a photo."""
+    rng = np.random.default_rng(0)
+    grey, colour = rng.normal(0, contrast, (1, 900)), rng.normal(0, 0.05 * contrast, (3, 900))
+    pixels = 0.4 + grey + colour
+    got = whiten(torch.from_numpy(pixels).float().view(1, 3, 30, 30))[0].flatten(1).numpy()
+    covariance = np.cov(pixels, bias=True)
+    covariance += (GREY * np.trace(covariance) / 3 + FLAT) * np.eye(3)
+    values, vectors = np.linalg.eigh(covariance)
+    expected = vectors @ np.diag(values**-0.5) @ vectors.T @ (pixels - pixels.mean(1, keepdims=True))
+    np.testing.assert_allclose(got, expected, atol=2e-3)
+
+
+@NAMES
+def test_flat_parts_stay_flat_through_upsampling(name: str) -> None:
+    """Away from edges, where the photo has none, the network draws none of its own."""
+    torch.manual_seed(0)
+    network = build(name, "random").eval()
+    with torch.no_grad():
+        out = network(torch.full((1, 3, 64, 64), 0.3))
+    assert float(out[..., 24:40, 24:40].flatten(2).std(2).max()) < 1e-5
+
+
+@NAMES
+def test_only_evaluation_clamps(name: str) -> None:
+    network = build(name)
+    photo = torch.rand(1, 3, 32, 32) * 0.1
+    photo[..., :2, :2] = 1
+    assert network(photo).max() > 1
+    assert network.eval()(photo).max() == 1
+
+
+@NAMES
+def test_too_small_is_an_error_with_the_limit(name: str) -> None:
+    with pytest.raises(ImageError, match="at least 16"):
+        build(name)(torch.rand(1, 3, 15, 40))
+
+
+def test_unknown_names_and_options_get_a_suggestion() -> None:
+    with pytest.raises(RecipeError, match="Did you mean 'johnson'"):
+        build_network({"name": "jonson"})
+    with pytest.raises(RecipeError, match="Did you mean 'width'"):
+        build_network({"name": "johnson", "widht": 3})
+    with pytest.raises(RecipeError, match="start"):
+        build_network({"name": "johnson", "start": "nowhere"})
+
+
+@NAMES
+@pytest.mark.parametrize("option", [{"width": 0}, {"blocks": -1}])
+def test_sizes_that_make_no_network_are_refused(name: str, option: dict[str, int]) -> None:
+    with pytest.raises(RecipeError, match="at least"):
+        build_network({"name": name, **option})
+
+
+def test_mobile_never_works_at_full_size() -> None:
+    """Its convolutions see a quarter of the pixels at most, and all but the last two a sixteenth."""
+    network = build_network({"name": "mobile", "width": 8, "blocks": 2}).eval()
+    seen: list[tuple[int, ...]] = []
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(lambda m, i, o: seen.append(tuple(o.shape[1:])))
+    network(torch.rand(1, 3, 64, 96))
+    assert seen == [(8, 16, 24)] * 5 + [(4, 32, 48), (12, 32, 48)]
