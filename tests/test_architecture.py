@@ -24,9 +24,9 @@ LAYERS = [
     ["images", "progress", "signals"],
     ["perceptual", "networks"],
     ["checkpoint", "judge"],
-    ["training", "slow", "stylize"],
-    ["bench", "compare"],
-    ["bench_race"],
+    ["training", "slow", "stylize", "video"],
+    ["bench", "compare", "export"],
+    ["bench_race", "bench_stylize"],
     ["cli"],
 ]
 

@@ -3,35 +3,61 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from faststyle.cli.common import Device, Json, Threads, app, reports_errors, run_alone
+
+if TYPE_CHECKING:
+    from faststyle.stylize.stylizer import Stylizer
+    from faststyle.video.job import VideoOptions
+
+VIDEO = "Video"
 
 
 @app.command()
 @reports_errors
 def stylize(
     photos: Annotated[
-        list[str], typer.Argument(help="Files, folders, globs, or - for standard input.", metavar="PHOTO...")
+        list[str], typer.Argument(help="Files, folders, globs, - for standard input; or one video.", metavar="PHOTO...")
     ],
     style: Annotated[str, typer.Option("--style", help="A checkpoint, or its name in checkpoints/.", metavar="NAME")],
     output: Annotated[
-        str, typer.Option("-o", "--output", help="A file (.png, .jpg, .webp), a folder, or - for standard output.")
+        str,
+        typer.Option("-o", "--output", help="A picture, a video (.mp4, .mov, .mkv, .webm, .gif), a folder, or -."),
     ],
     size: Annotated[int | None, typer.Option(help="Shorter side, in pixels; default: as it is.")] = None,
     keep_colors: Annotated[bool, typer.Option("--keep-colors", help="Keep the colours of the photo.")] = False,
     stroke_size: Annotated[float, typer.Option(help="Strokes: 2 is twice as large as trained.")] = 1.0,
     format: Annotated[str | None, typer.Option(help="png, jpg or webp, for outputs in a folder.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write outputs again that are there.")] = False,
+    codec: Annotated[
+        str | None,
+        typer.Option(help="h264, hevc, vp9, av1, prores, or any encoder of FFmpeg.", rich_help_panel=VIDEO),
+    ] = None,
+    quality: Annotated[
+        float | None, typer.Option(help="The codec's CRF; lower is better. H.264: 18.", rich_help_panel=VIDEO)
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="The codec's speed. H.264: veryfast.", rich_help_panel=VIDEO)
+    ] = None,
+    fps: Annotated[
+        str | None, typer.Option(help="Make the rate constant: 25, or 24000/1001.", rich_help_panel=VIDEO)
+    ] = None,
+    start: Annotated[float | None, typer.Option(help="Where to begin, in seconds.", rich_help_panel=VIDEO)] = None,
+    end: Annotated[float | None, typer.Option(help="Where to end, in seconds.", rich_help_panel=VIDEO)] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a video that was stopped.", rich_help_panel=VIDEO)
+    ] = False,
     device: Device = "auto",
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Stylize photos with a trained network.
+    """Stylize photos, or a video, with a trained network.
 
     Example: faststyle stylize photo.jpg --style nocturne -o out.png
+    Example: faststyle stylize clip.mp4 --style nocturne -o out.mp4
     """
     from dataclasses import asdict
 
@@ -40,7 +66,31 @@ def stylize(
 
     from faststyle.stylize.batch import PIPE, plan_jobs, run_jobs
     from faststyle.stylize.stylizer import Stylizer
+    from faststyle.video.options import parse_rate, wants_video
 
+    asked: dict[str, Any] = {
+        "codec": codec,
+        "quality": quality,
+        "preset": preset,
+        "fps": fps,
+        "start": start,
+        "end": end,
+        "resume": resume or None,
+    }
+    asked = {key: value for key, value in asked.items() if value is not None}
+    if wants_video(photos, output):
+        from faststyle.video.job import VideoOptions
+
+        if format is not None:
+            raise typer.BadParameter("is for pictures; a video is named with -o", param_hint="--format")
+        if fps is not None:
+            asked["fps"] = parse_rate(fps)
+        options = VideoOptions(size=size, threads=threads, overwrite=overwrite, **asked)
+        stylizer = Stylizer.load(style, device, threads)
+        _stylize_video(photos[0], output, stylizer, style, options, keep_colors, stroke_size, as_json)
+        return
+    if asked:
+        raise typer.BadParameter("is for videos", param_hint=", ".join(f"--{key}" for key in asked))
     jobs = plan_jobs(photos, output, format)
     stylizer = Stylizer.load(style, device, threads)
     console = Console(stderr=True)
@@ -66,6 +116,58 @@ def stylize(
         typer.echo(f"error: {name}: {reason}", err=True)
     if report.failed:
         raise typer.Exit(1)
+
+
+def _stylize_video(
+    source: str,
+    output: str,
+    stylizer: Stylizer,
+    style: str,
+    options: VideoOptions,
+    keep_colors: bool,
+    stroke_size: float,
+    as_json: bool,
+) -> None:
+    """Stylize one video, with a bar of frames."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from faststyle.checkpoint import find_checkpoint
+    from faststyle.files import sha256
+    from faststyle.video.job import VideoProgress, stylize_video
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("stylizing"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[fps]:.1f} frames/s"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None, fps=0.0)
+
+        def show(progress: VideoProgress) -> None:
+            bar.update(task, completed=progress.done, total=progress.total, fps=progress.fps)
+
+        report = stylize_video(
+            source,
+            output,
+            lambda rgb: stylizer.frame(rgb, keep_colors, stroke_size),
+            options,
+            style=f"{sha256(find_checkpoint(style))} {keep_colors} {stroke_size}",
+            progress=show,
+        )
+    if as_json:
+        typer.echo(json.dumps(asdict(report)))
+        return
+    skipped = f", {report.skipped} damaged ones skipped" if report.skipped else ""
+    resumed = f", {report.resumed} of them from before" if report.resumed else ""
+    typer.echo(f"wrote {report.output}: {report.frames} frames, {report.seconds:.1f} s{resumed}{skipped}")
+    for note in report.notes:
+        typer.echo(f"note: {note}", err=True)
 
 
 def run_stylize() -> None:

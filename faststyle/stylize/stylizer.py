@@ -100,6 +100,12 @@ class Stylizer:
             stylized = transfer_luma(stylized, picture.rgb)
         return Picture(stylized, picture.alpha, picture.icc)
 
+    def frame(self, rgb: np.ndarray[Any, Any], keep_colors: bool = False, stroke_size: float = 1.0) -> Any:
+        """Return a frame of a video, (H, W, 3) uint8, stylized."""
+        photo = torch.from_numpy(rgb).permute(2, 0, 1)[None].float().div_(255)
+        stylized = self.stylize(Picture(photo), None, keep_colors, stroke_size).rgb[0]
+        return stylized.mul(255).round_().byte().permute(1, 2, 0).contiguous().numpy()
+
     def _bytes_per_pixel(self) -> int:
         return BYTES_PER_PIXEL_AND_CHANNEL * int(self.about.network.get("width", 32))
 

@@ -1,0 +1,1 @@
+"""Videos: any function from a picture to a picture, applied to each frame."""

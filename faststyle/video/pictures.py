@@ -1,0 +1,127 @@
+"""Make a GIF, or numbered pictures, from the lossless segments of a job.
+
+What it is not: files with sound, which mux.py writes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+
+from faststyle.files import output_error
+from faststyle.images import write_image
+from faststyle.video.frames import Clip
+from faststyle.video.options import file_url, numbered_files
+from faststyle.video.parts import Parts
+from faststyle.video.read import open_input
+from faststyle.video.write import LOSSLESS
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+    from av.filter import Graph
+    from av.filter.context import FilterContext
+
+PALETTE_SIDE = 16  # pixels of the picture that palettegen keeps 256 colours in
+
+
+def write_gif(path: Path, parts: Parts, clip: Clip, check: Callable[[], None]) -> None:
+    """Write a GIF in one palette made from all frames, with error diffusion; it is shown for ever.
+
+    Two passes, in memory for a few frames. `check` is called for each frame, and may raise. Raises: OSError.
+    """
+    import av
+    from av.error import BlockingIOError, EOFError
+
+    palette = _find_palette(parts, clip, check)
+    graph, frames = _graph(clip)
+    colors = graph.add_buffer(width=PALETTE_SIDE, height=PALETTE_SIDE, format=palette.format, time_base=clip.time_base)
+    apply, sink = graph.add("paletteuse", "dither=sierra2_4a:diff_mode=rectangle"), graph.add("buffersink")
+    frames.link_to(apply, 0, 0)
+    colors.link_to(apply, 0, 1)
+    apply.link_to(sink)
+    graph.configure()
+    palette.pts, palette.time_base = 0, clip.time_base
+    colors.push(palette)
+    colors.push(None)
+    last = parts.segments[-1]
+    with av.open(
+        file_url(path), "w", format="gif", container_options={"final_delay": str(last.end - last.last)}
+    ) as file:
+        stream = file.add_stream("gif", rate=clip.rate, time_base=clip.time_base)
+        stream.width, stream.height, stream.pix_fmt = clip.width, clip.height, "pal8"
+
+        def encode() -> None:
+            while True:
+                try:
+                    file.mux(stream.encode(cast("VideoFrame", sink.pull())))
+                except (BlockingIOError, EOFError):  # more frames are needed; there are no more
+                    return
+
+        for picture in _pictures(parts, clip):
+            check()
+            frames.push(picture)
+            encode()
+        frames.push(None)
+        encode()
+        file.mux(stream.encode())
+
+
+def write_pictures(path: Path, parts: Parts, clip: Clip, check: Callable[[], None]) -> None:
+    """Write frames as pictures, by a pattern such as frames/%05d.png, from 1 on; all are there, or none.
+
+    `check` is called for each, and may raise. Raises: OutputError.
+    """
+    folder = path.parent
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    try:
+        for number, picture in enumerate(_pictures(parts, clip), 1):
+            check()
+            rgb = torch.from_numpy(np.asarray(picture.to_ndarray(format="rgb24"), np.uint8))
+            write_image(rgb.permute(2, 0, 1).float() / 255, temporary / (path.name % number))
+        for old in numbered_files(path):
+            old.unlink()
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in sorted(temporary.iterdir()):
+            file.replace(folder / file.name)
+    except OSError as error:
+        raise output_error(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _find_palette(parts: Parts, clip: Clip, check: Callable[[], None]) -> VideoFrame:
+    """Return the 256 colours for all frames."""
+    graph, frames = _graph(clip)
+    graph.link_nodes(frames, graph.add("palettegen", "stats_mode=full"), graph.add("buffersink")).configure()
+    for picture in _pictures(parts, clip):
+        check()
+        frames.push(picture)
+    frames.push(None)
+    return graph.vpull()
+
+
+def _graph(clip: Clip) -> tuple[Graph, FilterContext]:
+    from av import VideoFormat
+    from av.filter import Graph
+
+    graph = Graph()
+    format = VideoFormat(LOSSLESS.format)
+    return graph, graph.add_buffer(width=clip.width, height=clip.height, format=format, time_base=clip.time_base)
+
+
+def _pictures(parts: Parts, clip: Clip) -> Iterator[VideoFrame]:
+    """Yield all frames, as they are stored, with their times in the clip."""
+    for segment, path in zip(parts.segments, parts.paths(), strict=True):
+        with open_input(path) as file:
+            step = (file.streams.video[0].time_base or Fraction(1)) / clip.time_base
+            for picture in file.decode(video=0):
+                picture.pts = segment.start + round((picture.pts or 0) * step)
+                picture.time_base = clip.time_base
+                yield picture

@@ -1,0 +1,497 @@
+"""Stopping, failing and resuming jobs; queues; and what is refused, with nothing left under the final name."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from av.stream import Disposition
+from test_video_clips import draw, read_clip, write_clip
+
+from faststyle.errors import Interrupted, OutputError
+from faststyle.video import mux as video_mux
+from faststyle.video import parts as video_parts
+from faststyle.video import pipeline as video_pipeline
+from faststyle.video.frames import Frame
+from faststyle.video.job import VideoError, VideoOptions, VideoReport, stylize_video
+from faststyle.video.read import VideoSource
+from faststyle.video.write import SegmentEncoder
+
+ROOT = Path(__file__).parents[1]
+Rgb = np.ndarray[Any, Any]
+
+
+class Network:
+    """Keeps frames as they are, but does something else before one of them; counts those that it has seen."""
+
+    def __init__(self, at: int | None = None, act: Callable[[], Any] = lambda: None) -> None:
+        self.at, self.act, self.seen = at, act, 0
+
+    def __call__(self, rgb: Rgb) -> Rgb:
+        if self.seen == self.at:
+            self.act()
+        self.seen += 1
+        return rgb.copy()
+
+
+def run(
+    source: Path | str, target: Path | str, stylize: Callable[[Rgb], Rgb] | None = None, **options: Any
+) -> VideoReport:
+    return stylize_video(source, target, stylize or Network(), VideoOptions(**{"threads": 1, **options}), style="a")
+
+
+def crash() -> None:
+    raise RuntimeError("the network failed")
+
+
+def interrupt() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def names(folder: Path | str) -> list[str]:
+    return sorted(p.name for p in Path(folder).iterdir())
+
+
+def check_same(left: Path, right: Path) -> None:
+    """Check that two files show and sound the same; x264 itself may write other bits for the same frame."""
+    x, y = read_clip(left), read_clip(right)
+    assert (x.times, x.of("audio"), x.of("video")[0].times) == (y.times, y.of("audio"), y.of("video")[0].times)
+    assert all(np.array_equal(a, b) for a, b in zip(x.frames, y.frames, strict=True))
+
+
+@pytest.fixture(autouse=True)
+def _in_good_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Segments of 0.2 s, 5 frames; and whatever happens, no thread is left behind, nor a temporary file."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(video_parts, "SEGMENT_LENGTH", Fraction(1, 5))
+    before = threading.active_count()
+    yield
+    assert threading.active_count() == before
+    assert list(tmp_path.rglob(".*")) == []
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """24 frames with sound: segments of 5, 5, 5, 5 and 4."""
+    return write_clip(tmp_path / "in.mp4", range(24), sound=["aac"])
+
+
+def test_a_job_that_failed_goes_on_where_it_was(source: Path) -> None:
+    run(source, "whole.mp4")
+    with pytest.raises(RuntimeError, match="the network failed"):
+        run(source, "out.mp4", Network(12, crash))
+    assert not Path("out.mp4").exists()
+    assert names("out.mp4.parts") == ["manifest.json", "segment-00000.mp4", "segment-00001.mp4", "segment-00002.mp4"]
+    network = Network()
+    report = run(source, "out.mp4", network, resume=True)
+    assert (report.resumed, network.seen, report.frames) == (12, 12, 24)
+    whole, after = read_clip(Path("whole.mp4")), read_clip(Path("out.mp4"))
+    assert (after.times, after.numbers) == (whole.times, list(range(24)))  # segments begin elsewhere: other bits
+    assert after.of("audio") == whole.of("audio")
+    assert names(".") == ["in.mp4", "out.mp4", "whole.mp4"]
+
+
+def test_what_was_listed_when_it_was_killed_is_used_as_it_is(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """kill -9 leaves whole segments, a half one under another name, and one that is whole but not listed yet."""
+    with monkeypatch.context() as patch:
+        patch.setattr(video_parts.Parts, "remove", lambda self: None)
+        run(source, "out.mp4")
+    Path("whole.mp4").write_bytes(Path("out.mp4").read_bytes())
+    Path("out.mp4").unlink()
+    parts = Path("out.mp4.parts")
+    manifest = json.loads((parts / "manifest.json").read_text())
+    del manifest["segments"][4:]
+    (parts / "manifest.json").write_text(json.dumps(manifest))
+    (parts / "segment-00003.mp4").unlink()  # listed, but lost
+    (parts / "segment-00004.mp4").write_bytes(b"not listed")
+    (parts / ".segment-00005.123.part.mp4").write_bytes(b"half")
+    network = Network()
+    assert run(source, "out.mp4", network, resume=True).resumed == 15
+    assert network.seen == 9
+    check_same(Path("out.mp4"), Path("whole.mp4"))
+
+
+@pytest.mark.slow
+def test_kill_9(source: Path) -> None:
+    run(source, "whole.mp4")
+    code = (
+        "import sys, time; from fractions import Fraction; from faststyle.video import job, parts\n"
+        "parts.SEGMENT_LENGTH = Fraction(1, 5)\n"
+        "def slow(rgb): time.sleep(0.05); print('frame', flush=True); return rgb.copy()\n"
+        "job.stylize_video('in.mp4', 'out.mp4', slow, job.VideoOptions(threads=1), style='a')"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert child.stdout is not None
+    for _ in range(17):
+        child.stdout.readline()
+    child.kill()
+    child.wait()
+    child.stdout.close()
+    assert not Path("out.mp4").exists()
+    assert run(source, "out.mp4", resume=True).resumed in (10, 15)
+    check_same(Path("out.mp4"), Path("whole.mp4"))
+
+
+def test_ctrl_c_leaves_what_plays_and_can_be_resumed(source: Path) -> None:
+    with pytest.raises(Interrupted, match="after 8 frames: out.partial.mp4 holds them; --resume goes on") as caught:
+        run(source, "out.mp4", Network(7, interrupt))
+    assert caught.value.exit_code == 130
+    assert names(".") == ["in.mp4", "out.mp4.parts", "out.partial.mp4"]
+    partial = read_clip(Path("out.partial.mp4"))
+    assert partial.numbers == list(range(8))
+    assert 0.25 < partial.of("audio")[0].times[-1] < 0.32
+    network = Network()
+    assert run(source, "out.mp4", network, resume=True).resumed == 8
+    after = read_clip(Path("out.mp4"))
+    assert (network.seen, after.numbers) == (16, list(range(24)))
+    assert after.of("audio") == read_clip(source).of("audio")
+
+
+def once(act: Callable[[], Any]) -> Callable[[], None]:
+    """Do something the first time only."""
+    waiting = [act]
+
+    def do() -> None:
+        if waiting:
+            waiting.pop()()
+
+    return do
+
+
+def before(function: Callable[..., Any], act: Callable[[], Any]) -> Callable[..., Any]:
+    """A function that does something else first."""
+
+    def both(*given: Any, **named: Any) -> Any:
+        act()
+        return function(*given, **named)
+
+    return both
+
+
+def test_sigterm_before_the_first_frame_leaves_nothing(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def terminate() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)  # from the thread that reads
+        time.sleep(0.2)
+
+    monkeypatch.setattr(VideoSource, "_upright", before(VideoSource._upright, once(terminate)))
+    network = Network()
+    with pytest.raises(Interrupted, match="before the first frame") as caught:
+        run(source, "out.mp4", network)
+    assert (caught.value.exit_code, network.seen, names(".")) == (143, 0, ["in.mp4"])
+
+
+def test_ctrl_c_twice_ends_at_once(source: Path) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes from what it runs behind
+    with pytest.raises(KeyboardInterrupt):
+        run(source, "out.mp4", Network(7, lambda: (interrupt(), interrupt())))
+    assert names(".") == ["in.mp4", "out.mp4.parts"]
+    assert run(source, "out.mp4", resume=True).resumed == 7
+
+
+def test_ctrl_c_while_all_is_put_together(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(video_mux, "_video_packets", before(video_mux._video_packets, interrupt))
+        with pytest.raises(Interrupted, match="stopped while out.mp4 was put together; --resume finishes it"):
+            run(source, "out.mp4")
+    assert names(".") == ["in.mp4", "out.mp4.parts"]
+    network = Network()
+    assert run(source, "out.mp4", network, resume=True).resumed == 24
+    assert (network.seen, read_clip(Path("out.mp4")).numbers) == (0, list(range(24)))
+
+
+@pytest.mark.parametrize(("target", "left"), [("out.gif", "out.partial.gif"), ("frames/%03d.png", "frames.partial")])
+def test_ctrl_c_for_pictures(source: Path, target: str, left: str) -> None:
+    with pytest.raises(Interrupted, match=f"after 8 frames: {left} holds them"):
+        run(source, target, Network(7, interrupt))
+    parts = Path(target if target.endswith("gif") else "frames").name + ".parts"
+    assert names(".") == sorted(["in.mp4", parts, left])
+    if target == "out.gif":
+        assert read_clip(Path(left)).numbers == list(range(8))
+    else:
+        assert names(left) == [f"{i:03d}.png" for i in range(1, 9)]
+    assert run(source, target, resume=True).resumed == 8
+    assert names(".") == sorted(["in.mp4", Path(target).parts[0], left])
+
+
+def test_what_was_begun_with_something_else_is_not_resumed(source: Path, tmp_path: Path) -> None:
+    def begin() -> None:
+        with pytest.raises(RuntimeError):
+            run(source, "out.mp4", Network(12, crash))
+
+    begin()
+    with pytest.raises(VideoError, match="begun with another size; run without --resume to begin again"):
+        run(source, "out.mp4", resume=True, size=24)
+    with pytest.raises(VideoError, match="begun with another style"):
+        stylize_video(source, "out.mp4", Network(), VideoOptions(resume=True), style="b")
+    os.utime(source, (1, 1))
+    with pytest.raises(VideoError, match="begun with another source"):
+        run(source, "out.mp4", resume=True)
+    Path("out.mp4.parts/manifest.json").write_text("{")
+    with pytest.raises(VideoError, match="manifest.json: cannot be read; run without --resume"):
+        run(source, "out.mp4", resume=True)
+    begin()  # without resume, from the beginning
+    assert run(source, "out.mp4", resume=True).resumed == 12
+    assert run(source, "new.mp4", resume=True).resumed == 0
+
+
+def test_a_folder_that_is_not_ours_is_not_touched(source: Path) -> None:
+    Path("out.mp4.parts").mkdir()
+    Path("out.mp4.parts/diary.txt").write_text("dear diary")
+    with pytest.raises(OutputError, match="out.mp4.parts: in the way"):
+        run(source, "out.mp4")
+    assert Path("out.mp4.parts/diary.txt").read_text() == "dear diary"
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), [(VideoSource, "_upright"), (SegmentEncoder, "_picture")], ids=["reading", "writing"]
+)
+def test_a_failure_in_any_thread_ends_all(
+    source: Path, monkeypatch: pytest.MonkeyPatch, owner: type, name: str
+) -> None:
+    calls = iter(range(100))
+    real = getattr(owner, name)
+    monkeypatch.setattr(owner, name, before(real, lambda: 1 / (9 - next(calls))))
+    started = time.monotonic()
+    with pytest.raises(ZeroDivisionError):
+        run(source, "out.mp4")
+    assert time.monotonic() - started < 5
+    assert names(".") == ["in.mp4", "out.mp4.parts"]
+
+
+@pytest.mark.parametrize("slow", ["stylized", "written"])
+def test_no_more_frames_wait_than_fit_into_the_queues(slow: str) -> None:
+    """Memory does not grow with the clip: whichever part is slow, those before it wait."""
+    seen = dict.fromkeys(("read", "stylized", "written"), 0)
+    waiting: list[int] = []
+
+    def step(this: str, before: str) -> None:
+        time.sleep(0.002 * (this == slow))
+        waiting.append(seen[before] - seen[this])
+        seen[this] += 1
+
+    def frames() -> Iterator[Frame]:
+        for i in range(60):
+            seen["read"] += 1
+            yield Frame(np.full((2, 2, 3), i, np.uint8), i, 1)
+
+    def stylize(rgb: Rgb) -> Rgb:
+        step("stylized", "read")
+        return rgb.copy()
+
+    def write(styled: Iterator[Frame]) -> None:
+        for _ in styled:
+            step("written", "stylized")
+
+    assert video_pipeline.overlap(frames(), stylize, write, lambda: False, lambda: None)  # type: ignore[arg-type]
+    assert seen == {"read": 60, "stylized": 60, "written": 60}
+    # A full queue, the frame that waits before it, and the one that has just been taken out.
+    assert max(waiting) == video_pipeline.QUEUE + 2
+
+
+def test_reading_network_and_writing_overlap() -> None:
+    """The third frame is read, the second stylized and the first written at the same time, or none of them goes on."""
+    together = threading.Barrier(3, timeout=10)
+
+    def frames() -> Iterator[Frame]:
+        for i in range(5):
+            if i == 2:
+                together.wait()
+            yield Frame(np.full((2, 2, 3), i, np.uint8), i, 1)
+
+    def stylize(rgb: Rgb) -> Rgb:
+        if rgb[0, 0, 0] == 1:
+            together.wait()
+        return rgb.copy()
+
+    def write(styled: Iterator[Frame]) -> None:
+        for frame in styled:
+            if frame.pts == 0:
+                together.wait()
+
+    assert video_pipeline.overlap(frames(), stylize, write, lambda: False, lambda: None)  # type: ignore[arg-type]
+
+
+def test_a_network_that_changes_the_size_is_a_bug(source: Path) -> None:
+    with pytest.raises(ValueError, match=r"\(48, 64, 3\) uint8 became \(24, 64, 3\) uint8"):
+        run(source, "out.mp4", lambda rgb: rgb[::2].copy())
+
+
+@pytest.fixture
+def small_files() -> Iterator[Callable[[int], None]]:
+    """Sets how large files may become, in bytes: as a disk that is full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def noise(i: int, h: int, w: int) -> Rgb:
+    return np.random.default_rng(i).integers(0, 255, (h, w, 3), np.uint8)
+
+
+def test_a_full_disk_in_the_middle(small_files: Callable[[int], None]) -> None:
+    def picture(i: int, h: int, w: int) -> Rgb:
+        return draw(i, h, w) if i < 10 else noise(i, h, w)
+
+    source = write_clip(Path("in.mkv"), range(24), picture=picture)
+    small_files(8_000)
+    with pytest.raises(OutputError, match=r"cannot write out.mp4.parts/segment-00002.mp4: .*; free some space"):
+        run(source, "out.mp4")
+    small_files(resource.RLIM_INFINITY)
+    assert names(".") == ["in.mkv", "out.mp4.parts"]
+    assert run(source, "out.mp4", resume=True).resumed == 10
+
+
+def test_a_full_disk_at_the_end(small_files: Callable[[int], None]) -> None:
+    source = write_clip(Path("in.mkv"), range(24), picture=noise)
+    small_files(50_000)
+    with pytest.raises(OutputError, match=r"cannot write out.mp4: .*; free some space"):
+        run(source, "out.mp4", quality=1)
+    small_files(resource.RLIM_INFINITY)
+    assert names(".") == ["in.mkv", "out.mp4.parts"]
+    assert run(source, "out.mp4", quality=1, resume=True).resumed == 24
+
+
+def test_the_old_output_stays_until_the_new_one_is_whole(source: Path) -> None:
+    Path("out.mp4").write_bytes(b"old")
+    with pytest.raises(OutputError, match="-o out.mp4: is there already; --overwrite replaces it"):
+        run(source, "out.mp4")
+    with pytest.raises(RuntimeError):
+        run(source, "out.mp4", Network(12, crash), overwrite=True)
+    assert Path("out.mp4").read_bytes() == b"old"
+    run(source, "out.mp4", overwrite=True)
+    assert len(read_clip(Path("out.mp4")).times) == 24
+    run(source, "frames/%d.png")
+    with pytest.raises(OutputError, match="frames/1.png: is there already"):
+        run(source, "frames/%d.png")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"start": -1}, "--start must be 0 or more seconds, got -1"),
+        ({"start": 2, "end": 2}, "--end must be after --start (2 s), got 2"),
+        ({"end": 0}, "--end must be after --start (0 s), got 0"),
+        ({"fps": 0}, "--fps must be 0.01 to 1000, got 0"),
+        ({"size": 0}, "--size must be 1 or more, got 0"),
+        ({"threads": 0}, "--threads must be 1 or more, got 0"),
+        ({"start": 1}, "in.mp4: no frames after 1 s"),
+        ({"codec": "h265"}, "--codec h265: not in this build of FFmpeg. Did you mean 'h264'?"),
+        ({"codec": "pcm_s16le"}, "--codec pcm_s16le: not in this build of FFmpeg. Allowed: av1,"),
+        ({"codec": "prores"}, "mp4 does not take prores_ks; it takes h264, hevc, vp9, av1"),
+        ({"preset": "fastest"}, "libx264 refuses 64x48 yuv420p crf=18 preset=fastest"),
+        ({"codec": "mpeg4", "preset": "fast"}, "--preset fast: mpeg4 has none; it has --quality"),
+    ],
+)
+def test_options_that_make_no_sense(source: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(VideoError) as caught:
+        run(source, "out.mp4", **options)
+    assert str(caught.value).removeprefix(f"{source.parent}/").startswith(message)
+    assert names(".") == ["in.mp4"]
+
+
+def test_sources_that_are_no_video(source: Path) -> None:
+    Path("text.mp4").write_text("no video at all")
+    Path("notes.txt").write_text("FFmpeg would show this as a terminal\n" * 50)
+    Path("empty.mp4").write_bytes(b"")
+    Path("bare").mkdir()
+    write_clip(Path("both.mp4"), sound=["aac"])
+    with av.open("both.mp4") as old, av.open("sound.m4a", "w", format="mp4") as new:
+        sound = new.add_stream_from_template(old.streams.audio[0])
+        cover = new.add_stream("mjpeg", rate=1, width=64, height=48, pix_fmt="yuvj420p")
+        cover.disposition = Disposition.attached_pic
+        new.mux(cover.encode(av.VideoFrame.from_ndarray(draw(3))))
+        new.mux(cover.encode())
+        for packet in old.demux(audio=0):
+            if packet.size:
+                packet.stream = sound
+                new.mux(packet)
+    data = bytearray(source.read_bytes())
+    with av.open(str(source)) as file:
+        for packet in file.demux(video=0):
+            if packet.size:
+                data[packet.pos : packet.pos + packet.size] = bytes(packet.size)
+    Path("broken.mp4").write_bytes(data)
+    for name, message in {
+        "missing.mp4": "missing.mp4: no such file",
+        "text.mp4": "text.mp4: not a video that can be read",
+        "notes.txt": "notes.txt: not a video that can be read",
+        "empty.mp4": "empty.mp4: not a video that can be read",
+        "sound.m4a": "sound.m4a: has no pictures, only sound",
+        "broken.mp4": "broken.mp4: no frame of it can be decoded",
+        "bare": "bare: no pictures in it (avif,",
+        "bare/%d.png": "bare/%d.png: no pictures of that name",
+    }.items():
+        before = names(".")
+        with pytest.raises(VideoError) as caught:
+            run(name, "out.mp4")
+        assert str(caught.value).startswith(message.replace("avif", ".avif"))
+        assert names(".") == before
+
+
+def test_targets_that_cannot_be_written(source: Path) -> None:
+    Path("taken").write_text("a file")
+    Path("folder.mp4").mkdir()
+    for name, message in {
+        "out.wav": "out.wav: cannot write .wav; use .mp4, .m4v, .mov, .mkv, .webm, .gif, or a pattern",
+        "taken/out.mp4": "cannot write taken/out.mp4.parts/manifest.json: ",
+        "in.mp4": "-o in.mp4: the input itself; choose another name",
+        "./x/../in.mp4": "-o x/../in.mp4: the input itself",
+        "%d.png": "%d.png: name a folder for the pictures, as in frames/%d.png",
+        "frames/%d.tiff": "frames/%d.tiff: cannot write .tiff; use jpeg, jpg, png, webp",
+    }.items():
+        Path("x").mkdir(exist_ok=True)
+        with pytest.raises((VideoError, OutputError)) as caught:
+            run(source, name, overwrite=True)
+        assert str(caught.value).startswith(message)
+    assert names(".") == ["folder.mp4", "in.mp4", "taken", "x"]
+    with pytest.raises(VideoError, match="--codec, --quality and --preset are for video files, not for gif"):
+        run(source, "out.gif", quality=20)
+    run(source, "frames/%d.png")
+    with pytest.raises(VideoError, match="gif cannot hold 60 frames a second; use a lower --fps"):
+        run("frames/%d.png", "out.gif", fps=60)
+
+
+def test_pictures_are_not_written_over_themselves(source: Path) -> None:
+    run(source, "frames/%d.png")
+    with pytest.raises(OutputError, match="the input itself"):
+        run("frames/%d.png", "frames/%d.png", overwrite=True)
+    with pytest.raises(OutputError, match="the input itself"):
+        run("frames", "frames", overwrite=True)
+
+
+def test_a_folder_that_is_read_only(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def mkdir(self: Path, *given: Any, **named: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)  # root may write anywhere
+    network = Network()
+    with pytest.raises(OutputError, match="permission denied; choose a place that you may write to"):
+        run(source, "out.mp4", network)
+    assert network.seen == 0
+
+
+def test_without_pyav_the_fix_is_named(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(VideoError, match=r'video needs PyAV: pip install "faststyle-trainer\[video\]"'):
+        run(source, "out.mp4")
+
+
+def test_names_with_colons_and_percent_signs_are_files(source: Path) -> None:
+    Path("10:30 100%.mp4").write_bytes(source.read_bytes())
+    run("10:30 100%.mp4", "a:b.mp4")
+    assert len(read_clip(Path("a:b.mp4")).times) == 24
