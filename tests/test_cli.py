@@ -21,7 +21,7 @@ from faststyle.cli import app
 from faststyle.networks.johnson import Johnson
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("train", "stylize", "info", "weights", "bench train")
+COMMANDS = ("train", "stylize", "export", "info", "weights", "bench train")
 TINY = ["--recipe", "smoke", "--steps", "1", "--image-size", "64", "--batch-size", "1", "--device", "cpu"]
 for pair in ("painting_size=80", "network.width=4", "network.blocks=1", "workers=0"):
     TINY += ["--set", pair]
@@ -206,7 +206,7 @@ def test_one_bad_photo_among_good_ones_is_one_line_and_exit_code_1(workplace: Pa
     (workplace / "album" / "b.jpg").write_text("no photo")
     result = call("stylize", "album", "--style", "dots", "-o", "out")
     assert result.exit_code == 1
-    assert result.stdout == "wrote 2 pictures\n"
+    assert result.stdout == "wrote 2 pictures (engine: torch, cpu, float32)\n"
     assert result.stderr.startswith("error: album/b.jpg: not an image that can be read")
     assert len(result.stderr.splitlines()) == 1
     assert sorted(os.listdir("out")) == ["a.png", "c.png"]
@@ -220,7 +220,8 @@ def test_one_bad_photo_among_good_ones_is_one_line_and_exit_code_1(workplace: Pa
 
 def test_stylize_says_what_it_wrote(workplace: Path) -> None:
     result = call("stylize", "photo.png", "--style", "dots", "-o", "new/out.jpg", "--keep-colors", "--size", "20")
-    assert (result.exit_code, result.stdout, result.stderr) == (0, "wrote new/out.jpg\n", "")
+    wrote = "wrote new/out.jpg (engine: torch, cpu, float32)\n"
+    assert (result.exit_code, result.stdout, result.stderr) == (0, wrote, "")
     assert os.listdir("new") == ["out.jpg"]
 
 

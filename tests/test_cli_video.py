@@ -32,7 +32,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def call(*arguments: str) -> Result:
-    return CliRunner().invoke(app, ["stylize", *arguments, "--style", "red", "--threads", "1"])
+    return CliRunner().invoke(app, ["stylize", *arguments, "--style", "red", "--threads", "1", "--engine", "torch"])
 
 
 def test_frames_are_stylized_and_the_sound_is_kept(workplace: Path) -> None:

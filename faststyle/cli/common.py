@@ -27,6 +27,14 @@ Device = Annotated[
     typer.Option(help="auto, cpu, cuda, mps, xpu or npu; one that is missing is an error.", rich_help_panel=MACHINE),
 ]
 Threads = Annotated[int | None, typer.Option(help="CPU threads; default: all cores.", rich_help_panel=MACHINE)]
+Engine = Annotated[
+    str,
+    typer.Option(
+        help="auto, torch, onnxruntime or openvino: what runs the network; auto is the fastest that is installed.",
+        rich_help_panel=MACHINE,
+    ),
+]
+Precision = Annotated[str, typer.Option(help="auto, float32, bf16 or f16.", rich_help_panel=MACHINE)]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=OUTPUT)]
 VggWeights = Annotated[
     Path | None,

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from faststyle.cli.common import Device, Json, Threads, app, reports_errors, run_alone
+from faststyle.cli.common import Device, Engine, Json, Precision, Threads, app, reports_errors, run_alone
 
 if TYPE_CHECKING:
     from faststyle.stylize.stylizer import Stylizer
     from faststyle.video.job import VideoOptions
 
 VIDEO = "Video"
+MANY = 20  # pictures that are worth the 10 s in which a network is converted for another engine
 
 
 @app.command()
@@ -50,7 +53,9 @@ def stylize(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a video that was stopped.", rich_help_panel=VIDEO)
     ] = False,
+    engine: Engine = "auto",
     device: Device = "auto",
+    precision: Precision = "auto",
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -65,8 +70,12 @@ def stylize(
     from rich.progress import Progress
 
     from faststyle.stylize.batch import PIPE, plan_jobs, run_jobs
+    from faststyle.stylize.engines import engine_line
     from faststyle.stylize.stylizer import Stylizer
     from faststyle.video.options import parse_rate, wants_video
+
+    def announce(line: str) -> None:
+        typer.echo(line, err=True)
 
     asked: dict[str, Any] = {
         "codec": codec,
@@ -86,13 +95,15 @@ def stylize(
         if fps is not None:
             asked["fps"] = parse_rate(fps)
         options = VideoOptions(size=size, threads=threads, overwrite=overwrite, **asked)
-        stylizer = Stylizer.load(style, device, threads)
-        _stylize_video(photos[0], output, stylizer, style, options, keep_colors, stroke_size, as_json)
+        load = functools.cache(
+            lambda: Stylizer.load(style, device, threads, engine, precision, convert=True, announce=announce)
+        )
+        _stylize_video(photos[0], output, load, style, options, keep_colors, stroke_size, as_json)
         return
     if asked:
         raise typer.BadParameter("is for videos", param_hint=", ".join(f"--{key}" for key in asked))
     jobs = plan_jobs(photos, output, format)
-    stylizer = Stylizer.load(style, device, threads)
+    stylizer = Stylizer.load(style, device, threads, engine, precision, len(jobs) >= MANY, announce)
     console = Console(stderr=True)
     with Progress(console=console, disable=len(jobs) == 1 or not console.is_terminal) as bar:
         task = bar.add_task("stylizing", total=len(jobs))
@@ -111,7 +122,7 @@ def stylize(
         kept = f", {len(report.kept)} kept that were there (--overwrite writes them again)" if report.kept else ""
         what = report.written[0] if len(report.written) == 1 else f"{len(report.written)} pictures"
         if report.written or report.kept:
-            typer.echo(f"wrote {what}{kept}")
+            typer.echo(f"wrote {what}{kept} ({engine_line(stylizer.engine)})")
     for name, reason in report.failed:
         typer.echo(f"error: {name}: {reason}", err=True)
     if report.failed:
@@ -121,14 +132,14 @@ def stylize(
 def _stylize_video(
     source: str,
     output: str,
-    stylizer: Stylizer,
+    load: Callable[[], Stylizer],
     style: str,
     options: VideoOptions,
     keep_colors: bool,
     stroke_size: float,
     as_json: bool,
 ) -> None:
-    """Stylize one video, with a bar of frames."""
+    """Stylize one video, with a bar of frames; the network is loaded once the video is known to be one."""
     from dataclasses import asdict
 
     from rich.console import Console
@@ -136,6 +147,7 @@ def _stylize_video(
 
     from faststyle.checkpoint import find_checkpoint
     from faststyle.files import sha256
+    from faststyle.stylize.engines import engine_line
     from faststyle.video.job import VideoProgress, stylize_video
 
     console = Console(stderr=True)
@@ -155,7 +167,7 @@ def _stylize_video(
         report = stylize_video(
             source,
             output,
-            lambda rgb: stylizer.frame(rgb, keep_colors, stroke_size),
+            lambda rgb: load().frame(rgb, keep_colors, stroke_size),
             options,
             style=f"{sha256(find_checkpoint(style))} {keep_colors} {stroke_size}",
             progress=show,
@@ -165,7 +177,8 @@ def _stylize_video(
         return
     skipped = f", {report.skipped} damaged ones skipped" if report.skipped else ""
     resumed = f", {report.resumed} of them from before" if report.resumed else ""
-    typer.echo(f"wrote {report.output}: {report.frames} frames, {report.seconds:.1f} s{resumed}{skipped}")
+    engine = engine_line(load().engine)
+    typer.echo(f"wrote {report.output}: {report.frames} frames, {report.seconds:.1f} s{resumed}{skipped} ({engine})")
     for note in report.notes:
         typer.echo(f"note: {note}", err=True)
 

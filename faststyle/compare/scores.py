@@ -44,6 +44,6 @@ def judge_results(
             raise ImageError(f"{subject}: no picture named as {missing[0]}{more}; name pictures as their photos")
         outputs = [protocol_photo(read_image(picture)) for picture in pictures if picture is not None]
     else:
-        stylizer = Stylizer.load(find_checkpoint(str(subject)), device)
+        stylizer = Stylizer.load(find_checkpoint(str(subject)), device, engine="torch", precision="float32")
         outputs = [stylizer(crop) for crop in crops]
     return judge.score(outputs, crops), weights.id

@@ -5,18 +5,19 @@ What it is not: video, tiles or exported engines. Files and folders are stylize/
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from faststyle.checkpoint import About, find_checkpoint, load_checkpoint
-from faststyle.devices import find_device, set_threads
+from faststyle.checkpoint import About, find_checkpoint, read_about
 from faststyle.errors import ImageError
 from faststyle.images import Picture, Source, fit_shorter, fitted_size, open_picture, resize, to_pil, transfer_luma
+from faststyle.stylize.engines import READERS, Engine, open_engine
 
 # Peak bytes that the network needs for each pixel of the photo and each channel of its first layer, float32:
 # measured on Johnson's network (docs/log.md), with a tenth added.
@@ -32,20 +33,29 @@ class Stylizer:
         >>> stylizer("photo.jpg").save("out.png")
     """
 
-    def __init__(self, network: nn.Module, about: About, device: torch.device | str = "cpu") -> None:
-        self.device = torch.device(device)
-        self.network = network.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.about = about
+    def __init__(self, engine: Engine, about: About | None = None) -> None:
+        self.engine, self.about = engine, about
 
     @classmethod
-    def load(cls, style: str | Path, device: str = "auto", threads: int | None = None) -> Stylizer:
+    def load(
+        cls,
+        style: str | Path,
+        device: str = "auto",
+        threads: int | None = None,
+        engine: str = "auto",
+        precision: str = "auto",
+        convert: bool = False,
+        announce: Callable[[str], None] = lambda _: None,
+    ) -> Stylizer:
         """Return the stylizer of a checkpoint: a path, or a name in checkpoints/ or checkpoints/gallery/.
 
+        A file that was exported for an engine, .onnx or .xml, will do as well; of it nothing else is known (`about`).
+        `engine` and the rest are those of `open_engine`; `convert` is for videos and many pictures.
         Raises: CheckpointError, DeviceError.
         """
-        set_threads(threads)
-        network, about = load_checkpoint(find_checkpoint(str(style)))
-        return cls(network, about, find_device(device))
+        path = find_checkpoint(str(style))
+        about = None if path.suffix in READERS else read_about(path)
+        return cls(open_engine(path, engine, device, precision, threads, announce, convert), about)
 
     def __call__(
         self, image: Source, size: int | None = None, keep_colors: bool = False, stroke_size: float = 1.0
@@ -87,9 +97,7 @@ class Stylizer:
                 picture = Picture(fit_shorter(picture.rgb, size), alpha, picture.icc)
             with torch.no_grad():  # not inference_mode: what comes out may be used in training
                 photo = picture.rgb if inside == min(h, w) else fit_shorter(picture.rgb, inside)
-                photo = photo.to(self.device, memory_format=torch.channels_last)
-                stylized = self.network(photo).float().clamp(0, 1).cpu().contiguous()
-                stylized = resize(stylized, h, w)
+                stylized = resize(self.engine(photo), h, w)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise self._too_large(h, w) from error
         except RuntimeError as error:  # how torch's CPU allocator says it
@@ -107,19 +115,20 @@ class Stylizer:
         return stylized.mul(255).round_().byte().permute(1, 2, 0).contiguous().numpy()
 
     def _bytes_per_pixel(self) -> int:
-        return BYTES_PER_PIXEL_AND_CHANNEL * int(self.about.network.get("width", 32))
+        network = self.about.network if self.about else {}
+        return BYTES_PER_PIXEL_AND_CHANNEL * int(network.get("width", 32))
 
     def _check_memory(self, h: int, w: int) -> None:
         """Raise ImageError before the system would run out of memory and kill the process."""
-        if self.device.type != "cpu":
+        if self.engine.device != "cpu":
             return
         if h * w * self._bytes_per_pixel() > FULL_MEMORY * psutil.virtual_memory().available:
             raise self._too_large(h, w)
 
     def _too_large(self, h: int, w: int) -> ImageError:
         free = psutil.virtual_memory().available
-        if self.device.type == "cuda":
-            free = torch.cuda.mem_get_info(self.device)[0]
+        if self.engine.device == "cuda":
+            free = torch.cuda.mem_get_info()[0]
         fits = FULL_MEMORY * free / (h * w * self._bytes_per_pixel())
         size = max(16, int(min(h, w) * min(0.9, fits**0.5)) // 16 * 16)
         return ImageError(

@@ -1,0 +1,427 @@
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from conftest import draw
+from torch import Tensor
+
+import faststyle
+from faststyle.checkpoint import About, load_checkpoint, save_checkpoint
+from faststyle.errors import CheckpointError, DeviceError, ImageError
+from faststyle.images import read_image
+from faststyle.networks.johnson import Johnson
+from faststyle.stylize import engines, graph
+from faststyle.stylize.engines import OnnxRuntimeEngine, OpenVINOEngine, TorchEngine, engine_line, open_engine
+
+NETWORK = {"name": "johnson", "width": 4, "blocks": 1}
+NAMES = ("torch", "onnxruntime", "openvino")
+
+
+def needs(*packages: str) -> pytest.MarkDecorator:
+    """Skip where an extra is not installed. Not importorskip: that would import OpenVINO, telemetry and all."""
+    missing = [package for package in packages if find_spec(package) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
+
+
+NEEDS_OPENVINO = needs("openvino", "onnx", "onnxscript")
+NEEDS_ONNXRUNTIME = needs("onnxruntime", "onnx", "onnxscript")
+ALL = [
+    "torch",
+    pytest.param("onnxruntime", marks=NEEDS_ONNXRUNTIME),
+    pytest.param("openvino", marks=NEEDS_OPENVINO),
+]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, painting: Path) -> Path:
+    """A network with a head that does something; a new one's is zero."""
+    torch.manual_seed(0)
+    network = Johnson(4, 1)
+    network.set_palette(read_image(painting))
+    torch.nn.init.normal_(network.head.weight, std=0.03)
+    path = tmp_path_factory.mktemp("checkpoint") / "dots.safetensors"
+    about = About(NETWORK, {"file": "dots.png"}, vgg={}, photos="none", recipe={}, license="CC0-1.0")
+    save_checkpoint(path, network, about)
+    return path
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.getbasetemp() / "graphs"
+
+
+@pytest.fixture(autouse=True)
+def _one_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One conversion, which takes ten seconds, serves the tests of engines and of exports: their networks are equal."""
+    monkeypatch.setenv("FASTSTYLE_CACHE", str(cache))
+
+
+@pytest.fixture
+def no_conversion(monkeypatch: pytest.MonkeyPatch) -> None:
+    def convert(*_: Any) -> bytes:
+        raise AssertionError("converted")
+
+    monkeypatch.setattr(graph, "to_onnx", convert)
+    monkeypatch.setattr(engines, "to_onnx", convert)
+
+
+def photos(count: int, h: int, w: int) -> Tensor:
+    return torch.cat([read_image(draw(i, h, w)) for i in range(count)])
+
+
+def expected(checkpoint: Path, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        out: Tensor = load_checkpoint(checkpoint)[0](images)
+    return out
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("threads", [None, 1])
+def test_each_gives_what_the_network_gives(checkpoint: Path, name: str, threads: int | None) -> None:
+    before = torch.get_num_threads()
+    engine = open_engine(checkpoint, name, device="cpu", precision="float32", threads=threads)
+    torch.set_num_threads(before)
+    assert (engine.name, engine.device, engine.precision) == (name, "cpu", "float32")
+    for count, h, w in ((1, 16, 16), (2, 33, 70), (1, 97, 64), (3, 17, 131)):
+        images = photos(count, h, w)
+        got = engine(images)
+        assert got.dtype == torch.float32
+        torch.testing.assert_close(got, expected(checkpoint, images), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_images_of_a_batch_do_not_see_each_other(checkpoint: Path, name: str) -> None:
+    """Instance normalisation and the whitening of the colours are of each image."""
+    engine = open_engine(checkpoint, name, device="cpu", precision="float32")
+    together = photos(2, 40, 52)
+    alone = torch.cat([engine(together[:1]), engine(together[1:])])
+    torch.testing.assert_close(engine(together), alone, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_was_returned_stays_as_it_is(checkpoint: Path, name: str) -> None:
+    engine = open_engine(checkpoint, name, device="cpu", precision="float32")
+    images = photos(1, 32, 32)
+    before, first = images.clone(), engine(images)
+    kept = first.clone()
+    engine(1 - images)
+    assert torch.equal(first, kept)
+    assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_any_memory_layout_is_taken(checkpoint: Path, name: str) -> None:
+    engine = open_engine(checkpoint, name, device="cpu", precision="float32")
+    images = photos(1, 32, 48)
+    strided = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    torch.testing.assert_close(engine(strided), engine(images), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_small_and_wrong_images_are_errors(checkpoint: Path, name: str) -> None:
+    engine = open_engine(checkpoint, name, device="cpu")
+    with pytest.raises(ImageError, match="15x40 pixels is too small: .* at least 16"):
+        engine(torch.zeros(1, 3, 15, 40))
+    for wrong in (torch.zeros(3, 32, 32), torch.zeros(1, 4, 32, 32), torch.zeros(1, 3, 32, 32, dtype=torch.uint8)):
+        with pytest.raises(ValueError, match="images are float32"):
+            engine(wrong)
+
+
+@NEEDS_OPENVINO
+def test_openvino_compiles_for_a_size_that_comes_twice_in_a_row(checkpoint: Path) -> None:
+    engine = OpenVINOEngine(lambda: converted(checkpoint), "cpu", "float32")
+    compiled: list[tuple[int, ...]] = []
+    compile_once = engine._compile
+
+    def spy() -> Any:
+        compiled.append(tuple(engine._model.input(0).partial_shape.to_shape()))
+        return compile_once()
+
+    engine._compile = spy  # type: ignore[method-assign]
+    a, b = photos(1, 32, 48), photos(2, 48, 32)
+    for images, so_far in ((a, 0), (b, 0), (a, 0), (a, 1), (a, 1), (b, 1), (a, 1), (b, 1), (b, 2), (a, 2)):
+        torch.testing.assert_close(engine(images), expected(checkpoint, images), atol=1e-3, rtol=0)
+        assert len(compiled) == so_far
+    assert compiled == [tuple(a.shape), tuple(b.shape)]
+
+
+def converted(checkpoint: Path) -> bytes:
+    network, about = load_checkpoint(checkpoint)
+    return graph.cached_graph(network, about, checkpoint)
+
+
+@NEEDS_OPENVINO
+def test_openvino_tells_nobody() -> None:
+    engines.import_openvino()
+    assert sys.modules["openvino_telemetry"] is None
+
+
+@NEEDS_ONNXRUNTIME
+def test_a_second_start_does_not_convert(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, conversions = converted(checkpoint), []
+    monkeypatch.setenv("FASTSTYLE_CACHE", str(tmp_path))
+    monkeypatch.setattr(graph, "to_onnx", lambda *_: conversions.append("once") or data)
+    lines: list[str] = []
+    for _ in range(2):
+        open_engine(checkpoint, "onnxruntime", announce=lines.append)
+    assert lines == ["converting dots, once"]
+    assert conversions == ["once"]
+    monkeypatch.setattr(faststyle, "__version__", "999")
+    open_engine(checkpoint, "onnxruntime")
+    assert len(conversions) == 2
+
+
+def test_the_name_in_the_cache_changes_with_weights_code_and_versions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = Johnson(4, 1)
+    code = tmp_path / "johnson.py"
+    code.write_text("as it was")
+    monkeypatch.setattr(graph.inspect, "getfile", lambda _: str(code))
+    names = [graph._key(network, "a" * 64), graph._key(network, "b" * 64)]
+    code.write_text("as it is")
+    names.append(graph._key(network, "b" * 64))
+    monkeypatch.setattr(torch, "__version__", "999")
+    names.append(graph._key(network, "b" * 64))
+    assert len(set(names)) == 4
+    assert names[3] == graph._key(network, "b" * 64)
+
+
+def test_a_cache_that_cannot_be_written_costs_a_conversion_only(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "graphs").write_text("in the way")
+    monkeypatch.setenv("FASTSTYLE_CACHE", str(tmp_path))
+    monkeypatch.setattr(graph, "to_onnx", lambda *_: b"a graph")
+    lines: list[str] = []
+    network, about = load_checkpoint(checkpoint)
+    assert graph.cached_graph(network, about, checkpoint, lines.append) == b"a graph"
+    assert "a file stands where a folder is needed" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"engine": "opnvino"}, "--engine opnvino: unknown. Did you mean 'openvino'?"),
+        ({"device": "cudda"}, "--device cudda: unknown. Did you mean 'cuda'?"),
+        ({"precision": "f15"}, "--precision f15: unknown. Did you mean 'f16'?"),
+        ({"threads": 0}, "--threads must be 1 or more, got 0"),
+    ],
+)
+def test_what_is_unknown_is_one_line(checkpoint: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(DeviceError) as caught:
+        open_engine(checkpoint, **options)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("name", "missing", "extra"),
+    [
+        ("openvino", "openvino", "fast"),
+        ("openvino", "onnxscript", "fast"),
+        ("onnxruntime", "onnxruntime", "onnx"),
+        ("onnxruntime", "onnx", "onnx"),
+    ],
+)
+def test_an_engine_that_is_not_installed_names_the_extra(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, name: str, missing: str, extra: str
+) -> None:
+    for package in ("openvino", "onnxruntime", "onnx", "onnxscript"):
+        monkeypatch.setitem(sys.modules, package, SimpleNamespace(__spec__=None))  # there
+    monkeypatch.setitem(sys.modules, missing, None)  # type: ignore[arg-type]
+    with pytest.raises(DeviceError, match=f"this needs {missing}: pip install 'faststyle-trainer\\[{extra}\\]'"):
+        open_engine(checkpoint, name)
+
+
+def test_auto_is_torch_where_nothing_else_is_installed(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # type: ignore[arg-type]
+    lines: list[str] = []
+    engine = open_engine(checkpoint, device="cpu", precision="float32", announce=lines.append)
+    assert engine_line(engine) == "engine: torch, cpu, float32"
+    assert lines == []
+
+
+def test_an_npu_without_openvino_names_the_extra(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)  # type: ignore[arg-type]
+    with pytest.raises(DeviceError, match=r"openvino: this needs openvino: pip install 'faststyle-trainer\[fast\]'"):
+        open_engine(checkpoint, device="npu")
+
+
+@pytest.mark.parametrize(
+    ("machine", "name"),
+    [
+        pytest.param("x86_64", "openvino", marks=[NEEDS_OPENVINO, NEEDS_ONNXRUNTIME]),
+        pytest.param("arm64", "onnxruntime", marks=NEEDS_ONNXRUNTIME),
+    ],
+)
+def test_auto_is_the_fastest_of_what_is_installed(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, machine: str, name: str
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    assert open_engine(checkpoint, device="cpu", precision="float32").name == name
+
+
+@NEEDS_OPENVINO
+@NEEDS_ONNXRUNTIME
+def test_auto_goes_on_to_the_next_and_says_so(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setitem(engines.GRAPH_ENGINES, "openvino", refuse("no libtbb.so"))
+    lines: list[str] = []
+    assert open_engine(checkpoint, device="cpu", announce=lines.append).name == "onnxruntime"
+    assert lines[-1] == "not used here: openvino: no libtbb.so"
+    monkeypatch.setitem(engines.GRAPH_ENGINES, "onnxruntime", refuse("no AVX"))
+    monkeypatch.setattr(engines, "TorchEngine", refuse("no torch"))
+    with pytest.raises(DeviceError, match="openvino: no libtbb.so; onnxruntime: no AVX; torch: no torch"):
+        open_engine(checkpoint, device="cpu")
+
+
+def refuse(reason: str) -> Callable[..., Any]:
+    def open_it(*_: Any) -> Any:
+        raise DeviceError(reason)
+
+    return open_it
+
+
+def test_an_accelerator_that_torch_knows_is_what_auto_means(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: torch.device("cuda"))
+    monkeypatch.setattr(engines, "TorchEngine", lambda network, device, precision: asked.append(device))
+    open_engine(checkpoint)
+    assert asked == ["cuda"]
+
+
+@NEEDS_ONNXRUNTIME
+def test_onnxruntime_must_have_the_device_that_was_asked_for(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    for device in ("cuda", "xpu", "npu"):
+        with pytest.raises(DeviceError, match=f"--device {device}: this build of ONNX Runtime has cpu only"):
+            open_engine(checkpoint, "onnxruntime", device)
+
+
+@NEEDS_ONNXRUNTIME
+def test_onnxruntime_may_not_fall_back_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build with CUDA on a machine without: it says that it has the provider, and runs on the CPU."""
+    import onnxruntime
+
+    fallen = SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
+    there = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: there)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_: fallen)
+    with pytest.raises(DeviceError, match="--device cuda: ONNX Runtime could not start CUDAExecutionProvider"):
+        OnnxRuntimeEngine(lambda: b"", "cuda")
+    monkeypatch.setattr(engines, "_accelerator", lambda: "cpu")
+    assert OnnxRuntimeEngine(lambda: b"", "auto").device == "cpu"
+
+
+@NEEDS_OPENVINO
+@pytest.mark.usefixtures("no_conversion")  # what cannot be had is found out before anything is converted
+def test_openvino_must_have_the_device_that_was_asked_for(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OpenVINOEngine, "_known_devices", lambda _: {"CPU"})
+    for device in ("xpu", "npu", "cuda", "mps"):
+        with pytest.raises(DeviceError, match=f"--device {device}: OpenVINO finds cpu only"):
+            open_engine(checkpoint, "openvino", device)
+
+
+def test_torch_takes_bf16_where_the_hardware_has_it(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = load_checkpoint(checkpoint)[0]
+    for has_it in (True, False):
+        monkeypatch.setattr("faststyle.devices.has_fast_bf16", lambda _, has_it=has_it: has_it)
+        monkeypatch.setattr(engines, "has_fast_bf16", lambda _, has_it=has_it: has_it)
+        engine = TorchEngine(network, "cpu")
+        assert engine.precision == ("bf16" if has_it else "float32")
+        difference = (engine(photos(1, 48, 64)) - expected(checkpoint, photos(1, 48, 64))).abs().max()
+        assert (1e-3 < difference < 0.1) if has_it else (difference < 1e-3)
+    with pytest.raises(DeviceError, match="--precision bf16: cpu has none in hardware"):
+        TorchEngine(network, "cpu", "bf16")
+    with pytest.raises(DeviceError, match="--precision f16: not on CPUs with torch"):
+        TorchEngine(network, "cpu", "f16")
+
+
+@pytest.mark.parametrize(
+    ("device", "capabilities", "asked", "taken"),
+    [
+        ("cpu", ["FP32", "INT8"], "auto", "float32"),
+        ("cpu", ["FP32", "BF16", "INT8"], "auto", "bf16"),
+        ("cpu", ["FP32", "BF16", "INT8"], "float32", "float32"),
+        ("cpu", ["FP32", "BF16", "INT8"], "bf16", "bf16"),
+        ("cpu", ["FP32", "INT8"], "bf16", None),
+        ("xpu", ["FP32", "FP16"], "auto", "float32"),
+        ("xpu", ["FP32", "FP16"], "f16", "f16"),
+        ("xpu", ["FP32", "FP16"], "bf16", None),
+        ("npu", ["FP16", "INT8"], "auto", "f16"),
+        ("npu", ["FP16", "INT8"], "float32", None),
+    ],
+)
+def test_openvino_never_takes_bf16_that_is_emulated(
+    device: str, capabilities: list[str], asked: str, taken: str | None
+) -> None:
+    machine: Any = SimpleNamespace(
+        device=device, _target=device.upper(), _core=SimpleNamespace(get_property=lambda *_: capabilities)
+    )
+    if taken is None:
+        with pytest.raises(DeviceError, match=f"--precision {asked}"):
+            OpenVINOEngine._find_precision(machine, asked)
+    else:
+        assert OpenVINOEngine._find_precision(machine, asked) == taken
+
+
+@NEEDS_OPENVINO
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="other CPUs may compute in f16")
+def test_openvino_may_not_take_another_precision_without_a_word(checkpoint: Path) -> None:
+    """Asked for f16, its plugin for CPUs silently computes in float32 where there is no AVX512-FP16."""
+    compiled = engines.import_openvino().Core()
+    if "FP16" in compiled.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this CPU has f16")
+    with pytest.raises(DeviceError, match="--precision f16: this cpu computes in f32"):
+        open_engine(checkpoint, "openvino", precision="f16")
+
+
+@NEEDS_ONNXRUNTIME
+def test_onnxruntime_knows_float32_only(checkpoint: Path) -> None:
+    with pytest.raises(DeviceError, match="--precision bf16: ONNX Runtime runs float32 only"):
+        open_engine(checkpoint, "onnxruntime", precision="bf16")
+
+
+@pytest.mark.parametrize("name", ALL[1:])
+def test_an_exported_file_is_opened_as_it_is(checkpoint: Path, tmp_path: Path, name: str) -> None:
+    file = tmp_path / "dots.onnx"
+    file.write_bytes(converted(checkpoint))
+    engine = open_engine(file, name, precision="float32")
+    images = photos(2, 33, 50)
+    assert engine.name == name
+    torch.testing.assert_close(engine(images), expected(checkpoint, images), atol=1e-3, rtol=0)
+    file.write_bytes(b"no graph")
+    with pytest.raises(DeviceError, match="cannot run this network on cpu"):
+        open_engine(file, name)
+
+
+def test_exported_files_are_not_for_torch_and_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match=r"--engine torch does not read .onnx files; openvino or onnxruntime does"):
+        open_engine(tmp_path / "dots.onnx", "torch")
+    with pytest.raises(DeviceError, match=r"--engine onnxruntime does not read .xml files; openvino does"):
+        open_engine(tmp_path / "dots.xml", "onnxruntime")
+    with pytest.raises(CheckpointError, match=r"dots.xml: no such file"):
+        open_engine(tmp_path / "dots.xml")
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        open_engine(tmp_path / "dots.safetensors")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_network_in_memory_is_opened_too(checkpoint: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    if name != "torch":
+        data = converted(checkpoint)
+        monkeypatch.setattr(engines, "to_onnx", lambda *_: data)
+    engine = open_engine(load_checkpoint(checkpoint), name, precision="float32", device="cpu")
+    images = photos(1, 20, 30)
+    torch.testing.assert_close(engine(images), expected(checkpoint, images), atol=1e-3, rtol=0)

@@ -1,0 +1,400 @@
+from __future__ import annotations
+
+import errno
+import json
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import draw
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+import faststyle
+from faststyle import export
+from faststyle.checkpoint import About, load_checkpoint, save_checkpoint
+from faststyle.cli import app
+from faststyle.errors import CheckpointError, DeviceError, OutputError, PhotosError
+from faststyle.export import Check, ExportError, ExportReport, export_checkpoint
+from faststyle.files import sha256
+from faststyle.images import read_image
+from faststyle.networks.johnson import Johnson
+from faststyle.stylize.engines import import_openvino, open_engine
+from faststyle.stylize.graph import EXAMPLE, _Quads, _with_quads, to_onnx
+
+NETWORK = {"name": "johnson", "width": 4, "blocks": 1}
+
+
+def needs(*packages: str) -> pytest.MarkDecorator:
+    """Skip where an extra is not installed. Not importorskip: that would import OpenVINO, telemetry and all."""
+    missing = [package for package in packages if find_spec(package) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
+
+
+NEEDS_ONNX = needs("onnxruntime", "onnx", "onnxscript")
+NEEDS_OPENVINO = needs("openvino", "onnx", "onnxscript")
+NEEDS_INT8 = needs("openvino", "onnx", "onnxscript", "nncf")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, painting: Path) -> Path:
+    """A network with a head that does something; a new one's is zero."""
+    torch.manual_seed(0)
+    network = Johnson(4, 1)
+    network.set_palette(read_image(painting))
+    torch.nn.init.normal_(network.head.weight, std=0.03)
+    path = tmp_path_factory.mktemp("checkpoint") / "dots.safetensors"
+    about = About(NETWORK, {"file": "dots.png"}, vgg={}, photos="none", recipe={}, license="CC0-1.0")
+    save_checkpoint(path, network, about)
+    return path
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.getbasetemp() / "graphs"
+
+
+@pytest.fixture(autouse=True)
+def _one_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One conversion, which takes ten seconds, serves the tests of engines and of exports: their networks are equal."""
+    monkeypatch.setenv("FASTSTYLE_CACHE", str(cache))
+
+
+@pytest.fixture
+def written_onnx(checkpoint: Path, tmp_path: Path) -> tuple[Path, ExportReport]:
+    output = tmp_path / "folder" / "dots.onnx"
+    return output, export_checkpoint(checkpoint, output)
+
+
+def photos(count: int, h: int, w: int) -> Tensor:
+    return torch.cat([read_image(draw(i, h, w)) for i in range(count)])
+
+
+def expected(checkpoint: Path, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        out: Tensor = load_checkpoint(checkpoint)[0](images)
+    return out
+
+
+@NEEDS_ONNX
+def test_onnx_is_torch_at_any_size_and_batch(checkpoint: Path, written_onnx: tuple[Path, ExportReport]) -> None:
+    import onnxruntime
+
+    output, report = written_onnx
+    session = onnxruntime.InferenceSession(output, providers=["CPUExecutionProvider"])
+    for count, h, w in ((1, 16, 16), (2, 97, 131), (3, 18, 45), (1, 128, 64)):
+        images = photos(count, h, w)
+        (got,) = session.run(["stylized"], {"photo": images.numpy()})
+        torch.testing.assert_close(torch.from_numpy(got), expected(checkpoint, images), atol=1e-3, rtol=0)
+    assert report.files == (output,)
+    assert (report.format, report.precision, report.size_bytes) == ("onnx", "float32", output.stat().st_size)
+    assert [check.size for check in report.checks] == ["97x131", "64x257"]
+    assert all(c.engine == "onnxruntime" and 0 < c.difference < 2 / 255 and c.ssim > 0.99 for c in report.checks)
+    assert [p.name for p in output.parent.iterdir()] == ["dots.onnx"]
+
+
+@NEEDS_ONNX
+def test_onnx_is_a_valid_graph_of_open_sizes(written_onnx: tuple[Path, ExportReport]) -> None:
+    import onnx
+
+    model = onnx.load(written_onnx[0])
+    onnx.checker.check_model(model, full_check=True)
+    for value in (*model.graph.input, *model.graph.output):
+        sizes = [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        assert sizes == ["batch", 3, "height", "width"]
+    # No side of the example, padded or not, at full, half or quarter size, is anywhere in the graph.
+    h, w = EXAMPLE[2:]
+    sides = {side for s in (h, w) for side in (s, s + -s % 4, (s + -s % 4) // 2, (s + -s % 4) // 4)}
+    integers = [onnx.numpy_helper.to_array(i) for i in model.graph.initializer if i.data_type == onnx.TensorProto.INT64]
+    assert integers  # axes, pads and the like
+    assert not sides & {abs(int(number)) for array in integers for number in np.ravel(array)}
+
+
+@NEEDS_ONNX
+def test_instance_normalisation_is_exported_as_such(written_onnx: tuple[Path, ExportReport]) -> None:
+    """Not as a batch normalisation in training mode, and with its scale and shift, or one more pass each is needed."""
+    import onnx
+
+    nodes = onnx.load(written_onnx[0]).graph.node
+    kinds = [node.op_type for node in nodes]
+    assert "BatchNormalization" not in kinds
+    norms = [node for node in nodes if node.op_type == "InstanceNormalization"]
+    assert len(norms) == 5 + 2 + 1  # encoder and decoder, the residual block, and the photo as a whole
+    assert sum("weight" in node.input[1] for node in norms) == 7
+
+
+@NEEDS_ONNX
+def test_onnx_says_where_it_came_from(checkpoint: Path, written_onnx: tuple[Path, ExportReport]) -> None:
+    import onnx
+
+    model = onnx.load(written_onnx[0])
+    found = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(found.pop("network")) == NETWORK
+    assert found.pop("input").startswith("RGB float32 (batch, 3, height, width) in [0, 1]")
+    assert found == {
+        "style": "dots",
+        "painting": "dots.png",
+        "license": "CC0-1.0",
+        "faststyle_version": faststyle.__version__,
+        "checkpoint_sha256": sha256(checkpoint),
+    }
+    assert str(Path(faststyle.__file__).parent).encode() not in written_onnx[0].read_bytes()
+
+
+@pytest.mark.slow
+@NEEDS_ONNX
+def test_networks_without_a_palette_are_exported(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    path = tmp_path / "plain.safetensors"
+    about = About({**NETWORK, "blocks": 0, "start": "random"}, {}, {}, "none", {})
+    save_checkpoint(path, Johnson(4, 0, "random"), about)
+    report = export_checkpoint(path, tmp_path / "plain.onnx")
+    assert max(check.difference for check in report.checks) < 1e-3
+
+
+@NEEDS_ONNX
+def test_all_group_normalisations_are_translated() -> None:
+    """Ours has one channel a group, or one group; others may come."""
+    import onnxruntime
+
+    class Norms(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale, self.shift = nn.Parameter(torch.tensor([1.0, 2, 3])), nn.Parameter(torch.tensor([0.0, 1, -1]))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = F.group_norm(x, 1, self.scale, self.shift, eps=0.1)
+            return F.group_norm(F.group_norm(x, 3, self.scale, self.shift, eps=0.2), 3, eps=0.3)
+
+    session = onnxruntime.InferenceSession(to_onnx(Norms(), {}), providers=["CPUExecutionProvider"])
+    images = photos(2, 20, 31)
+    (got,) = session.run(None, {"photo": images.numpy()})
+    torch.testing.assert_close(torch.from_numpy(got), Norms()(images).detach(), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (20, 34)])
+def test_quads_are_the_convolution_that_they_replace(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(5, 3, 9, padding=4, padding_mode="reflect")
+    x = torch.randn(2, 5, *size)
+    torch.testing.assert_close(_Quads(conv)(x), conv(x), atol=1e-5, rtol=0)
+
+
+def test_other_networks_keep_their_last_convolution() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 3, 9, padding=4, padding_mode="reflect"))
+    assert _with_quads(network) is network
+    assert isinstance(network[0], nn.Conv2d)
+    assert isinstance(_with_quads(Johnson(4, 0)).head, _Quads)
+
+
+@NEEDS_OPENVINO
+def test_openvino_is_torch_at_any_size_and_batch(checkpoint: Path, tmp_path: Path) -> None:
+    output = tmp_path / "dots.xml"
+    report = export_checkpoint(checkpoint, output, "openvino")
+    assert report.files == (output, tmp_path / "dots.bin")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["dots.bin", "dots.xml"]
+    assert report.size_bytes == sum(p.stat().st_size for p in report.files)
+    assert {check.precision for check in report.checks} >= {"float32"}
+    model = import_openvino().Core().read_model(output)
+    assert model.input(0).partial_shape.to_string() == "[?,3,?,?]"
+    assert model.get_rt_info(["faststyle", "checkpoint_sha256"]).value == sha256(checkpoint)
+    assert model.get_rt_info(["faststyle", "style"]).value == "dots"
+    assert not model.has_rt_info(["faststyle", "precision"])
+    engine = open_engine(output, precision="float32")
+    for count, h, w in ((1, 16, 16), (3, 18, 45)):
+        images = photos(count, h, w)
+        torch.testing.assert_close(engine(images), expected(checkpoint, images), atol=1e-3, rtol=0)
+
+
+@NEEDS_INT8
+def test_int8_keeps_colours_and_ends_in_float(
+    checkpoint: Path, tmp_path: Path, photo_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "CALIBRATION_PHOTOS", 4)
+    output = tmp_path / "dots.xml"
+    report = export_checkpoint(checkpoint, output, "openvino", int8=True, photos=str(photo_folder))
+    assert report.precision == "int8"
+    assert all(0.97 <= check.ssim < 1 and check.precision == "int8" for check in report.checks)
+    engine = open_engine(output)
+    assert (engine.name, engine.precision) == ("openvino", "int8")
+    assert engine(photos(2, 33, 50)).shape == (2, 3, 33, 50)
+
+    operations = import_openvino().Core().read_model(output).get_ordered_ops()
+    convs = [op for op in operations if op.get_type_name() == "Convolution"]
+    in_int8 = [sees_int8(op) for op in convs]
+    # encode1 | encode2, encode3, two of the residual block, decode1, decode2 | head, palette
+    assert in_int8 == [False] + 6 * [True] + [False, False]
+    # Nothing else, the whitening above all, sees what was rounded to 8 bits.
+    assert sum(op.get_type_name() == "MatMul" for op in operations) > 24
+    rounded = [op.output(0) for op in operations if op.get_type_name() == "FakeQuantize"]
+    users = {user.get_node().get_type_name() for output in rounded for user in output.get_target_inputs()}
+    assert users <= {"Pad", "Convolution"}
+
+
+def sees_int8(operation: Any) -> bool:
+    """Whether the first input of an OpenVINO operation is quantised, the padding left aside."""
+    source = operation.input_value(0).get_node()
+    while source.get_type_name() == "Pad":
+        source = source.input_value(0).get_node()
+    return bool(source.get_type_name() == "FakeQuantize")
+
+
+@pytest.mark.parametrize(
+    ("precision", "difference", "ssim", "reason"),
+    [
+        ("float32", 2 / 255, 0.1, ""),
+        ("float32", 2.1 / 255, 1.0, "2.1 of 255 levels off at 97x131; 2 are allowed"),
+        ("float32", float("nan"), float("nan"), "nan of 255 levels off at 97x131; 2 are allowed"),
+        ("bf16", 0.5, 0.98, ""),
+        ("bf16", 0.0, 0.979, "structural similarity 0.979 at 97x131; 0.98 is needed"),
+        ("f16", 0.0, 0.979, "structural similarity 0.979 at 97x131; 0.98 is needed"),
+        ("int8", 0.5, 0.97, ""),
+        ("int8", 0.0, 0.969, "structural similarity 0.969 at 97x131; 0.97 is needed"),
+        ("int8", 0.0, float("nan"), "structural similarity nan at 97x131; 0.97 is needed"),
+    ],
+)
+def test_how_near_to_torch_an_export_must_be(precision: str, difference: float, ssim: float, reason: str) -> None:
+    assert export._too_far(Check("openvino", precision, "97x131", difference, ssim)) == reason
+
+
+def test_a_comparison_takes_the_worst_pixel_and_the_worst_photo() -> None:
+    images = photos(2, 32, 40)
+    wrong = images.clone()
+    wrong[1] = 1 - images[1]
+    wrong[0, 0, 3, 4] = images[0, 0, 3, 4] - 0.01
+
+    class Wrong:
+        name, device, precision = "wrong", "cpu", "float32"
+
+        def __call__(self, images: Tensor) -> Tensor:
+            return wrong
+
+    check = export._check(Wrong(), images, images)
+    assert check.size == "32x40"
+    assert check.difference == pytest.approx(float((1 - 2 * images[1]).abs().max()))
+    assert check.ssim < 0  # a negative of itself
+
+
+@NEEDS_ONNX
+def test_what_is_not_torch_is_not_written(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = tmp_path / "dots.onnx"
+    output.write_bytes(b"an older one")
+    monkeypatch.setattr(export, "TorchEngine", lambda *_: lambda images: 1 - images)
+    with pytest.raises(ExportError, match="nothing written: onnxruntime in float32 is not torch, .* at 97x131"):
+        export_checkpoint(checkpoint, output)
+    assert [p.name for p in tmp_path.iterdir()] == ["dots.onnx"]
+    assert output.read_bytes() == b"an older one"
+
+
+@NEEDS_OPENVINO
+@pytest.mark.parametrize("parent", ["here", "new"])
+def test_a_full_disk_leaves_neither_of_two_files(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parent: str
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(export, "_write_openvino", full)
+    with pytest.raises(OutputError, match="no space left on device; free some space"):
+        export_checkpoint(checkpoint, tmp_path / parent / "dots.xml", "openvino")
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+@pytest.mark.usefixtures("_all_installed")
+def test_a_place_that_cannot_be_written_to_is_found_out_first(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(export, "cached_graph", lambda *_: pytest.fail("converted"))
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="a file stands where a folder is needed"):
+        export_checkpoint(checkpoint, tmp_path / "file" / "dots.onnx")
+    (tmp_path / "dots.onnx").mkdir()
+    with pytest.raises(OutputError, match="a folder of that name is in the way"):
+        export_checkpoint(checkpoint, tmp_path / "dots.onnx")
+    monkeypatch.setattr(Path, "touch", forbidden)
+    with pytest.raises(OutputError, match="permission denied; choose a place that you may write to"):
+        export_checkpoint(checkpoint, tmp_path / "other.onnx")
+
+
+@pytest.fixture
+def _all_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packages of the extras that can be imported, whether they are there or not."""
+    for package in ("openvino", "onnxruntime", "onnx", "onnxscript", "nncf"):
+        monkeypatch.setitem(sys.modules, package, SimpleNamespace(__spec__=None))
+
+
+@pytest.mark.usefixtures("_all_installed")
+@pytest.mark.parametrize(
+    ("format", "int8", "missing", "extra"),
+    [
+        ("onnx", False, "onnx", "onnx"),
+        ("onnx", False, "onnxscript", "onnx"),
+        ("onnx", False, "onnxruntime", "onnx"),
+        ("openvino", False, "openvino", "fast"),
+        ("openvino", False, "onnxscript", "fast"),
+        ("openvino", True, "nncf", "int8"),
+    ],
+)
+def test_a_package_that_is_missing_names_its_extra(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: Any, int8: bool, missing: str, extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    output = tmp_path / f"dots{export.SUFFIXES[format]}"
+    with pytest.raises(DeviceError, match=f"this needs {missing}: pip install 'faststyle-trainer\\[{extra}\\]'"):
+        export_checkpoint(checkpoint, output, format, int8)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("output", "format", "int8", "message"),
+    [
+        ("dots.onnx", "onxx", False, "--format onxx: unknown. Did you mean 'onnx'?"),
+        ("dots.xml", "onnx", False, "dots.xml: an export for onnx ends in .onnx"),
+        ("dots.onnx", "openvino", False, "dots.onnx: an export for openvino ends in .xml"),
+        ("dots", "openvino", False, "dots: an export for openvino ends in .xml"),
+        ("dots.onnx", "onnx", True, "--int8: ONNX Runtime is slower in int8 than in float32; use --format openvino"),
+    ],
+)
+def test_options_that_do_not_go_together_are_one_line(
+    checkpoint: Path, output: str, format: Any, int8: bool, message: str
+) -> None:
+    with pytest.raises(ExportError) as caught:
+        export_checkpoint(checkpoint, Path(output), format, int8)
+    assert str(caught.value) == message
+
+
+@pytest.mark.usefixtures("_all_installed")
+def test_a_checkpoint_must_be_one(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        export_checkpoint(tmp_path / "dots.safetensors", tmp_path / "new" / "dots.onnx")
+    (tmp_path / "dots.safetensors").write_bytes(b"no checkpoint")
+    with pytest.raises(CheckpointError, match="damaged or truncated"):
+        export_checkpoint(tmp_path / "dots.safetensors", tmp_path / "new" / "dots.onnx")
+    assert not (tmp_path / "new").exists()
+
+
+@NEEDS_INT8
+def test_photos_to_calibrate_on_must_be_there(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(PhotosError, match="--photos /nowhere: no such folder"):
+        export_checkpoint(checkpoint, tmp_path / "dots.xml", "openvino", int8=True, photos="/nowhere")
+    assert not list(tmp_path.iterdir())
+
+
+@NEEDS_ONNX
+def test_the_command_writes_and_says_how_near_it_is(checkpoint: Path, tmp_path: Path) -> None:
+    output = tmp_path / "dots.onnx"
+    result = CliRunner().invoke(app, ["export", str(checkpoint), "-o", str(output)])
+    assert result.exit_code == 0, result.output
+    assert "of 255 levels from torch, structural similarity" in result.stdout
+    assert f"wrote {output}: float32," in result.stdout
+    again = CliRunner().invoke(app, ["export", str(checkpoint), "-o", str(output), "--format", "openvino"])
+    assert (again.exit_code, again.stderr) == (1, f"error: {output}: an export for openvino ends in .xml\n")
