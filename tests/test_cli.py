@@ -21,7 +21,7 @@ from faststyle.cli import app
 from faststyle.networks.johnson import Johnson
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("train", "stylize", "export", "info", "weights", "bench train")
+COMMANDS = ("train", "stylize", "export", "info", "weights", "bench train", "bench stylize")
 TINY = ["--recipe", "smoke", "--steps", "1", "--image-size", "64", "--batch-size", "1", "--device", "cpu"]
 for pair in ("painting_size=80", "network.width=4", "network.blocks=1", "workers=0"):
     TINY += ["--set", pair]

@@ -91,6 +91,55 @@ def bench_two_trainers(
     typer.echo(f"total {race.target:.3f}: ours after {race.ours:.0f} s, reference {late}: {more}{race.ratio:.1f} times")
 
 
+@bench_app.command("stylize")
+@reports_errors
+def bench_engines(
+    networks: Annotated[
+        list[str] | None,
+        typer.Argument(help="Checkpoints, or names of networks; default: mobile.", metavar="NETWORK..."),
+    ] = None,
+    sizes: Annotated[
+        list[str] | None, typer.Option("--size", help="HEIGHTxWIDTH in pixels, several times if wanted.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Frames of each side that are timed.", min=1)] = 5,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Time a frame by engine, precision and size, on the CPU, beside the paper's network in plain torch.
+
+    Example: faststyle bench stylize mobile --size 480x848 --size 720x1280
+    """
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from faststyle.bench_stylize import SIZES, bench_stylize, parse_size
+    from faststyle.checkpoint import find_checkpoint
+    from faststyle.devices import set_threads
+    from faststyle.networks import NETWORKS
+
+    set_threads(threads)
+    subjects = {name: {"name": name} if name in NETWORKS else find_checkpoint(name) for name in networks or ["mobile"]}
+    found = bench_stylize(
+        {Path(name).stem: subject for name, subject in subjects.items()},
+        [parse_size(size) for size in sizes] if sizes else SIZES,
+        rounds=rounds,
+        announce=functools.partial(typer.echo, err=True),
+    )
+    if as_json:
+        typer.echo(json.dumps(asdict(found)))
+        return
+    table = Table("network", "engine", "precision", "size", "ms", "images/s", "times as fast", "peak MiB")
+    for row in found.rows:
+        speed = (f"{row.ms:.1f}", f"{row.images_per_second:.1f}", f"{row.ratio:.1f}", str(row.peak_rss_mb))
+        table.add_row(row.network, row.engine, row.precision, row.size, *speed)
+    Console(width=120).print(table)
+    typer.echo(", ".join(f"{name} {number}" for name, number in found.versions.items()) + f", {found.threads} threads")
+    for line in found.left_out:
+        typer.echo(f"left out: {line}")
+
+
 @bench_app.command("slow")
 @reports_errors
 def bench_slow_path(

