@@ -32,7 +32,8 @@ from faststyle.training.recipe import Recipe
 from faststyle.training.view import View, draw_view
 
 PAPER_NETWORK = {"name": "johnson", "width": 32, "start": "random"}
-CONTENT_WEIGHT, STYLE_WEIGHT = 1e5, 1e10  # of pytorch/examples
+CONTENT_WEIGHT, STYLE_WEIGHT = 1e5, 1e10  # of pytorch/examples, for photos divided by this:
+TORCHVISION_STD = 0.226  # mean of the three; features of other VGG weights are larger or smaller in proportion
 SAME_LAYERS = LossConfig(mode="absolute", content_layers={"relu2_2": 1.0}, style_layers="johnson")
 SLOW_STEPS = {"lbfgs": 25, "adam": 5}  # L-BFGS: until its history of 20 pairs is full
 WARM_UP = 2  # steps of each side before the clock counts: allocation, and compilation where it is on
@@ -210,7 +211,10 @@ def _slow_in_process(weights: VGGWeights, size: int, optimizer: Literal["lbfgs",
 
 
 def reference_step(network: nn.Module, painting: Tensor, weights: VGGWeights) -> TrainStep:
-    """Return the step that everyone copies, for a network that it trains."""
+    """Return the step that everyone copies, for a network that it trains.
+
+    Its weights of content and style are those that do the same to features of the range of `weights`.
+    """
     layers = ["relu1_2", "relu2_2", "relu3_3", "relu4_3"]
     vgg = load_vgg(weights, layers).requires_grad_(False)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
@@ -231,13 +235,17 @@ def reference_step(network: nn.Module, painting: Tensor, weights: VGGWeights) ->
         return flat.bmm(flat.transpose(1, 2)) / (c * h * w)
 
     targets = [plain_gram(f) for f in features(painting)]
+    gain = (
+        TORCHVISION_STD * 3 / sum(weights.std)
+    )  # of features; content errors go with its square, style's with the 4th
+    content_weight, style_weight = CONTENT_WEIGHT / gain**2, STYLE_WEIGHT / gain**4
 
     def step(photos: Tensor) -> None:
         optimizer.zero_grad()
         feats, wanted = features(network(photos)), features(photos)
-        total = CONTENT_WEIGHT * F.mse_loss(feats[1], wanted[1])
+        total = content_weight * F.mse_loss(feats[1], wanted[1])
         for f, target in zip(feats, targets, strict=True):
-            total = total + STYLE_WEIGHT * F.mse_loss(plain_gram(f), target.expand(len(photos), -1, -1))
+            total = total + style_weight * F.mse_loss(plain_gram(f), target.expand(len(photos), -1, -1))
         total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
