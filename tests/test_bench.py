@@ -11,8 +11,18 @@ import torch
 from typer.testing import CliRunner
 
 from faststyle import bench
-from faststyle.bench import PAPER_NETWORK, SAME_LAYERS, TrainBench, _flops, _step, bench_slow, bench_train
+from faststyle.bench import (
+    PAPER_NETWORK,
+    SAME_LAYERS,
+    TrainBench,
+    _flops,
+    _step,
+    bench_slow,
+    bench_train,
+    reference_step,
+)
 from faststyle.cli import app
+from faststyle.networks import build_network
 from faststyle.perceptual.losses import LossConfig
 from faststyle.perceptual.weights import VGGWeights
 from faststyle.training.recipe import Recipe
@@ -69,6 +79,24 @@ def test_the_recipes_side_is_the_recipes(tiny_weights: VGGWeights) -> None:
 def test_the_papers_network_has_the_papers_width() -> None:
     assert PAPER_NETWORK == {"name": "johnson", "width": 32, "start": "random"}
     assert SAME_LAYERS.layers("vgg16")[1].keys() == {"relu1_2", "relu2_2", "relu3_3", "relu4_3"}
+
+
+def test_the_reference_learns_the_same_from_features_of_another_range(tiny_weights: VGGWeights) -> None:
+    """Inputs and biases four times as large make all features so; what a step does to the network must not change."""
+    larger = replace(
+        tiny_weights,
+        std=tuple(value / 4 for value in tiny_weights.std),
+        tensors={k: v * 4 if k.endswith("bias") else v for k, v in tiny_weights.tensors.items()},
+    )
+    photos, painting, after = torch.rand(2, 3, 32, 32), torch.rand(1, 3, 40, 40), []
+    for weights in (tiny_weights, larger):
+        torch.manual_seed(0)
+        network = build_network({**SMALL, "start": "random"})
+        step = reference_step(network, painting, weights)
+        for _ in range(3):
+            step(photos)
+        after.append(torch.nn.utils.parameters_to_vector(network.parameters()))
+    torch.testing.assert_close(after[1], after[0], rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.slow
