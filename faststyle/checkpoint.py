@@ -104,6 +104,12 @@ def find_checkpoint(name: str, folder: Path = Path("checkpoints")) -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    known = sorted({p.stem for p in (*folder.glob(f"*{SUFFIX}"), *folder.glob(f"gallery/*{SUFFIX}"))})
+    known = [path.stem for path in checkpoints_at_hand(folder)]
     hint = f"at hand: {', '.join(known)}" if known else "train one with: faststyle train --style PAINTING"
     raise CheckpointError(f"no checkpoint {name!r}, neither as a path nor in {folder}; {hint}")
+
+
+def checkpoints_at_hand(folder: Path = Path("checkpoints")) -> list[Path]:
+    """Return the files in `folder` and its `gallery`, by name; of two of one name that in `folder`."""
+    found = {path.stem: path for path in (*folder.glob(f"gallery/*{SUFFIX}"), *folder.glob(f"*{SUFFIX}"))}
+    return [found[name] for name in sorted(found)]

@@ -21,6 +21,7 @@ import math
 import random
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -30,6 +31,7 @@ from faststyle.devices import keep_freed_memory
 from faststyle.images import fit_shorter, read_image
 from faststyle.networks import build_network
 from faststyle.networks.layers import InstanceNorm
+from faststyle.networks.start import StyleNetwork
 from faststyle.perceptual.losses import PerceptualLoss, deepest_layers
 from faststyle.perceptual.weights import find_weights, load_vgg
 from faststyle.training.balance import RATE as BALANCE_RATE
@@ -44,6 +46,7 @@ WARM_UP = 100  # steps in which the rate rises
 CONTENT_TARGET = 0.7  # content_rel
 LIMITS = (1 / 32, 8.0)  # of the weight of style
 LOG_EVERY = 128
+BALANCE, NETWORK = "balance", "network"  # entries of a .paintings file: a tensor, and a metadata entry
 
 
 def main() -> None:
@@ -69,27 +72,13 @@ def main() -> None:
     paintings = [fit_shorter(read_image(p), recipe.painting_size) for p in sorted(args.paintings.glob("*.png"))]
     losses = [PerceptualLoss(vgg, painting, recipe.loss) for painting in paintings]
 
-    network = build_network(config).to(memory_format=layout).train()
-    norms = {name: m for name, m in network.named_modules() if isinstance(m, InstanceNorm)}
-    shared = {n: p for n, p in network.named_parameters() if n.rpartition(".")[0] not in norms}
-    own = {  # of each painting: scales and shifts by name
-        f"{n}.{kind}": [nn.Parameter(getattr(m, kind).detach().clone()) for _ in paintings]
-        for n, m in norms.items()
-        for kind in ("weight", "bias")
-    }
+    network = Painted(build_network(config), paintings)
     balance = torch.full((len(paintings),), 0.4)
     if args.resume:
         kept = load_file(kept_file(args.output))
-        network.load_state_dict({k: v for k, v in kept.items() if k in shared}, strict=False)
-        balance = kept["balance"]
-        for name, values in own.items():
-            for value, old in zip(values, kept[name], strict=True):
-                value.data.copy_(old)
-    groups = [
-        {"params": [*shared.values()], "lr": RATE},
-        {"params": [p for values in own.values() for p in values], "lr": OWN_RATE},
-    ]
-    optimizer = torch.optim.Adam(groups, betas=BETAS)
+        balance = kept[BALANCE]
+        network.load(kept)
+    optimizer = torch.optim.Adam(network.groups(RATE, OWN_RATE), betas=BETAS)
 
     began, step, sums, order = time.monotonic(), 0, torch.zeros(3), []
     loader = photo_loader(
@@ -109,16 +98,13 @@ def main() -> None:
             group["lr"] = rate * min(1, (step + 1) / WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * done))
         order = order or draw.sample(range(len(paintings)), len(paintings))
         which = order.pop()
-        for name, values in own.items():
-            norm, _, kind = name.rpartition(".")
-            setattr(norms[norm], kind, values[which])
-        network.set_palette(paintings[which])
         photos: Tensor = batch["photo"].float().div(255).contiguous(memory_format=layout)
         view, loss = draw_view(recipe, step), losses[which]
-        terms = loss(view.of(network(photos)), loss.targets(view.of(photos), view.window), view.window)
+        stylized = network.choose(which)(photos)
+        terms = loss(view.of(stylized), loss.targets(view.of(photos), view.window), view.window)
         optimizer.zero_grad()
         (terms.content + balance[which] * (terms.style + terms.mean)).backward()
-        nn.utils.clip_grad_norm_([*shared.values()], recipe.clip_norm)
+        nn.utils.clip_grad_norm_(network.shared.values(), recipe.clip_norm)
         optimizer.step()
         step += 1
         off = CONTENT_TARGET - terms.content_rel.detach()
@@ -138,11 +124,55 @@ def main() -> None:
         "steps": step,
         "vgg": weights.id,
     }
-    stacked = {name: torch.stack(values).detach() for name, values in own.items()}
-    base = {**{n: p.detach() for n, p in shared.items()}, **{n: values.mean(0) for n, values in stacked.items()}}
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    save_file({n: p.contiguous() for n, p in shared.items()} | stacked | {"balance": balance}, kept_file(args.output))
-    write_base(args.output, base, about)
+    metadata = {NETWORK: json.dumps(config)}
+    save_file(network.tensors() | {BALANCE: balance}, kept_file(args.output), metadata=metadata)
+    write_base(args.output, network.mean(), about)
+
+
+class Painted:
+    """A network with convolutions that are shared, and scales and shifts of the norms for each of many paintings."""
+
+    def __init__(self, network: StyleNetwork, paintings: list[Tensor]) -> None:
+        self.network = network.to(memory_format=torch.channels_last).train()
+        self.paintings = paintings
+        self.norms = {name: m for name, m in network.named_modules() if isinstance(m, InstanceNorm)}
+        self.shared = {n: p for n, p in network.named_parameters() if n.rpartition(".")[0] not in self.norms}
+        self.own = {  # scales and shifts by name
+            f"{n}.{kind}": [nn.Parameter(getattr(m, kind).detach().clone()) for _ in paintings]
+            for n, m in self.norms.items()
+            for kind in ("weight", "bias")
+        }
+
+    def choose(self, which: int) -> StyleNetwork:
+        """Return the network for a painting."""
+        for name, values in self.own.items():
+            norm, _, kind = name.rpartition(".")
+            setattr(self.norms[norm], kind, values[which])
+        self.network.set_palette(self.paintings[which])
+        return self.network
+
+    def groups(self, rate: float, own_rate: float) -> list[dict[str, Any]]:
+        """Return the parameters with their learning rates, as an optimiser takes them."""
+        own = [p for values in self.own.values() for p in values]
+        return [{"params": [*self.shared.values()], "lr": rate}, {"params": own, "lr": own_rate}]
+
+    def load(self, kept: dict[str, Tensor]) -> None:
+        """Take what `tensors` returned, or a part of it."""
+        for name, value in kept.items():
+            if name in self.shared:
+                self.shared[name].data.copy_(value)
+            for own, old in zip(self.own.get(name, ()), value, strict=False):
+                own.data.copy_(old)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all of it by name; scales and shifts stacked by painting."""
+        shared = {name: p.detach().contiguous() for name, p in self.shared.items()}
+        return shared | {name: torch.stack(values).detach() for name, values in self.own.items()}
+
+    def mean(self) -> dict[str, Tensor]:
+        """Return the base: what is shared, and the mean of the rest."""
+        return {n: t.mean(0) if n in self.own else t for n, t in self.tensors().items()}
 
 
 def kept_file(output: Path) -> Path:

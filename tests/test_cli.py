@@ -18,10 +18,11 @@ from typer.testing import CliRunner
 
 from faststyle.checkpoint import About, save_checkpoint
 from faststyle.cli import app
+from faststyle.images import fit_shorter, read_image
 from faststyle.networks.johnson import Johnson
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("train", "stylize", "export", "info", "weights", "bench train", "bench stylize")
+COMMANDS = ("train", "stylize", "export", "sheet", "info", "list", "weights", "bench train", "bench stylize")
 TINY = ["--recipe", "smoke", "--steps", "1", "--image-size", "64", "--batch-size", "1", "--device", "cpu"]
 for pair in ("painting_size=80", "network.width=4", "network.blocks=1", "workers=0"):
     TINY += ["--set", pair]
@@ -272,3 +273,38 @@ def test_a_full_disk_is_one_line(workplace: Path) -> None:
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "error: cannot write out.png: file too large; free some space or choose another place\n"
     assert files(workplace) == before
+
+
+def test_list_names_what_is_in_checkpoints(workplace: Path) -> None:
+    gallery = workplace / "checkpoints" / "gallery"
+    gallery.mkdir()
+    for name in ("dots", "lines"):  # the first is in checkpoints/ too, and is hidden by that
+        (gallery / f"{name}.safetensors").write_bytes((workplace / "checkpoints" / "dots.safetensors").read_bytes())
+    (gallery / "broken.safetensors").write_bytes(b"nothing")
+    result = call("list", "--json")
+    assert result.exit_code == 0
+    rows = json.loads(result.stdout)
+    assert [row["name"] for row in rows] == ["dots", "lines"]
+    assert rows[0]["network"]["width"] == 4
+    assert rows[0]["painting"] == "dots.png"
+    assert result.stderr.startswith("left out: ")
+    assert "broken.safetensors" in result.stderr
+    table = call("list")
+    assert "lines" in table.stdout
+    assert "johnson 4" in table.stdout
+
+
+def test_a_sheet_has_the_photo_and_every_style(workplace: Path) -> None:
+    (workplace / "checkpoints" / "more.safetensors").write_bytes(
+        (workplace / "checkpoints" / "dots.safetensors").read_bytes()
+    )
+    result = call("sheet", "photo.png", "-o", "sheet.png", "--size", "32")
+    assert (result.exit_code, result.stdout) == (0, "wrote sheet.png: dots, more\n")
+    sheet = read_image("sheet.png")
+    assert sheet.shape == (1, 3, 2 * (32 + 24) + 3 * 8, 2 * 48 + 3 * 8)  # 36x24 becomes 48x32; two columns, two rows
+    torch.testing.assert_close(sheet[..., 8:40, 8:56], fit_shorter(read_image("photo.png"), 32), atol=1 / 255, rtol=0)
+    one = call("sheet", "photo.png", "-o", "one.png", "--size", "32", "--style", "dots")
+    assert one.stdout == "wrote one.png: dots\n"
+    missing = call("sheet", "photo.png", "-o", "none.png", "--style", "nothing")
+    assert missing.exit_code == 1
+    assert not Path("none.png").exists()

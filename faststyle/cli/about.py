@@ -1,13 +1,16 @@
-"""`faststyle info` and `faststyle weights`: what is at hand, and where it is from."""
+"""`faststyle info`, `list` and `weights`: what is at hand, and where it is from."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from faststyle.cli.common import Json, VggWeights, app, reports_errors
+from faststyle.errors import CheckpointError
+
+SCORES = ("style_closed", "content_distance", "grid")  # of the judge
 
 
 @app.command()
@@ -32,6 +35,46 @@ def info(
     typer.echo(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
     for key, value in about.items():
         typer.echo(f"{key:9} {json.dumps(value) if isinstance(value, dict) else value}")
+
+
+@app.command("list")
+@reports_errors
+def list_styles(as_json: Json = False) -> None:
+    """List the styles in checkpoints/ with their network, size, and scores on photos that they never saw.
+
+    Example: faststyle list
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from faststyle.checkpoint import checkpoints_at_hand, read_about
+
+    rows: list[dict[str, Any]] = []
+    for path in checkpoints_at_hand():
+        try:
+            about = read_about(path)
+        except CheckpointError as error:
+            typer.echo(f"left out: {error}", err=True)
+            continue
+        megabytes = round(path.stat().st_size / 1e6, 2)
+        rows.append(
+            {
+                "name": path.stem,
+                "network": dict(about.network),
+                "megabytes": megabytes,
+                "painting": about.painting.get("file", ""),
+                "scores": {key: about.scores[key] for key in SCORES if key in about.scores},
+            }
+        )
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    table = Table("name", "network", "MB", "painting", *SCORES)
+    for row in rows:
+        network = f"{row['network'].get('name', '')} {row['network'].get('width', '')}".strip()
+        scores = (f"{row['scores'][key]:.2f}" if key in row["scores"] else "" for key in SCORES)
+        table.add_row(row["name"], network, f"{row['megabytes']:.1f}", str(row["painting"]), *scores)
+    Console().print(table)
 
 
 @app.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -127,6 +128,39 @@ def stylize(
         typer.echo(f"error: {name}: {reason}", err=True)
     if report.failed:
         raise typer.Exit(1)
+
+
+@app.command()
+@reports_errors
+def sheet(
+    photo: Annotated[str, typer.Argument(help="An image file.", metavar="PHOTO")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The contact sheet (.png, .jpg, .webp).")],
+    styles: Annotated[
+        list[str] | None, typer.Option("--style", help="A style, several times if wanted; default: all.")
+    ] = None,
+    size: Annotated[int, typer.Option(help="Shorter side of each picture, in pixels.", min=16)] = 320,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Render a photo in every style at hand, on one sheet.
+
+    Example: faststyle sheet photo.jpg -o sheet.png
+    """
+    from faststyle.checkpoint import checkpoints_at_hand, find_checkpoint
+    from faststyle.errors import CheckpointError
+    from faststyle.files import write_bytes
+    from faststyle.images import encode_image, output_format, read_image
+    from faststyle.stylize.sheet import contact_sheet
+    from faststyle.stylize.stylizer import Stylizer
+
+    format = output_format(output)
+    paths = [find_checkpoint(style) for style in styles] if styles else checkpoints_at_hand()
+    if not paths:
+        raise CheckpointError("no checkpoints at hand; train one with: faststyle train --style PAINTING")
+    loaded = ((path.stem, Stylizer.load(path, device, threads)) for path in paths)
+    picture = contact_sheet(photo, loaded, size)
+    write_bytes(output, encode_image(read_image(picture), format))
+    typer.echo(f"wrote {output}: {', '.join(path.stem for path in paths)}")
 
 
 def _stylize_video(

@@ -1,0 +1,38 @@
+"""A contact sheet: one photo in many styles, each with its name below.
+
+What it is not: a comparison with scores, which is `faststyle compare`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from PIL import Image, ImageDraw, ImageFont
+
+from faststyle.images import Source, fit_shorter, read_image, to_pil
+from faststyle.stylize.stylizer import Stylizer
+
+GAP = 8  # pixels between pictures
+LINE = 24  # pixels of a line with a name
+FONT = 15  # pixels
+
+
+def contact_sheet(photo: Source, stylizers: Iterable[tuple[str, Stylizer]], size: int = 320) -> Image.Image:
+    """Return the photo and what each style makes of it, `size` pixels on the shorter side, in about a square.
+
+    Example:
+        >>> contact_sheet("photo.jpg", [("nocturne", Stylizer.load("nocturne"))]).save("sheet.png")
+    """
+    rgb = fit_shorter(read_image(photo), size)
+    pictures = [("photo", to_pil(rgb)), *((name, to_pil(stylizer(rgb))) for name, stylizer in stylizers)]
+    w, h = pictures[0][1].size
+    columns = math.ceil(math.sqrt(len(pictures) * h / w))
+    rows = math.ceil(len(pictures) / columns)
+    sheet = Image.new("RGB", (columns * (w + GAP) + GAP, rows * (h + LINE + GAP) + GAP), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT)
+    for i, (name, picture) in enumerate(pictures):
+        x, y = GAP + i % columns * (w + GAP), GAP + i // columns * (h + LINE + GAP)
+        sheet.paste(picture, (x, y))
+        draw.text((x + w // 2, y + h + LINE // 2), name, "black", font, anchor="mm")
+    return sheet
