@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -13,7 +13,7 @@ from faststyle.networks.johnson import Johnson
 from faststyle.networks.mobile import Mobile
 from faststyle.networks.start import StyleNetwork
 
-NETWORKS: dict[str, Callable[..., StyleNetwork]] = {"johnson": Johnson, "mobile": Mobile}
+NETWORKS: dict[str, type[StyleNetwork]] = {"johnson": Johnson, "mobile": Mobile}
 
 
 def network_options(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,6 +21,12 @@ def network_options(config: Mapping[str, Any]) -> dict[str, Any]:
     options = {"name": "johnson", **config}
     parameters = inspect.signature(NETWORKS[options["name"]]).parameters
     return {**{key: p.default for key, p in parameters.items()}, **options}
+
+
+def bytes_per_pixel(config: Mapping[str, Any]) -> int:
+    """Return the most memory that evaluation takes, for each pixel of the photo, in float32 on a CPU."""
+    options = network_options(config)
+    return NETWORKS[options["name"]].bytes_per_pixel(options["width"])
 
 
 def build_network(config: Mapping[str, Any], painting: Tensor | None = None) -> StyleNetwork:

@@ -42,6 +42,11 @@ class Johnson(StyleNetwork):
         self.head = nn.Conv2d(w, 3, 9, padding=4, padding_mode="reflect")
         self.begin(self.head)
 
+    @staticmethod
+    def bytes_per_pixel(width: int) -> int:
+        """Return the most memory that evaluation takes: measured (docs/log.md), with a tenth added."""
+        return 180 + 20 * width
+
     def paint(self, photo: Tensor) -> Tensor:
         """Return what is added to a photo, (B, 3, H, W)."""
         y = self.encode1(photo, relu=True)

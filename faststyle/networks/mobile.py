@@ -34,6 +34,11 @@ class Mobile(StyleNetwork):
         self.head = nn.Conv2d(width // 2, 3 * UNFOLD**2, 3, padding=1, padding_mode="reflect")
         self.begin(self.head)
 
+    @staticmethod
+    def bytes_per_pixel(width: int) -> int:
+        """Return the most memory that evaluation takes: measured (docs/log.md), with a tenth added."""
+        return 60 + 3 * width
+
     def paint(self, photo: Tensor) -> Tensor:
         """Return what is added to a photo, (B, 3, H, W)."""
         y = self.stem(F.pixel_unshuffle(photo, STRIDE), relu=True)

@@ -54,6 +54,11 @@ class StyleNetwork(nn.Module):
             self.register_buffer("palette_mean", torch.full((1, 3, 1, 1), 0.5))
             self.register_buffer("palette_matrix", 0.25 * torch.eye(3).view(3, 3, 1, 1))
 
+    @staticmethod
+    def bytes_per_pixel(width: int) -> int:
+        """Return the most memory that evaluation takes, for each pixel of the photo, in float32 on a CPU."""
+        raise NotImplementedError
+
     def paint(self, photo: Tensor) -> Tensor:
         """Return what is added to a photo whose sides are multiples of 4, (B, 3, H, W)."""
         raise NotImplementedError

@@ -17,11 +17,9 @@ from torch import Tensor
 from faststyle.checkpoint import About, find_checkpoint, read_about
 from faststyle.errors import ImageError
 from faststyle.images import Picture, Source, fit_shorter, fitted_size, open_picture, resize, to_pil, transfer_luma
+from faststyle.networks import bytes_per_pixel
 from faststyle.stylize.engines import READERS, Engine, open_engine
 
-# Peak bytes that the network needs for each pixel of the photo and each channel of its first layer, float32:
-# measured on Johnson's network (docs/log.md), with a tenth added.
-BYTES_PER_PIXEL_AND_CHANNEL = 27
 FULL_MEMORY = 0.9  # share of the available memory that a picture may take
 
 
@@ -115,8 +113,7 @@ class Stylizer:
         return stylized.mul(255).round_().byte().permute(1, 2, 0).contiguous().numpy()
 
     def _bytes_per_pixel(self) -> int:
-        network = self.about.network if self.about else {}
-        return BYTES_PER_PIXEL_AND_CHANNEL * int(network.get("width", 32))
+        return bytes_per_pixel(self.about.network if self.about else {})
 
     def _check_memory(self, h: int, w: int) -> None:
         """Raise ImageError before the system would run out of memory and kill the process."""
