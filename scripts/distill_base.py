@@ -1,7 +1,6 @@
 """Teach a network to paint what the base of another one paints, so that its own base need not begin from nothing.
 
-    python scripts/distill_base.py PAINTINGS PHOTOS johnson-16.paintings mobile-64.paintings --minutes 10
-    python scripts/train_base.py PAINTINGS PHOTOS mobile-64.safetensors --resume
+    python scripts/distill_base.py PAINTINGS PHOTOS johnson-16.paintings faststyle/training/bases/mobile-64.safetensors
 
 Both have the same paintings, each with scales and shifts of its own; the student's output is regressed on that of the
 teacher, photo by photo. No VGG is needed for that, and what is learned is a function, not a statistic. Trunks of the
@@ -22,7 +21,7 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
-from train_base import BALANCE, LOG_EVERY, NETWORK, Painted
+from train_base import BALANCE, LOG_EVERY, NETWORK, Painted, kept_file, write_base
 
 from faststyle.devices import keep_freed_memory
 from faststyle.images import fit_shorter, read_image
@@ -40,10 +39,11 @@ def main() -> None:
     parser.add_argument("paintings", type=Path)
     parser.add_argument("photos", help="as faststyle train --photos")
     parser.add_argument("teacher", type=Path, help="a .paintings file of train_base.py")
-    parser.add_argument("student", type=Path, help="the .paintings file that is written")
+    parser.add_argument("output", type=Path, help="the base; its .paintings file is written beside it")
+    parser.add_argument("--about-photos", help="what the photos are and what they may be used for")
     parser.add_argument("--network", default="mobile")
     parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     keep_freed_memory()
@@ -93,7 +93,11 @@ def main() -> None:
                 flush=True,
             )
             total.zero_()
-    save_file(student.tensors() | {BALANCE: kept[BALANCE]}, args.student, metadata={NETWORK: json.dumps(config)})
+    tensors = student.tensors() | {BALANCE: kept[BALANCE]}
+    save_file(tensors, kept_file(args.output), metadata={NETWORK: json.dumps(config)})
+    photos_are = args.about_photos or args.photos
+    about = {"network": config, "paintings": len(paintings), "photos": photos_are, "teacher": args.teacher.stem}
+    write_base(args.output, student.mean(), {**about, "minutes": args.minutes})
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from faststyle.stylize.graph import INPUT, NEEDS, cache_file, cached_graph, grap
 ENGINES = ("auto", "torch", "onnxruntime", "openvino")
 PRECISIONS = ("auto", "float32", "bf16", "f16")
 EXTRAS = {"onnxruntime": "onnx", "openvino": "fast"}  # what to install for an engine
-# The engines of a device, fastest first; measured on a CPU (docs/engines.md).
+# The engines of a device, fastest first; measured on a CPU (docs/real-time.md).
 FASTEST = {
     "cpu": ("openvino", "onnxruntime", "torch"),
     "cuda": ("torch", "onnxruntime"),
