@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true", help="go on from the output's .paintings file")
     args = parser.parse_args()
     keep_freed_memory()
     torch.manual_seed(args.seed)
@@ -57,7 +58,8 @@ def main() -> None:
         teacher = Painted(build_network(json.loads(file.metadata()[NETWORK])), paintings)
     teacher.load(kept)
     student = Painted(build_network(config), paintings)
-    student.load({k: v for k, v in kept.items() if k.startswith("trunk.")})
+    before = kept_file(args.output)
+    student.load(load_file(before) if args.resume else {k: v for k, v in kept.items() if k.startswith("trunk.")})
     optimizer = torch.optim.Adam(student.groups(RATE, OWN_RATE), betas=BETAS)
 
     began, total = time.monotonic(), torch.zeros(())

@@ -13,7 +13,7 @@ import typer
 from faststyle.cli.common import Device, Engine, Json, Precision, Threads, app, reports_errors, run_alone
 
 if TYPE_CHECKING:
-    from faststyle.stylize.stylizer import Stylizer
+    from faststyle.stylize.stylizer import Look, Stylizer
     from faststyle.video.job import VideoOptions
 
 VIDEO = "Video"
@@ -26,7 +26,14 @@ def stylize(
     photos: Annotated[
         list[str], typer.Argument(help="Files, folders, globs, - for standard input; or one video.", metavar="PHOTO...")
     ],
-    style: Annotated[str, typer.Option("--style", help="A checkpoint, or its name in checkpoints/.", metavar="NAME")],
+    styles: Annotated[
+        list[str],
+        typer.Option(
+            "--style",
+            help="A checkpoint, or its name in checkpoints/; several are blended: a:0.6.",
+            metavar="NAME[:WEIGHT]",
+        ),
+    ],
     output: Annotated[
         str,
         typer.Option("-o", "--output", help="A picture, a video (.mp4, .mov, .mkv, .webm, .gif), a folder, or -."),
@@ -34,6 +41,7 @@ def stylize(
     size: Annotated[int | None, typer.Option(help="Shorter side, in pixels; default: as it is.")] = None,
     keep_colors: Annotated[bool, typer.Option("--keep-colors", help="Keep the colours of the photo.")] = False,
     stroke_size: Annotated[float, typer.Option(help="Strokes: 2 is twice as large as trained.")] = 1.0,
+    mix: Annotated[float, typer.Option(help="How much of the style: 0 is the photo, 1 all of it.")] = 1.0,
     format: Annotated[str | None, typer.Option(help="png, jpg or webp, for outputs in a folder.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write outputs again that are there.")] = False,
     codec: Annotated[
@@ -72,12 +80,13 @@ def stylize(
 
     from faststyle.stylize.batch import PIPE, plan_jobs, run_jobs
     from faststyle.stylize.engines import engine_line
-    from faststyle.stylize.stylizer import Stylizer
+    from faststyle.stylize.stylizer import Look, Stylizer
     from faststyle.video.options import parse_rate, wants_video
 
     def announce(line: str) -> None:
         typer.echo(line, err=True)
 
+    look = Look(keep_colors, stroke_size, mix)
     asked: dict[str, Any] = {
         "codec": codec,
         "quality": quality,
@@ -97,14 +106,14 @@ def stylize(
             asked["fps"] = parse_rate(fps)
         options = VideoOptions(size=size, threads=threads, overwrite=overwrite, **asked)
         load = functools.cache(
-            lambda: Stylizer.load(style, device, threads, engine, precision, convert=True, announce=announce)
+            lambda: Stylizer.blend(styles, device, threads, engine, precision, convert=True, announce=announce)
         )
-        _stylize_video(photos[0], output, load, style, options, keep_colors, stroke_size, as_json)
+        _stylize_video(photos[0], output, load, styles, options, look, as_json)
         return
     if asked:
         raise typer.BadParameter("is for videos", param_hint=", ".join(f"--{key}" for key in asked))
     jobs = plan_jobs(photos, output, format)
-    stylizer = Stylizer.load(style, device, threads, engine, precision, len(jobs) >= MANY, announce)
+    stylizer = Stylizer.blend(styles, device, threads, engine, precision, len(jobs) >= MANY, announce)
     console = Console(stderr=True)
     with Progress(console=console, disable=len(jobs) == 1 or not console.is_terminal) as bar:
         task = bar.add_task("stylizing", total=len(jobs))
@@ -112,8 +121,7 @@ def stylize(
             stylizer,
             jobs,
             size=size,
-            keep_colors=keep_colors,
-            stroke_size=stroke_size,
+            look=look,
             overwrite=overwrite,
             done=lambda job: bar.advance(task),
         )
@@ -167,10 +175,9 @@ def _stylize_video(
     source: str,
     output: str,
     load: Callable[[], Stylizer],
-    style: str,
+    styles: list[str],
     options: VideoOptions,
-    keep_colors: bool,
-    stroke_size: float,
+    look: Look,
     as_json: bool,
 ) -> None:
     """Stylize one video, with a bar of frames; the network is loaded once the video is known to be one."""
@@ -179,11 +186,12 @@ def _stylize_video(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from faststyle.checkpoint import find_checkpoint
     from faststyle.files import sha256
+    from faststyle.stylize.blend import parse_style
     from faststyle.stylize.engines import engine_line
     from faststyle.video.job import VideoProgress, stylize_video
 
+    parts = [(sha256(path), weight) for path, weight in map(parse_style, styles)]
     console = Console(stderr=True)
     columns = (
         TextColumn("stylizing"),
@@ -201,9 +209,9 @@ def _stylize_video(
         report = stylize_video(
             source,
             output,
-            lambda rgb: load().frame(rgb, keep_colors, stroke_size),
+            lambda rgb: load().frame(rgb, look),
             options,
-            style=f"{sha256(find_checkpoint(style))} {keep_colors} {stroke_size}",
+            style=f"{parts} {look}",
             progress=show,
         )
     if as_json:

@@ -43,5 +43,6 @@ class Mobile(StyleNetwork):
         """Return what is added to a photo, (B, 3, H, W)."""
         y = self.stem(F.pixel_unshuffle(photo, STRIDE), relu=True)
         y = self.decode(enlarge(self.trunk(y)), relu=True)
-        # The filter takes away the stripes of 2 pixels that unfolding leaves.
-        return smooth(F.pixel_shuffle(self.head(y), UNFOLD))
+        # The first filter takes away the stripes of 4 pixels that enlarging leaves, the second those of 2 pixels that
+        # unfolding leaves.
+        return smooth(F.pixel_shuffle(smooth(self.head(y)), UNFOLD))

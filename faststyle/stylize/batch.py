@@ -11,7 +11,7 @@ from pathlib import Path
 from faststyle.errors import FaststyleError, ImageError, OutputError
 from faststyle.files import write_bytes
 from faststyle.images import READABLE, WRITABLE, encode_image, open_picture, output_format
-from faststyle.stylize.stylizer import Stylizer
+from faststyle.stylize.stylizer import PLAIN, Look, Stylizer
 
 PIPE = "-"
 
@@ -70,8 +70,7 @@ def run_jobs(
     jobs: Iterable[Job],
     *,
     size: int | None = None,
-    keep_colors: bool = False,
-    stroke_size: float = 1.0,
+    look: Look = PLAIN,
     overwrite: bool = False,
     done: Callable[[Job], None] = lambda job: None,
 ) -> Report:
@@ -89,7 +88,7 @@ def run_jobs(
             continue
         name = str(job.source) if job.source else "standard input"
         try:
-            _stylize_one(stylizer, job, name, size, keep_colors, stroke_size)
+            _stylize_one(stylizer, job, name, size, look)
         except OutputError:
             raise
         except FaststyleError as error:
@@ -100,11 +99,9 @@ def run_jobs(
     return report
 
 
-def _stylize_one(
-    stylizer: Stylizer, job: Job, name: str, size: int | None, keep_colors: bool, stroke_size: float
-) -> None:
+def _stylize_one(stylizer: Stylizer, job: Job, name: str, size: int | None, look: Look) -> None:
     picture = open_picture(job.source if job.source else sys.stdin.buffer.read(), name)
-    stylized = stylizer.stylize(picture, size, keep_colors, stroke_size)
+    stylized = stylizer.stylize(picture, size, look)
     format = output_format(job.target) if job.target else "PNG"
     data = encode_image(stylized.rgb, format, stylized.alpha, stylized.icc)
     if job.target is None:

@@ -5,7 +5,8 @@ What it is not: video, tiles or exported engines. Files and folders are stylize/
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,33 @@ from faststyle.checkpoint import About, find_checkpoint, read_about
 from faststyle.errors import ImageError
 from faststyle.images import Picture, Source, fit_shorter, fitted_size, open_picture, resize, to_pil, transfer_luma
 from faststyle.networks import bytes_per_pixel
+from faststyle.stylize.blend import MeanOfPictures, can_be_mixed, mean_network, parse_style
 from faststyle.stylize.engines import READERS, Engine, open_engine
 
 FULL_MEMORY = 0.9  # share of the available memory that a picture may take
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a stylized picture is to look, whatever the style.
+
+    `keep_colors` takes only lightness from the style. `stroke_size` 2 makes strokes twice as large: the network sees
+    half the pixels, and its picture is enlarged. `mix` is how much of the stylized picture there is, from 0, the photo,
+    to 1. Raises: ImageError for values that make no sense.
+    """
+
+    keep_colors: bool = False
+    stroke_size: float = 1.0
+    mix: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.stroke_size > 0:
+            raise ImageError(f"--stroke-size must be above 0, got {self.stroke_size}")
+        if not 0 <= self.mix <= 1:
+            raise ImageError(f"--mix must be 0 (the photo) to 1 (the style), got {self.mix}")
+
+
+PLAIN = Look()
 
 
 class Stylizer:
@@ -55,17 +80,44 @@ class Stylizer:
         about = None if path.suffix in READERS else read_about(path)
         return cls(open_engine(path, engine, device, precision, threads, announce, convert), about)
 
+    @classmethod
+    def blend(
+        cls,
+        styles: Sequence[str],
+        device: str = "auto",
+        threads: int | None = None,
+        engine: str = "auto",
+        precision: str = "auto",
+        convert: bool = False,
+        announce: Callable[[str], None] = lambda _: None,
+    ) -> Stylizer:
+        """Return the stylizer of one or more styles, each "NAME" or "NAME:WEIGHT"; for the rest see `load`."""
+        parsed = [parse_style(style) for style in styles]
+        paths, weights = [path for path, _ in parsed], [weight for _, weight in parsed]
+        if len(paths) == 1:
+            return cls.load(paths[0], device, threads, engine, precision, convert, announce)
+        if can_be_mixed(paths):
+            network, about = mean_network(paths, weights)
+            return cls(open_engine((network, about), engine, device, precision, threads, announce, convert), about)
+        announce("these styles do not share a base: their pictures are blended, not their networks")
+        loaded = [cls.load(path, device, threads, engine, precision, convert, announce) for path in paths]
+        return cls(MeanOfPictures([one.engine for one in loaded], weights), loaded[0].about)
+
     def __call__(
-        self, image: Source, size: int | None = None, keep_colors: bool = False, stroke_size: float = 1.0
+        self,
+        image: Source,
+        size: int | None = None,
+        keep_colors: bool = False,
+        stroke_size: float = 1.0,
+        mix: float = 1.0,
     ) -> Any:
         """Return the stylized picture, as what was given: a tensor, an array (uint8 or float32), else Pillow's.
 
         `image` is a path, bytes, a Pillow image, an array (H, W[, 3 or 4]) or a tensor ([1,] 3, H, W) in [0, 1].
-        `size` resizes its shorter side first, in pixels. `keep_colors` takes only lightness from the style.
-        `stroke_size` 2 makes strokes twice as large: the network sees half the pixels, and its picture is enlarged.
+        `size` resizes its shorter side first, in pixels; for the rest see `Look`.
         Raises: ImageError for what cannot be read, is smaller than 16 pixels, or does not fit in memory.
         """
-        picture = self.stylize(open_picture(image), size, keep_colors, stroke_size)
+        picture = self.stylize(open_picture(image), size, Look(keep_colors, stroke_size, mix))
         if isinstance(image, Tensor):
             rgb = picture.rgb.to(image.device)
             return rgb if image.dim() == 4 else rgb[0]
@@ -76,18 +128,14 @@ class Stylizer:
             pil.info["icc_profile"] = picture.icc
         return pil
 
-    def stylize(
-        self, picture: Picture, size: int | None = None, keep_colors: bool = False, stroke_size: float = 1.0
-    ) -> Picture:
+    def stylize(self, picture: Picture, size: int | None = None, look: Look = PLAIN) -> Picture:
         """Return the stylized picture with its alpha and ICC profile kept; for the rest see `__call__`."""
         h, w = picture.rgb.shape[-2:]
         if size is not None:
             if size < 1:
                 raise ImageError(f"--size must be 1 or more pixels, got {size}")
             h, w = fitted_size(h, w, size)
-        if not stroke_size > 0:
-            raise ImageError(f"--stroke-size must be above 0, got {stroke_size}")
-        inside = max(1, round(min(h, w) / stroke_size))  # the shorter side that the network sees
+        inside = max(1, round(min(h, w) / look.stroke_size))  # the shorter side that the network sees
         self._check_memory(*fitted_size(h, w, inside))  # before resizing, which needs memory of its own
         try:
             if size is not None:
@@ -102,14 +150,16 @@ class Stylizer:
             if "can't allocate memory" not in str(error):
                 raise
             raise self._too_large(h, w) from error
-        if keep_colors:
+        if look.keep_colors:
             stylized = transfer_luma(stylized, picture.rgb)
+        if look.mix < 1:
+            stylized = torch.lerp(picture.rgb, stylized, look.mix)
         return Picture(stylized, picture.alpha, picture.icc)
 
-    def frame(self, rgb: np.ndarray[Any, Any], keep_colors: bool = False, stroke_size: float = 1.0) -> Any:
+    def frame(self, rgb: np.ndarray[Any, Any], look: Look = PLAIN) -> Any:
         """Return a frame of a video, (H, W, 3) uint8, stylized."""
         photo = torch.from_numpy(rgb).permute(2, 0, 1)[None].float().div_(255)
-        stylized = self.stylize(Picture(photo), None, keep_colors, stroke_size).rgb[0]
+        stylized = self.stylize(Picture(photo), None, look).rgb[0]
         return stylized.mul(255).round_().byte().permute(1, 2, 0).contiguous().numpy()
 
     def _bytes_per_pixel(self) -> int:
