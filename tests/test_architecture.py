@@ -25,7 +25,7 @@ LAYERS = [
     ["perceptual", "networks"],
     ["checkpoint", "judge"],
     ["training", "slow", "stylize", "video"],
-    ["bench", "compare", "export"],
+    ["bench", "compare", "export", "live"],
     ["bench_race", "bench_stylize"],
     ["cli"],
 ]

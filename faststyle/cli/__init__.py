@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 # Each module adds its commands to the app; `--help` lists them in this order.
-from faststyle.cli import training, stylizing, exporting, slow, judging, about, bench  # isort: skip
+from faststyle.cli import training, stylizing, live, exporting, slow, judging, about, bench  # noqa: F401  isort: skip
 from faststyle.cli.common import app
 from faststyle.cli.stylizing import run_stylize
 from faststyle.cli.training import run_train
 
-__all__ = ["about", "app", "bench", "exporting", "judging", "run_stylize", "run_train", "slow", "stylizing", "training"]
+__all__ = ["app", "run_stylize", "run_train"]

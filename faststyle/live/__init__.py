@@ -1,0 +1,1 @@
+"""Webcams and streams, stylized as they come: the newest frame first, what comes too fast is dropped."""

@@ -1,0 +1,214 @@
+"""Where live frames go: a window, a file, a virtual camera, or an MJPEG stream for browsers on this machine.
+
+What it is not: what the frames are of, which live/loop.py decides.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import threading
+from collections.abc import Iterator
+from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import numpy as np
+from PIL import Image
+
+from faststyle.errors import OutputError
+from faststyle.files import writing
+from faststyle.video.frames import Rgb
+from faststyle.video.options import VideoError
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+JPEG_QUALITY = 85
+BOUNDARY = "frame"
+RECORDED = (".mp4", ".mkv", ".mov")
+CLOCK = Fraction(1, 1000)  # seconds a tick of recordings
+
+
+class Output(Protocol):
+    """Takes frames as they are done."""
+
+    def show(self, rgb: Rgb, seconds: float) -> None:
+        """Take a frame, (H, W, 3) uint8, that is of `seconds` after the first."""
+        ...
+
+    def pressed(self) -> str:
+        """Return the keys that were pressed since the last call."""
+        ...
+
+    def close(self) -> None:
+        """Finish what was begun."""
+        ...
+
+
+def open_output(target: str | None, rate: float) -> Output:
+    """Return the output for None (a window), FILE.mp4, /dev/videoN, or http://127.0.0.1:PORT.
+
+    `rate` is what frames a second are expected. Raises: VideoError for what is none of these; OutputError.
+    """
+    if target is None:
+        return Window()
+    if target.startswith("http://"):
+        return Stream(target)
+    if target.startswith("/dev/video"):
+        return File(Path(target), rate, "v4l2")
+    if Path(target).suffix.lower() in RECORDED:
+        return File(Path(target), rate)
+    known = ", ".join(RECORDED)
+    raise VideoError(f"--output {target}: use a file ({known}), /dev/videoN, or http://127.0.0.1:8080")
+
+
+class Window:
+    """A window on the screen. Raises: VideoError where there is no screen."""
+
+    def __init__(self) -> None:
+        try:
+            import tkinter
+
+            self._root = tkinter.Tk()
+        except Exception as error:  # no tkinter in this Python, or TclError: no display
+            raise VideoError(
+                f"no window can be opened here ({error}); use --output FILE.mp4 or --output http://127.0.0.1:8080"
+            ) from None
+        self._root.title("faststyle")
+        self._label = tkinter.Label(self._root)
+        self._label.pack()
+        self._pressed = ""
+        self._root.bind("<Key>", lambda event: self._press(event.keysym))
+        self._root.protocol("WM_DELETE_WINDOW", lambda: self._press("q"))
+        self._photo: Any = None
+
+    def _press(self, name: str) -> None:
+        self._pressed += {"space": " ", "plus": "+", "minus": "-", "Escape": "q"}.get(name, name[:1])
+
+    def show(self, rgb: Rgb, seconds: float) -> None:
+        from PIL import ImageTk
+
+        self._photo = ImageTk.PhotoImage(Image.fromarray(rgb))
+        self._label.configure(image=self._photo)
+        self._root.update()
+
+    def pressed(self) -> str:
+        self._root.update()
+        keys, self._pressed = self._pressed, ""
+        return keys
+
+    def close(self) -> None:
+        self._root.destroy()
+
+
+class File:
+    """A recording, which has its name once it is whole, or a virtual camera (v4l2loopback)."""
+
+    def __init__(self, path: Path, rate: float, format: str | None = None) -> None:
+        self.path, self.rate, self.format = path, rate, format
+        self._stack = contextlib.ExitStack()
+        self._file: Any = None
+        self._stream: Any = None
+        self._last = -1
+
+    def show(self, rgb: Rgb, seconds: float) -> None:
+        import av
+        from av.error import FFmpegError
+
+        h, w = (side - side % 2 for side in rgb.shape[:2])
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb[:h, :w]), "rgb24")
+        try:
+            if self._file is None:
+                self._open(h, w)
+            picture.pts = self._last = max(self._last + 1, round(seconds / CLOCK))
+            picture.time_base = CLOCK
+            self._file.mux(self._stream.encode(picture))
+        except (FFmpegError, OSError) as error:
+            raise OutputError(f"cannot write {self.path}: {getattr(error, 'strerror', error)}") from error
+
+    def _open(self, h: int, w: int) -> None:
+        import av
+
+        if self.format is not None:
+            self._file = self._stack.enter_context(av.open(str(self.path), "w", format=self.format))
+            self._stream = self._file.add_stream("rawvideo", rate=round(self.rate), pix_fmt="yuv420p")
+        else:
+            temporary = self._stack.enter_context(writing(self.path))
+            format = {".mkv": "matroska"}.get(self.path.suffix.lower(), self.path.suffix.lower()[1:])
+            self._file = self._stack.enter_context(av.open(str(temporary), "w", format=format))
+            options = {"crf": "18", "preset": "ultrafast", "tune": "zerolatency"}
+            self._stream = self._file.add_stream("libx264", rate=round(self.rate), options=options)
+            self._stream.pix_fmt = "yuv420p"
+            self._stream.time_base = self._stream.codec_context.time_base = CLOCK
+        self._stream.width, self._stream.height = w, h
+
+    def pressed(self) -> str:
+        return ""
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.mux(self._stream.encode(None))
+        self._stack.close()
+
+
+class Stream:
+    """An MJPEG stream over HTTP, for browsers and players on this machine alone."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.hostname not in LOOPBACK:
+            raise VideoError(f"--output {url}: only this machine is served; use http://127.0.0.1:8080")
+        self._changed = threading.Condition()
+        self._jpeg, self._number, self._closed = b"", 0, False
+        stream = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Type", f"multipart/x-mixed-replace; boundary={BOUNDARY}")
+                self.end_headers()
+                with contextlib.suppress(OSError):  # the viewer went away
+                    for jpeg in stream._pictures():
+                        head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+                        self.wfile.write(head.encode() + jpeg + b"\r\n")
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        try:
+            self._server = ThreadingHTTPServer((parts.hostname, parts.port or 8080), Handler)
+        except OSError as error:
+            raise OutputError(f"--output {url}: {error.strerror}") from error
+        self._server.daemon_threads = True
+        self.port = int(self._server.server_address[1])
+        threading.Thread(target=self._server.serve_forever, name="mjpeg", daemon=True).start()
+
+    def show(self, rgb: Rgb, seconds: float) -> None:
+        file = io.BytesIO()
+        Image.fromarray(rgb).save(file, "JPEG", quality=JPEG_QUALITY)
+        with self._changed:
+            self._jpeg, self._number = file.getvalue(), self._number + 1
+            self._changed.notify_all()
+
+    def _pictures(self) -> Iterator[bytes]:
+        """Yield each picture that is newer than the one before, until the stream is closed."""
+        seen = 0
+        while True:
+            with self._changed:
+                while not self._closed and self._number == seen:
+                    self._changed.wait()
+                if self._closed:
+                    return
+                jpeg, seen = self._jpeg, self._number
+            yield jpeg
+
+    def pressed(self) -> str:
+        return ""
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._server.shutdown()
+        self._server.server_close()

@@ -1,0 +1,74 @@
+"""Several styles at once: one network with the mean of their weights where they began from one base, else pictures.
+
+Networks that were trained from the same start lie near enough for their mean to be a network too, which has strokes of
+both where the mean of two pictures shows one through the other. It costs what one network costs.
+Source: Wortsman et al., "Model soups" (2022), https://arxiv.org/abs/2203.05482
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from faststyle.checkpoint import About, find_checkpoint, load_checkpoint, read_about
+from faststyle.errors import CheckpointError
+from faststyle.networks import network_options
+from faststyle.stylize.engines import READERS, Engine
+
+
+def parse_style(text: str) -> tuple[Path, float]:
+    """Return checkpoint and weight of "NAME" or "NAME:WEIGHT". Raises: CheckpointError."""
+    name, colon, number = text.rpartition(":")
+    try:
+        weight = float(number)
+    except ValueError:
+        return find_checkpoint(text), 1.0
+    if not colon:  # a name that is a number
+        return find_checkpoint(text), 1.0
+    if not 0 < weight < float("inf"):
+        raise CheckpointError(f"--style {text}: a weight must be above 0")
+    return find_checkpoint(name), weight
+
+
+def share_a_base(abouts: Sequence[About]) -> bool:
+    """Return whether networks are of one shape and were trained from the base of the package."""
+    first = network_options(abouts[0].network)
+    return all(network_options(a.network) == first and a.recipe.get("init") == "base" for a in abouts)
+
+
+def can_be_mixed(paths: Sequence[Path]) -> bool:
+    """Return whether the mean of these checkpoints' weights is a network."""
+    return all(path.suffix not in READERS for path in paths) and share_a_base([read_about(path) for path in paths])
+
+
+def mean_network(paths: Sequence[Path], weights: Sequence[float]) -> tuple[nn.Module, About]:
+    """Return the network whose weights are the weighted mean of those of checkpoints. Raises: CheckpointError."""
+    loaded = [load_checkpoint(path) for path in paths]
+    network, about = loaded[0]
+    states = [other.state_dict() for other, _ in loaded]
+    whole = sum(weights)
+    shares = torch.tensor([w / whole for w in weights])
+    network.load_state_dict(
+        {key: torch.tensordot(shares, torch.stack([s[key] for s in states]), 1) for key in states[0]}
+    )
+    return network, dataclasses.replace(about, painting={}, scores={}, recipe={})
+
+
+class MeanOfPictures:
+    """An engine that runs several, and returns the weighted mean of what they paint."""
+
+    def __init__(self, engines: Sequence[Engine], weights: Sequence[float]) -> None:
+        self.engines, self.weights = engines, [w / sum(weights) for w in weights]
+        first = engines[0]
+        self.name, self.device, self.precision = first.name, first.device, first.precision
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the mean of the pictures, (B, 3, H, W)."""
+        out = self.engines[0](images) * self.weights[0]
+        for engine, weight in zip(self.engines[1:], self.weights[1:], strict=True):
+            out.add_(engine(images), alpha=weight)
+        return out
