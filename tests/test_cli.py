@@ -308,3 +308,14 @@ def test_a_sheet_has_the_photo_and_every_style(workplace: Path) -> None:
     missing = call("sheet", "photo.png", "-o", "none.png", "--style", "nothing")
     assert missing.exit_code == 1
     assert not Path("none.png").exists()
+
+
+def test_tiles_of_the_command(workplace: Path) -> None:
+    plain = call("stylize", "photo.png", "--style", "dots", "-o", "plain.png")
+    tiled = call("stylize", "photo.png", "--style", "dots", "-o", "tiled.png", "--tile", "64")
+    assert (plain.exit_code, tiled.exit_code) == (0, 0)
+    torch.testing.assert_close(read_image("tiled.png"), read_image("plain.png"), atol=2.01 / 255, rtol=0)
+    for wrong in ("63", "small", "-1"):
+        refused = call("stylize", "photo.png", "--style", "dots", "-o", "wrong.png", "--tile", wrong)
+        assert refused.exit_code == 2
+        assert "--tile" in refused.stderr

@@ -146,8 +146,11 @@ def test_size_is_that_of_the_shorter_side(stylizer: Stylizer) -> None:
         stylizer(draw(0, 40, 25), size=10)
 
 
-def test_a_photo_too_large_for_the_memory_says_which_size_fits(stylizer: Stylizer, little_memory: int) -> None:
+def test_a_photo_too_large_for_the_memory_says_which_size_fits(
+    stylizer: Stylizer, little_memory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     photo = torch.rand(1, 3, 800, 1200)
+    monkeypatch.setattr(stylizer, "tile", 0)
     with pytest.raises(
         ImageError, match=r"800x1200 pixels are too many for the 0\.1 GiB of free memory; try --size"
     ) as e:
@@ -155,6 +158,31 @@ def test_a_photo_too_large_for_the_memory_says_which_size_fits(stylizer: Stylize
     size = int(str(e.value).rsplit(" ", 1)[1])
     assert 400 < size < 800  # 22 bytes x 8 channels x pixels into 100 MB: about 590 x 885
     assert min(stylizer(photo, size=size).shape[2:]) == size
+
+
+@pytest.mark.usefixtures("little_memory")
+def test_a_photo_too_large_for_the_memory_is_done_in_tiles(
+    stylizer: Stylizer, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = torch.rand(1, 3, 500, 700, generator=torch.Generator().manual_seed(2)).mul(255).round() / 255
+    with torch.no_grad():
+        expected = load_checkpoint(checkpoint)[0](photo)
+    monkeypatch.setattr(stylizer, "engine", SimpleNamespace(device="cpu"))  # which would be out of memory
+    torch.testing.assert_close(stylizer(photo), expected, atol=2 / 255, rtol=0)
+
+
+def test_tiles_can_be_asked_for_where_there_is_a_checkpoint(
+    stylizer: Stylizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = torch.rand(1, 3, 80, 100, generator=torch.Generator().manual_seed(2)).mul(255).round() / 255
+    expected = stylizer(photo)
+    monkeypatch.setattr(stylizer, "tile", 64)
+    torch.testing.assert_close(stylizer(photo), expected, atol=2 / 255, rtol=0)
+    with pytest.raises(ImageError, match="15x40 pixels is too small"):
+        stylizer(torch.rand(1, 3, 15, 40))
+    monkeypatch.setattr(stylizer, "network", None)
+    with pytest.raises(ImageError, match="only checkpoints run in tiles"):
+        stylizer(photo)
 
 
 @pytest.mark.usefixtures("little_memory")

@@ -18,8 +18,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from faststyle.checkpoint import load_checkpoint, read_about
 from faststyle.errors import DeviceError, Interrupted, OutputError, StateError, TrainingError
+from faststyle.training import held_out
 from faststyle.training import trainer as module
-from faststyle.training.held_out import PREVIEW_SIZE
 from faststyle.training.recipe import Recipe, learning_rate, recipe_from_dict
 from faststyle.training.state import newest_state
 from faststyle.training.trainer import Result, train_style
@@ -48,6 +48,8 @@ TINY: dict[str, Any] = {
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    for size in ("PREVIEW_SIZE", "STRIP_SIZE", "SCORE_SIZE"):  # smaller than a person would want: time
+        monkeypatch.setattr(held_out, size, 96)
 
 
 def tiny(**changes: Any) -> Recipe:
@@ -72,7 +74,7 @@ def test_a_run_leaves_what_the_readme_promises(train: Any) -> None:
     assert result.checkpoint == Path("checkpoints/dots.safetensors")
     assert result.preview == Path("outputs/dots/preview.png")
     with Image.open(result.preview) as preview:
-        assert preview.size == (2 * PREVIEW_SIZE, 2 * PREVIEW_SIZE)
+        assert preview.size == (2 * 96, 2 * 96)
     assert sorted(p.name for p in Path("outputs/dots/strips").iterdir()) == ["000004.png", "000008.png"]
     run = json.loads(Path("outputs/dots/run.json").read_text())
     assert run["status"] == "finished"

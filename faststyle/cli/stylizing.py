@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from faststyle.video.job import VideoOptions
 
 VIDEO = "Video"
+SMALLEST_TILE = 64  # pixels: below, a tile is mostly what is around it
 MANY = 20  # pictures that are worth the 10 s in which a network is converted for another engine
 
 
@@ -42,6 +43,9 @@ def stylize(
     keep_colors: Annotated[bool, typer.Option("--keep-colors", help="Keep the colours of the photo.")] = False,
     stroke_size: Annotated[float, typer.Option(help="Strokes: 2 is twice as large as trained.")] = 1.0,
     mix: Annotated[float, typer.Option(help="How much of the style: 0 is the photo, 1 all of it.")] = 1.0,
+    tile: Annotated[
+        str, typer.Option(help="auto (where memory asks for tiles), off, or their side in pixels.")
+    ] = "auto",
     format: Annotated[str | None, typer.Option(help="png, jpg or webp, for outputs in a folder.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write outputs again that are there.")] = False,
     codec: Annotated[
@@ -114,6 +118,7 @@ def stylize(
         raise typer.BadParameter("is for videos", param_hint=", ".join(f"--{key}" for key in asked))
     jobs = plan_jobs(photos, output, format)
     stylizer = Stylizer.blend(styles, device, threads, engine, precision, len(jobs) >= MANY, announce)
+    stylizer.tile = _parse_tile(tile)
     console = Console(stderr=True)
     with Progress(console=console, disable=len(jobs) == 1 or not console.is_terminal) as bar:
         task = bar.add_task("stylizing", total=len(jobs))
@@ -169,6 +174,15 @@ def sheet(
     picture = contact_sheet(photo, loaded, size)
     write_bytes(output, encode_image(read_image(picture), format))
     typer.echo(f"wrote {output}: {', '.join(path.stem for path in paths)}")
+
+
+def _parse_tile(text: str) -> int | None:
+    """Return what `Stylizer.tile` is for an option."""
+    if text in ("auto", "off"):
+        return None if text == "auto" else 0
+    if text.isdecimal() and int(text) >= SMALLEST_TILE:
+        return int(text)
+    raise typer.BadParameter(f"auto, off, or {SMALLEST_TILE} or more pixels, got {text!r}", param_hint="--tile")
 
 
 def _stylize_video(

@@ -80,13 +80,13 @@ class StyleNetwork(nn.Module):
         Raises: ImageError when a side is shorter than 16 pixels.
         """
         _, _, h, w = photo.shape
-        if min(h, w) < MIN_SIDE:
-            raise ImageError(f"an image of {h}x{w} pixels is too small: both sides must be at least {MIN_SIDE}")
+        check_size(h, w)
         x = F.pad(photo, (0, -w % STRIDE, 0, -h % STRIDE), mode="reflect")
-        y = self._colour(x, self.paint(x))[..., :h, :w]
+        y = self.colour(x, self.paint(x))[..., :h, :w]
         return y if self.training else y.clamp(0, 1)
 
-    def _colour(self, photo: Tensor, y: Tensor) -> Tensor:
+    def colour(self, photo: Tensor, y: Tensor) -> Tensor:
+        """Return the picture that a photo and what was painted on it make, both (B, 3, H, W)."""
         if self.start == "palette":
             # Differs from Johnson et al. (2016), as does "identity": the photo is added to what the head says.
             y = whiten(F.group_norm(photo, 1, eps=FLAT) + y)
@@ -97,25 +97,35 @@ class StyleNetwork(nn.Module):
         return 0.5 + 0.5 * torch.tanh(y)
 
 
-def whiten(image: Tensor) -> Tensor:
-    """Return (B, 3, H, W) with mean 0 and, but for a floor, the identity as the covariance of each image's colours.
+def check_size(height: int, width: int) -> None:
+    """Raise ImageError when a side is shorter than 16 pixels."""
+    if min(height, width) < MIN_SIDE:
+        raise ImageError(f"an image of {height}x{width} pixels is too small: both sides must be at least {MIN_SIDE}")
 
-    The inverse root of the covariance comes from Newton and Schulz's iteration: matrix products only, so that it has
-    a gradient everywhere and exports anywhere, which an eigendecomposition does not.
-    Source: Higham, "Functions of matrices" (2008), section 6.7, equation 6.35.
-    """
+
+def whiten(image: Tensor) -> Tensor:
+    """Return (B, 3, H, W) with mean 0 and, but for a floor, the identity as the covariance of each image's colours."""
     b, c, h, w = image.shape
     with torch.autocast(image.device.type, enabled=False):
         flat = image.float().flatten(2)  # (B, 3, H W)
         flat = flat - flat.mean(2, keepdim=True)
-        covariance = flat @ flat.transpose(1, 2) / (h * w)  # (B, 3, 3)
-        eye = torch.eye(c, device=image.device)
-        mean_variance = covariance.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
-        covariance = covariance + (GREY * mean_variance + FLAT) * eye
-        size = covariance.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]  # at least the largest eigenvalue
-        root, inverse = covariance / size, eye.expand(b, c, c)
-        for _ in range(WHITEN_STEPS):
-            step = 1.5 * eye - 0.5 * inverse @ root
-            root, inverse = root @ step, step @ inverse
-        white = (inverse / size.sqrt()) @ flat
+        white = whitening(flat @ flat.transpose(1, 2) / (h * w)) @ flat
     return white.view(b, c, h, w).to(image.dtype)
+
+
+def whitening(covariance: Tensor) -> Tensor:
+    """Return the inverse root of covariances of colours, (B, 3, 3), with a floor.
+
+    By Newton and Schulz's iteration: matrix products only, so that it has a gradient everywhere and exports anywhere,
+    which an eigendecomposition does not.
+    Source: Higham, "Functions of matrices" (2008), section 6.7, equation 6.35.
+    """
+    eye = torch.eye(3, device=covariance.device, dtype=covariance.dtype)
+    mean_variance = covariance.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
+    covariance = covariance + (GREY * mean_variance + FLAT) * eye
+    size = covariance.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]  # at least the largest eigenvalue
+    root, inverse = covariance / size, eye.expand_as(covariance)
+    for _ in range(WHITEN_STEPS):
+        step = 1.5 * eye - 0.5 * inverse @ root
+        root, inverse = root @ step, step @ inverse
+    return inverse / size.sqrt()

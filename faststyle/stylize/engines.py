@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from faststyle.checkpoint import About, load_checkpoint
 from faststyle.devices import DEVICES, find_device, find_precision, has_fast_bf16, set_threads
-from faststyle.errors import CheckpointError, DeviceError, ImageError, did_you_mean
-from faststyle.networks.start import MIN_SIDE
+from faststyle.errors import CheckpointError, DeviceError, did_you_mean
+from faststyle.networks.start import check_size
 from faststyle.stylize.graph import INPUT, NEEDS, cache_file, cached_graph, graph_properties, require, to_onnx
 
 ENGINES = ("auto", "torch", "onnxruntime", "openvino")
@@ -156,9 +156,7 @@ def _accelerator() -> str:
 def _check_images(images: Tensor) -> None:
     if images.dim() != 4 or images.shape[1] != 3 or images.dtype != torch.float32:
         raise ValueError(f"images are float32 (B, 3, H, W), got {images.dtype} {tuple(images.shape)}")
-    h, w = images.shape[-2:]
-    if min(h, w) < MIN_SIDE:
-        raise ImageError(f"an image of {h}x{w} pixels is too small: both sides must be at least {MIN_SIDE}")
+    check_size(*images.shape[-2:])
 
 
 class TorchEngine:

@@ -1,6 +1,6 @@
 """Use a checkpoint: a picture in, the stylized picture out.
 
-What it is not: video, tiles or exported engines. Files and folders are stylize/batch.py.
+What it is not: what runs the network (stylize/engines.py), files and folders (stylize/batch.py), or videos (video/).
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from faststyle.checkpoint import About, find_checkpoint, read_about
+from faststyle.checkpoint import About, find_checkpoint, load_checkpoint, read_about
 from faststyle.errors import ImageError
 from faststyle.images import Picture, Source, fit_shorter, fitted_size, open_picture, resize, to_pil, transfer_luma
 from faststyle.networks import bytes_per_pixel
 from faststyle.stylize.blend import MeanOfPictures, can_be_mixed, mean_network, parse_style
 from faststyle.stylize.engines import READERS, Engine, open_engine
+from faststyle.stylize.tiles import TILE, stylize_tiles
 
+TILES_BYTES = 40  # bytes a pixel that remain with tiles: the photo and the result, as floats and in 8 bits
 FULL_MEMORY = 0.9  # share of the available memory that a picture may take
 
 
@@ -58,6 +60,8 @@ class Stylizer:
 
     def __init__(self, engine: Engine, about: About | None = None) -> None:
         self.engine, self.about = engine, about
+        self.network: Callable[[], nn.Module] | None = None  # what tiles are run with: torch's, whatever the engine
+        self.tile: int | None = None  # pixels a side of tiles; None: only where memory asks for them, 0: never
 
     @classmethod
     def load(
@@ -78,7 +82,10 @@ class Stylizer:
         """
         path = find_checkpoint(str(style))
         about = None if path.suffix in READERS else read_about(path)
-        return cls(open_engine(path, engine, device, precision, threads, announce, convert), about)
+        stylizer = cls(open_engine(path, engine, device, precision, threads, announce, convert), about)
+        if about is not None:
+            stylizer.network = lambda: load_checkpoint(path)[0]
+        return stylizer
 
     @classmethod
     def blend(
@@ -98,7 +105,9 @@ class Stylizer:
             return cls.load(paths[0], device, threads, engine, precision, convert, announce)
         if can_be_mixed(paths):
             network, about = mean_network(paths, weights)
-            return cls(open_engine((network, about), engine, device, precision, threads, announce, convert), about)
+            stylizer = cls(open_engine((network, about), engine, device, precision, threads, announce, convert), about)
+            stylizer.network = lambda: network
+            return stylizer
         announce("these styles do not share a base: their pictures are blended, not their networks")
         loaded = [cls.load(path, device, threads, engine, precision, convert, announce) for path in paths]
         return cls(MeanOfPictures([one.engine for one in loaded], weights), loaded[0].about)
@@ -136,14 +145,14 @@ class Stylizer:
                 raise ImageError(f"--size must be 1 or more pixels, got {size}")
             h, w = fitted_size(h, w, size)
         inside = max(1, round(min(h, w) / look.stroke_size))  # the shorter side that the network sees
-        self._check_memory(*fitted_size(h, w, inside))  # before resizing, which needs memory of its own
+        tile = self._find_tile(*fitted_size(h, w, inside))  # before resizing, which needs memory of its own
         try:
             if size is not None:
                 alpha = None if picture.alpha is None else fit_shorter(picture.alpha, size)
                 picture = Picture(fit_shorter(picture.rgb, size), alpha, picture.icc)
             with torch.no_grad():  # not inference_mode: what comes out may be used in training
                 photo = picture.rgb if inside == min(h, w) else fit_shorter(picture.rgb, inside)
-                stylized = resize(self.engine(photo), h, w)
+                stylized = resize(self._run_tiles(photo, tile) if tile else self.engine(photo), h, w)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise self._too_large(h, w) from error
         except RuntimeError as error:  # how torch's CPU allocator says it
@@ -165,12 +174,27 @@ class Stylizer:
     def _bytes_per_pixel(self) -> int:
         return bytes_per_pixel(self.about.network if self.about else {})
 
-    def _check_memory(self, h: int, w: int) -> None:
-        """Raise ImageError before the system would run out of memory and kill the process."""
-        if self.engine.device != "cpu":
-            return
-        if h * w * self._bytes_per_pixel() > FULL_MEMORY * psutil.virtual_memory().available:
+    def _find_tile(self, h: int, w: int) -> int:
+        """Return the side of tiles, 0 for the whole picture at once.
+
+        Raises: ImageError before the system would run out of memory and kill the process.
+        """
+        if self.tile and self.network is not None:
+            return self.tile
+        if self.tile:
+            raise ImageError("--tile: only checkpoints run in tiles, not exported files or blends of pictures")
+        fits = h * w * self._bytes_per_pixel() <= FULL_MEMORY * psutil.virtual_memory().available
+        if self.engine.device != "cpu" or fits:
+            return 0
+        if self.tile == 0 or self.network is None or h * w * TILES_BYTES > psutil.virtual_memory().available:
             raise self._too_large(h, w)
+        return TILE
+
+    def _run_tiles(self, photo: Tensor, tile: int) -> Tensor:
+        assert self.network is not None
+        rgb = photo[0].mul(255).round_().byte().permute(1, 2, 0).contiguous().numpy()
+        out = stylize_tiles(self.network(), rgb, tile)  # type: ignore[arg-type]
+        return torch.from_numpy(out).permute(2, 0, 1)[None].float().div_(255)
 
     def _too_large(self, h: int, w: int) -> ImageError:
         free = psutil.virtual_memory().available

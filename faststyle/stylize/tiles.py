@@ -1,0 +1,200 @@
+"""Pictures of any size in bounded memory: tile by tile, with the statistics of the whole picture, so without seams.
+
+Instance normalisation needs the mean and variance of each feature map over the whole picture. They are found one norm
+after the other: all tiles are taken through the network up to that norm, with those before it known, and its sums are
+added up. The last pass paints. As many passes as there are norms, each deeper than the one before: about eight times
+the work of the whole picture at once, and the same picture but for rounding.
+
+What it is not: an approximation from a thumbnail. Only torch runs tiles: other engines cannot stop at a norm.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from faststyle.networks.layers import InstanceNorm
+from faststyle.networks.start import FLAT, STRIDE, StyleNetwork, check_size, whitening
+
+Pixels = NDArray[np.uint8]  # (H, W, 3)
+
+TILE = 1024  # pixels: side of the part of a tile that counts
+# Pixels around it, more than any output pixel depends on: 40 for the trunk, at most 16 for the rest.
+HALO = 64
+
+
+class Tile(NamedTuple):
+    """Rows and columns of the part that counts, [top, bottom) x [left, right), and of all that is looked at."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+    outer_top: int
+    outer_bottom: int
+    outer_left: int
+    outer_right: int
+
+    def core(self, x: Tensor) -> Tensor:
+        """Return the part that counts of what was made of all that is looked at, (B, C, H', W')."""
+        shrink = (self.outer_bottom - self.outer_top) // x.shape[-2]
+        top, left = (self.top - self.outer_top) // shrink, (self.left - self.outer_left) // shrink
+        h, w = (self.bottom - self.top) // shrink, (self.right - self.left) // shrink
+        return x[..., top : top + h, left : left + w]
+
+
+class Moments:
+    """Mean and variance of vectors that come in parts, in double precision (Chan et al. 1979)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = torch.zeros(())
+        self.scatter = torch.zeros(())  # sum of squares, or of outer products, around the mean
+
+    def add(self, x: Tensor, full: bool = False) -> None:
+        """Count (C, N) values; `full` asks for covariances of the C."""
+        x = x.double()
+        n, mean = x.shape[1], x.mean(1)
+        centred = x - mean[:, None]
+        scatter = centred @ centred.T if full else centred.square().sum(1)
+        if self.count == 0:
+            self.count, self.mean, self.scatter = n, mean, scatter
+            return
+        total = self.count + n
+        off = mean - self.mean
+        between = torch.outer(off, off) if full else off.square()
+        self.scatter = self.scatter + scatter + between * (self.count * n / total)
+        self.mean = self.mean + off * (n / total)
+        self.count = total
+
+
+class _Found(Exception):
+    """Ends a pass through the network at the norm that is measured."""
+
+
+def stylize_tiles(
+    network: StyleNetwork,
+    photo: Pixels,
+    tile: int = TILE,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Pixels:
+    """Return the stylized photo, both (H, W, 3) in 8 bits; `progress` is told of tiles done, of how many.
+
+    Example:
+        >>> stylize_tiles(load_checkpoint(path)[0], np.zeros((9000, 9000, 3), np.uint8)).shape
+        (9000, 9000, 3)
+
+    Raises: ImageError when a side is shorter than 16 pixels.
+    """
+    h, w = photo.shape[:2]
+    check_size(h, w)
+    if h % STRIDE or w % STRIDE:  # as the network does
+        photo = np.pad(photo, ((0, -h % STRIDE), (0, -w % STRIDE), (0, 0)), mode="reflect")
+    with torch.no_grad():
+        return _Job(network.eval(), photo, tile, progress).run()[:h, :w]
+
+
+class _Job:
+    """A photo whose sides are multiples of 4, on its way through a network."""
+
+    def __init__(self, network: StyleNetwork, photo: Pixels, tile: int, progress: Callable[[int, int], None]) -> None:
+        self.network, self.photo = network, photo
+        self.tiles = list(_tiles(photo.shape[0], photo.shape[1], tile))
+        self.norms = [m for m in network.modules() if isinstance(m, InstanceNorm)]
+        self.statistics: dict[InstanceNorm, Moments] = {}
+        self.light, self.colours = Moments(), Moments()  # of the photo, and of the sum of photo and what is painted
+        self.tile = self.tiles[0]
+        self.measured: tuple[InstanceNorm, Moments] | None = None
+        self.done, self.progress = 0, progress
+
+    def run(self) -> Pixels:
+        """Return the stylized photo, (H, W, 3)."""
+        out = np.empty_like(self.photo)
+        with self._norms_replaced():
+            for norm in self.norms:
+                self.measured = norm, Moments()
+                for _ in self._each():
+                    with suppress(_Found):
+                        self.network.paint(self._looked_at())
+                self.statistics[norm] = self.measured[1]
+            self.measured = None
+            if self.network.start == "palette":
+                for _ in self._each():
+                    self.light.add(self.tile.core(self._looked_at()).reshape(1, -1))
+                for _ in self._each():
+                    self.colours.add(self._sum()[0].flatten(1), full=True)
+            for tile in self._each():
+                rgb = self._painted()[0].clamp(0, 1).mul(255).round().byte()
+                out[tile.top : tile.bottom, tile.left : tile.right] = rgb.permute(1, 2, 0).numpy()
+        return out
+
+    def _each(self) -> Iterator[Tile]:
+        """Yield all tiles, one after the other the one that is worked on."""
+        passes = len(self.norms) + (3 if self.network.start == "palette" else 1)
+        for tile in self.tiles:
+            self.tile = tile
+            yield tile
+            self.done += 1
+            self.progress(self.done, passes * len(self.tiles))
+
+    def _looked_at(self) -> Tensor:
+        t = self.tile
+        part = self.photo[t.outer_top : t.outer_bottom, t.outer_left : t.outer_right]
+        x = torch.from_numpy(np.ascontiguousarray(part)).permute(2, 0, 1)[None].float().div_(255)
+        return x.contiguous(memory_format=torch.channels_last)
+
+    def _sum(self) -> Tensor:
+        """Return the tile of what is whitened: the photo, with the statistics of all of it, and what is painted on."""
+        x = self._looked_at()
+        light = (x - float(self.light.mean)) / math.sqrt(float(self.light.scatter) / self.light.count + FLAT)
+        return self.tile.core(light + self.network.paint(x))
+
+    def _painted(self) -> Tensor:
+        """Return the tile of the stylized photo."""
+        if self.network.start != "palette":
+            x = self._looked_at()
+            return self.tile.core(self.network.colour(x, self.network.paint(x)))
+        y = self._sum() - self.colours.mean.float().view(1, 3, 1, 1)
+        covariance = (self.colours.scatter / self.colours.count).float()
+        white = F.conv2d(y, whitening(covariance[None])[0].view(3, 3, 1, 1))
+        return F.conv2d(white, self.network.palette_matrix) + self.network.palette_mean
+
+    @contextmanager
+    def _norms_replaced(self) -> Iterator[None]:
+        """Let norms take the statistics of the whole picture, and the one that is measured give its values."""
+        try:
+            for norm in self.norms:
+                norm.forward = partial(self._norm, norm)  # type: ignore[method-assign]
+            yield
+        finally:
+            for norm in self.norms:
+                del norm.forward
+
+    def _norm(self, norm: InstanceNorm, x: Tensor, relu: bool = False) -> Tensor:
+        if self.measured is not None and norm is self.measured[0]:
+            self.measured[1].add(self.tile.core(x)[0].flatten(1))
+            raise _Found
+        found = self.statistics[norm]
+        scale = norm.weight.double() / (found.scatter / found.count + norm.eps).sqrt()
+        shift = norm.bias.double() - found.mean * scale
+        y = torch.addcmul(shift.float().view(1, -1, 1, 1), x, scale.float().view(1, -1, 1, 1))
+        return y.relu_() if relu else y
+
+
+def _tiles(h: int, w: int, side: int) -> Iterator[Tile]:
+    """Yield tiles of at most `side` pixels; all edges are multiples of 4, as feature maps are up to 4 times smaller."""
+    side = max(STRIDE, side // STRIDE * STRIDE)
+    for top in range(0, h, side):
+        for left in range(0, w, side):
+            bottom, right = min(top + side, h), min(left + side, w)
+            outer = (max(0, top - HALO), min(h, bottom + HALO), max(0, left - HALO), min(w, right + HALO))
+            yield Tile(top, bottom, left, right, *outer)
