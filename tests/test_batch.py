@@ -16,7 +16,7 @@ from faststyle.checkpoint import About, save_checkpoint
 from faststyle.errors import ImageError, OutputError
 from faststyle.networks.johnson import Johnson
 from faststyle.stylize.batch import Job, plan_jobs, run_jobs
-from faststyle.stylize.stylizer import Stylizer
+from faststyle.stylize.stylizer import Look, Stylizer
 
 ROOT = Path(__file__).parents[1]
 
@@ -161,7 +161,7 @@ def test_a_bad_file_is_listed_and_the_others_are_done(album: Path, stylizer: Sty
 
 
 def test_the_pixels_are_those_of_the_stylizer(album: Path, stylizer: Stylizer) -> None:
-    run_jobs(stylizer, plan_jobs(["album/a.png"], "out.png"), size=24, keep_colors=True)
+    run_jobs(stylizer, plan_jobs(["album/a.png"], "out.png"), size=24, look=Look(keep_colors=True))
     with Image.open("out.png") as image:
         expected = stylizer("album/a.png", size=24, keep_colors=True)
         assert image.size == expected.size == (36, 24)

@@ -91,7 +91,7 @@ def test_set_changes_one_key_of_a_table_and_keeps_the_others() -> None:
     [
         ("stepz=3", "unknown key 'stepz' in the recipe. Did you mean 'steps'?"),
         ("loss.mod=relative", "unknown key 'loss.mod' in the recipe. Did you mean 'loss.mode'?"),
-        ("network.widht=3", "network 'johnson' has no option 'widht'. Did you mean 'width'?"),
+        ("network.widht=3", "network 'mobile' has no option 'widht'. Did you mean 'width'?"),
         ("network.name=jonson", "unknown network 'jonson'. Did you mean 'johnson'?"),
         ("loss.style_layers=gatis", "unknown set of layers 'gatis'. Did you mean 'gatys'?"),
         ("loss.style_layers.relu1_9=1", "vgg16 has no layer 'relu1_9'"),
