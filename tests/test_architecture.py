@@ -26,7 +26,7 @@ LAYERS = [
     ["checkpoint", "judge"],
     ["training", "slow", "stylize", "video"],
     ["bench", "compare", "export", "live"],
-    ["bench_race", "bench_stylize"],
+    ["bench_race", "bench_stylize", "bench_video"],
     ["cli"],
 ]
 

@@ -22,7 +22,19 @@ from faststyle.images import fit_shorter, read_image
 from faststyle.networks.johnson import Johnson
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("train", "stylize", "webcam", "export", "sheet", "info", "list", "weights", "bench train", "bench stylize")
+COMMANDS = (
+    "train",
+    "stylize",
+    "webcam",
+    "export",
+    "sheet",
+    "info",
+    "list",
+    "weights",
+    "bench train",
+    "bench stylize",
+    "bench video",
+)
 TINY = ["--recipe", "smoke", "--steps", "1", "--image-size", "64", "--batch-size", "1", "--device", "cpu"]
 for pair in ("painting_size=80", "network.width=4", "network.blocks=1", "workers=0"):
     TINY += ["--set", pair]

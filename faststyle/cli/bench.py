@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from faststyle.cli.common import Json, Threads, VggWeights, app, reports_errors
+from faststyle.cli.common import Engine, Json, Precision, Threads, VggWeights, app, reports_errors
 
 bench_app = typer.Typer(
     help="Measure speed on this machine, beside a plain reference in the same run.", no_args_is_help=True
@@ -138,6 +138,53 @@ def bench_engines(
     typer.echo(", ".join(f"{name} {number}" for name, number in found.versions.items()) + f", {found.threads} threads")
     for line in found.left_out:
         typer.echo(f"left out: {line}")
+
+
+@bench_app.command("video")
+@reports_errors
+def bench_videos(
+    network: Annotated[
+        str, typer.Argument(help="A checkpoint, or the name of a network.", metavar="NETWORK")
+    ] = "mobile",
+    sizes: Annotated[
+        list[str] | None, typer.Option("--size", help="HEIGHTxWIDTH in pixels, several times if wanted.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="Length of the clip, which is made for it.", min=0.2)] = 5.0,
+    engine: Engine = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Time a video from file to file, on the CPU: decoding, network, encoding and sound.
+
+    Example: faststyle bench video nocturne --size 480x848
+    """
+    from dataclasses import asdict
+
+    from faststyle.bench_stylize import parse_size
+    from faststyle.bench_video import SIZES, bench_video
+    from faststyle.checkpoint import About, find_checkpoint
+    from faststyle.networks import NETWORKS, build_network
+
+    config = {"name": network}
+    untrained = network in NETWORKS
+    rows = bench_video(
+        (build_network(config), About(config, {}, {}, "none", {})) if untrained else find_checkpoint(network),
+        [parse_size(size) for size in sizes] if sizes else SIZES,
+        seconds,
+        engine,
+        precision,
+        threads,
+        functools.partial(typer.echo, err=True),
+    )
+    if as_json:
+        typer.echo(json.dumps([asdict(row) for row in rows]))
+        return
+    for row in rows:
+        typer.echo(
+            f"{row.engine}, {row.precision}, {row.size}: {row.frames} frames at {row.fps:.1f} a second from file to "
+            f"file; the network alone {row.network_fps:.1f}"
+        )
 
 
 @bench_app.command("slow")
