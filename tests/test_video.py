@@ -205,28 +205,28 @@ def test_a_constant_rate_repeats_and_leaves_out_frames(
         (
             "out.mp4",
             {},
-            (48, 36),
-            "35x47 becomes 36x48, its last row or column repeated: libx264 takes even sizes only",
+            (96, 72),
+            "71x95 becomes 72x96, its last row or column repeated: libx264 takes even sizes only",
         ),
-        ("out.mp4", {"codec": "hevc"}, (48, 36), "libx265 takes even sizes only"),
-        ("out.webm", {}, (47, 35), None),
-        ("out.mp4", {"codec": "av1"}, (47, 35), None),
-        ("out.mov", {"codec": "prores"}, (47, 35), None),
-        ("out.mkv", {"codec": "ffv1"}, (48, 36), "ffv1 takes even sizes only"),
-        ("out.gif", {}, (47, 35), None),
+        ("out.mp4", {"codec": "hevc"}, (96, 72), "libx265 takes even sizes only"),
+        ("out.webm", {}, (95, 71), None),
+        ("out.mp4", {"codec": "av1"}, (95, 71), None),
+        ("out.mov", {"codec": "prores"}, (95, 71), None),
+        ("out.mkv", {"codec": "ffv1"}, (96, 72), "ffv1 takes even sizes only"),
+        ("out.gif", {}, (95, 71), None),
     ],
 )
 def test_odd_sizes(tmp_path: Path, name: str, options: dict[str, str], size: tuple[int, int], note: str | None) -> None:
-    source = write_clip(tmp_path / "in.mkv", range(4), encoder="ffv1", format="bgr0", size=(47, 35))
+    source = write_clip(tmp_path / "in.mkv", range(4), encoder="ffv1", format="bgr0", size=(95, 71))
     seen: list[Any] = []
     report = run(source, name, lambda rgb: (seen.append(rgb.shape), rgb.copy())[1], **options)
     after = read_clip(Path(name))
-    assert (set(seen), after.size) == ({(47, 35, 3)}, size)
+    assert (set(seen), after.size) == ({(95, 71, 3)}, size)
     assert ([note] if note else []) == [n[-len(note or "") :] for n in report.notes]
     for i, frame in enumerate(after.frames):
-        assert np.abs(frame[:47, :35].astype(int) - draw(i, 47, 35)).mean() < 4
-        assert np.abs(frame[-1].astype(int) - frame[46]).mean() < 3
-        assert np.abs(frame[:, -1].astype(int) - frame[:, 34]).mean() < 3
+        assert np.abs(frame[:95, :71].astype(int) - draw(i, 95, 71)).mean() < 4
+        assert np.abs(frame[-1].astype(int) - frame[94]).mean() < 3
+        assert np.abs(frame[:, -1].astype(int) - frame[:, 70]).mean() < 3
 
 
 def turn(picture: Rgb, degrees: int, mirrored: bool, upside_down: bool) -> Rgb:
@@ -483,7 +483,7 @@ def test_the_number_of_frames_is_foreseen(tmp_path: Path, name: str, options: di
 
 
 def test_mp4_starts_with_its_index_and_hevc_has_the_tag_that_plays(tmp_path: Path) -> None:
-    source = write_clip(tmp_path / "in.mkv")
+    source = write_clip(tmp_path / "in.mkv", size=(64, 64))
     run(source, "out.mp4", codec="hevc")
     data = Path("out.mp4").read_bytes()
     assert data.index(b"moov") < data.index(b"mdat")

@@ -393,6 +393,7 @@ def test_the_old_output_stays_until_the_new_one_is_whole(source: Path) -> None:
         ({"codec": "h265"}, "--codec h265: not in this build of FFmpeg. Did you mean 'h264'?"),
         ({"codec": "pcm_s16le"}, "--codec pcm_s16le: not in this build of FFmpeg. Allowed: av1,"),
         ({"codec": "prores"}, "mp4 does not take prores_ks; it takes h264, hevc, vp9, av1"),
+        ({"codec": "hevc"}, "libx265 takes sides of 64 pixels or more, not 64x48; use another --codec, or a larger"),
         ({"preset": "fastest"}, "libx264 refuses 64x48 yuv420p crf=18 preset=fastest"),
         ({"codec": "mpeg4", "preset": "fast"}, "--preset fast: mpeg4 has none; it has --quality"),
     ],

@@ -44,7 +44,7 @@ class Coding:
     """How pictures are encoded.
 
     `quality` and `preset` name the encoder's options for them, where it has any. `even`: it takes even sizes only.
-    `full`: it can say that levels are 0-255; what cannot is given 16-235.
+    `full`: it can say that levels are 0-255; what cannot is given 16-235. `least` is the shortest side that it takes.
     """
 
     encoder: str
@@ -54,6 +54,7 @@ class Coding:
     preset: str | None = None
     even: bool = False
     full: bool = False
+    least: int = 1
 
 
 # Qualities and presets are choices by measurement on stylized frames (docs/log.md).
@@ -73,6 +74,7 @@ CODINGS = {
         preset="preset",
         even=True,
         full=True,
+        least=64,  # pixels, of one coding tree unit: 48 across corrupted the memory of the process, in x265 of PyAV 18
     ),
     "vp9": Coding(
         "libvpx-vp9",
@@ -121,6 +123,11 @@ class SegmentEncoder:
         self.reformatter = VideoReformatter()
         grain = 2 if self.coding.even else 1
         self.height, self.width = (side + -side % grain for side in (clip.height, clip.width))
+        if min(self.height, self.width) < self.coding.least:
+            raise VideoError(
+                f"{self.coding.encoder} takes sides of {self.coding.least} pixels or more, not "
+                f"{self.width}x{self.height}; use another --codec, or a larger --size"
+            )
         self.notes = []
         if (self.height, self.width) != (clip.height, clip.width):
             self.notes.append(
