@@ -5,6 +5,7 @@ What it is not: the way from a photo to that output (johnson.py, mobile.py).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Literal, get_args
 
 import torch
@@ -22,7 +23,7 @@ STRIDE = 4  # the trunk works at 1/4 resolution
 Start = Literal["palette", "identity", "random"]
 
 
-class StyleNetwork(nn.Module):
+class StyleNetwork(nn.Module, ABC):
     """Photo in, stylized photo out, of the same size; RGB, (B, 3, H, W), in [0, 1], H and W >= 16.
 
     A network has a `head`, the convolution that writes its picture, and says in `paint` what that is for a photo.
@@ -55,13 +56,13 @@ class StyleNetwork(nn.Module):
             self.register_buffer("palette_matrix", 0.25 * torch.eye(3).view(3, 3, 1, 1))
 
     @staticmethod
+    @abstractmethod
     def bytes_per_pixel(width: int) -> int:
         """Return the most memory that evaluation takes, for each pixel of the photo, in float32 on a CPU."""
-        raise NotImplementedError
 
+    @abstractmethod
     def paint(self, photo: Tensor) -> Tensor:
         """Return what is added to a photo whose sides are multiples of 4, (B, 3, H, W)."""
-        raise NotImplementedError
 
     def set_palette(self, painting: Tensor) -> None:
         """Take the colours of a painting, (1, 3, H, W), as those to start from; for the other starts, do nothing."""
