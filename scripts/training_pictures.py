@@ -1,9 +1,10 @@
 """Make the pictures of docs/training.md from checkpoints and from the logs of runs.
 
-    python scripts/training_pictures.py sheet docs/pictures/styles.jpg PAINTING=CHECKPOINT[,CHECKPOINT...] ...
+    python scripts/training_pictures.py sheet docs/pictures/styles.jpg CHECKPOINT ...
     python scripts/training_pictures.py curves docs/pictures/curves.png outputs/starry_night outputs/great_wave
 
-A sheet has a row for each painting: the painting, then what each of its checkpoints makes of two photos.
+A sheet has two photos on the left, then a column for each checkpoint: what it makes of them. Paintings that are not
+ours are not in it.
 """
 
 from __future__ import annotations
@@ -24,17 +25,12 @@ GAP = 4  # pixels of white between pictures
 TAGS = {"content_rel": "content error, relative", "style_rel": "style error, relative", "balance": "weight of style"}
 
 
-def sheet(target: Path, rows: list[str]) -> None:
+def sheet(target: Path, checkpoints: list[str]) -> None:
     photos = [crop_centre(read_image(path), SIZE) for path in held_out_photos()]
-    lines = []
-    for row in rows:
-        painting, _, checkpoints = row.partition("=")
-        cells = [crop_centre(read_image(painting), SIZE)]
-        for checkpoint in checkpoints.split(","):
-            stylizer = Stylizer.load(checkpoint)
-            cells += [stylizer(photo) for photo in photos]
-        lines.append(torch.cat([_framed(cell) for cell in cells], 3))
-    write_image(torch.cat(lines, 2), target, quality=85)
+    stylizers = [Stylizer.load(checkpoint) for checkpoint in checkpoints]
+    columns = [photos, *([stylizer(photo) for photo in photos] for stylizer in stylizers)]
+    picture = torch.cat([torch.cat([_framed(cell) for cell in column], 2) for column in columns], 3)
+    write_image(picture, target, quality=85)
 
 
 def curves(target: Path, runs: list[str]) -> None:

@@ -218,7 +218,7 @@ class VideoSource:
         if orientation is not None and orientation.transposed:
             h, w = w, h
         same = (h, w) == (picture.height, picture.width)
-        # Without exact rounding and chroma at full width libswscale darkens by 1 to 2 levels of 255 (docs/log.md).
+        # Without exact rounding and chroma at full width libswscale darkens 4:2:0 by 1 level of 255 (docs/log.md).
         exact = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
         converted = self.reformatter.reformat(
             picture,

@@ -57,7 +57,7 @@ class Coding:
     least: int = 1
 
 
-# Qualities and presets are choices by measurement on stylized frames (docs/log.md).
+# Qualities that look as the frames do, presets that keep up with a network.
 CODINGS = {
     "h264": Coding(
         "libx264",
