@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from faststyle.bench import PAPER_NETWORK
 from faststyle.checkpoint import About, save_checkpoint
@@ -171,30 +170,22 @@ def _open(side: Side, threads: int) -> Run:
     """Return what takes a frame and returns the stylized one. Raises: DeviceError."""
     if side.engine == LITE:
         return _open_lite(threads)
-    stylize: Callable[[Tensor], Tensor]
     if side.source is None:
-        stylize = _plain_torch()
-    else:
-        precision = "auto" if side.precision == "int8" else side.precision  # that of the float parts
-        stylize = open_engine(side.source, side.engine, "cpu", precision, threads)
+        return _plain_torch()
+    precision = "auto" if side.precision == "int8" else side.precision  # that of the float parts
+    return open_engine(side.source, side.engine, "cpu", precision, threads).frame
+
+
+def _plain_torch() -> Run:
+    network = build_network(PAPER_NETWORK).eval()
 
     def run(frame: Frame) -> Frame:
-        photo = torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255  # (1, 3, H, W)
-        out: Frame = (stylize(photo)[0] * 255).round().byte().permute(1, 2, 0).numpy()
+        photo = torch.from_numpy(frame).permute(2, 0, 1)[None].contiguous().float() / 255  # (1, 3, H, W)
+        with torch.no_grad():
+            out: Frame = (network(photo)[0] * 255).round().byte().permute(1, 2, 0).numpy()
         return out
 
     return run
-
-
-def _plain_torch() -> Callable[[Tensor], Tensor]:
-    network = build_network(PAPER_NETWORK).eval()
-
-    def stylize(photo: Tensor) -> Tensor:
-        with torch.no_grad():
-            out: Tensor = network(photo.contiguous())
-        return out
-
-    return stylize
 
 
 def _open_lite(threads: int) -> Run:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import draw
@@ -115,6 +116,24 @@ def test_what_was_returned_stays_as_it_is(checkpoint: Path, name: str) -> None:
     engine(1 - images)
     assert torch.equal(first, kept)
     assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_frames_are_images_in_8_bits(checkpoint: Path, name: str) -> None:
+    """Sizes change, a frame need not lie in memory in one piece, and what was returned is not written to again."""
+    engine = open_engine(checkpoint, name, device="cpu", precision="float32")
+    for h, w in ((33, 70), (48, 32), (33, 70)):
+        images = photos(1, h, w)
+        frame = images[0].mul(255).round().byte().permute(1, 2, 0).numpy()  # not contiguous
+        got = engine.frame(frame)
+        kept = got.copy()
+        wanted = expected(checkpoint, torch.from_numpy(frame.copy()).permute(2, 0, 1)[None] / 255)
+        assert (got.dtype, got.shape) == (np.uint8, (h, w, 3))
+        np.testing.assert_allclose(got, wanted[0].permute(1, 2, 0).numpy() * 255, atol=0.8)  # 0.5 is rounding
+        engine.frame(255 - frame)
+        assert (got == kept).all()
+    with pytest.raises(ImageError, match="15x40 pixels is too small"):
+        engine.frame(np.zeros((15, 40, 3), np.uint8))
 
 
 @pytest.mark.parametrize("name", ALL)

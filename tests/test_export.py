@@ -26,7 +26,7 @@ from faststyle.files import sha256
 from faststyle.images import read_image
 from faststyle.networks.johnson import Johnson
 from faststyle.stylize.engines import import_openvino, open_engine
-from faststyle.stylize.graph import EXAMPLE, _Quads, _with_quads, to_onnx
+from faststyle.stylize.graph import EXAMPLE, to_onnx
 
 NETWORK = {"name": "johnson", "width": 4, "blocks": 1}
 
@@ -176,21 +176,6 @@ def test_all_group_normalisations_are_translated() -> None:
     images = photos(2, 20, 31)
     (got,) = session.run(None, {"photo": images.numpy()})
     torch.testing.assert_close(torch.from_numpy(got), Norms()(images).detach(), atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("size", [(16, 16), (20, 34)])
-def test_quads_are_the_convolution_that_they_replace(size: tuple[int, int]) -> None:
-    torch.manual_seed(0)
-    conv = nn.Conv2d(5, 3, 9, padding=4, padding_mode="reflect")
-    x = torch.randn(2, 5, *size)
-    torch.testing.assert_close(_Quads(conv)(x), conv(x), atol=1e-5, rtol=0)
-
-
-def test_other_networks_keep_their_last_convolution() -> None:
-    network = nn.Sequential(nn.Conv2d(3, 3, 9, padding=4, padding_mode="reflect"))
-    assert _with_quads(network) is network
-    assert isinstance(network[0], nn.Conv2d)
-    assert isinstance(_with_quads(Johnson(4, 0)).head, _Quads)
 
 
 @NEEDS_OPENVINO

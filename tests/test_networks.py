@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from faststyle.errors import ImageError, RecipeError
 from faststyle.networks import NETWORKS, build_network
+from faststyle.networks.mobile import Mobile, folded_filter
 from faststyle.networks.start import FLAT, GREY, StyleNetwork, whiten
 
 NAMES = pytest.mark.parametrize("name", list(NETWORKS))
@@ -117,11 +119,35 @@ def test_sizes_that_make_no_network_are_refused(name: str, option: dict[str, int
 
 
 def test_mobile_never_works_at_full_size() -> None:
-    """Its convolutions see a quarter of the pixels at most, and all but the last two a sixteenth."""
+    """Its convolutions see a sixteenth of the pixels, the head a border more."""
     network = build_network({"name": "mobile", "width": 8, "blocks": 2}).eval()
     seen: list[tuple[int, ...]] = []
     for module in network.modules():
         if isinstance(module, torch.nn.Conv2d):
             module.register_forward_hook(lambda m, i, o: seen.append(tuple(o.shape[1:])))
     network(torch.rand(1, 3, 64, 96))
-    assert seen == [(8, 16, 24)] * 5 + [(4, 32, 48), (12, 32, 48)]
+    assert seen == [(8, 16, 24)] * 6 + [(48, 18, 26)]
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_the_folded_filter_is_a_box_applied_twice(size: int) -> None:
+    torch.manual_seed(0)
+    image = torch.rand(1, 1, 8 * size, 9 * size)
+    folded = F.conv2d(F.pixel_unshuffle(image, size), folded_filter(size))
+    twice = F.avg_pool2d(F.avg_pool2d(image, size, stride=1), size, stride=1)  # 2 size - 2 pixels smaller
+    inside = twice[..., 1 : 1 + 6 * size, 1 : 1 + 7 * size]
+    torch.testing.assert_close(F.pixel_shuffle(folded, size), inside)
+
+
+@pytest.mark.parametrize("period", [2, 4])
+def test_mobile_cannot_paint_a_grid(period: int) -> None:
+    """Whatever its head writes the same into every place, in stripes of 2 or 4 pixels, is gone after the filter."""
+    network = build_network({"name": "mobile", "width": 4, "blocks": 0}).eval()
+    assert isinstance(network, Mobile)
+    stripes = torch.zeros(3, 4, 4)
+    stripes[:, ::period] += 1
+    stripes[:, :, ::period] += 2
+    with torch.no_grad():
+        network.head.bias.copy_(stripes.flatten())  # type: ignore[union-attr]
+        painted = network.paint(torch.rand(1, 3, 32, 32))
+    torch.testing.assert_close(painted, painted.mean().expand_as(painted))

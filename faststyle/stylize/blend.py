@@ -58,7 +58,7 @@ def mean_network(paths: Sequence[Path], weights: Sequence[float]) -> tuple[nn.Mo
     return network, dataclasses.replace(about, painting={}, scores={}, recipe={})
 
 
-class MeanOfPictures:
+class MeanOfPictures(Engine):
     """An engine that runs several, and returns the weighted mean of what they paint."""
 
     def __init__(self, engines: Sequence[Engine], weights: Sequence[float]) -> None:

@@ -15,7 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from faststyle.checkpoint import About, load_checkpoint
@@ -39,6 +41,7 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "mp
 OPENVINO_DEVICES = {"cpu": "CPU", "xpu": "GPU", "npu": "NPU"}
 READERS = {".onnx": ("openvino", "onnxruntime"), ".xml": ("openvino",)}  # who reads exported files, fastest first
 
+Rgb = NDArray[np.uint8]  # (H, W, 3)
 Graph = Callable[[], bytes | Path]  # an ONNX file in memory, or an exported file; called once the device is known
 
 
@@ -58,6 +61,15 @@ class Engine(Protocol):
         They are float32 RGB, (B, 3, H, W), in [0, 1], with sides of 16 pixels or more. Raises: ImageError.
         """
         ...
+
+    def frame(self, rgb: Rgb) -> Rgb:
+        """Return a stylized frame of a video, (H, W, 3) in 8 bits as it came, in an array of its own.
+
+        Raises: ImageError.
+        """
+        photo = torch.from_numpy(rgb).permute(2, 0, 1)[None].float().div_(255)
+        out: Rgb = self(photo)[0].mul_(255).round_().byte().permute(1, 2, 0).contiguous().numpy()
+        return out
 
 
 def engine_line(engine: Engine) -> str:
@@ -159,7 +171,7 @@ def _check_images(images: Tensor) -> None:
     check_size(*images.shape[-2:])
 
 
-class TorchEngine:
+class TorchEngine(Engine):
     """The network itself, in channels last."""
 
     name = "torch"
@@ -182,7 +194,7 @@ class TorchEngine:
         return out.float().clamp(0, 1).to(images.device).contiguous()
 
 
-class OnnxRuntimeEngine:
+class OnnxRuntimeEngine(Engine):
     """ONNX Runtime, in float32."""
 
     name = "onnxruntime"
@@ -217,11 +229,12 @@ class OnnxRuntimeEngine:
         return torch.from_numpy(out).clamp_(0, 1).to(images.device)
 
 
-class OpenVINOEngine:
+class OpenVINOEngine(Engine):
     """OpenVINO on CPUs, and on Intel's GPUs and NPUs.
 
     One graph serves all sizes. A size that comes twice in a row gets one of its own: that takes 0.3 s, and then
     saves 7 to 10 % of each image, so it pays for films and folders of one camera only. NPUs know fixed sizes alone.
+    Frames of a video get one that takes and gives 8 bits, in the order in which they lie in memory.
     """
 
     name = "openvino"
@@ -245,12 +258,14 @@ class OpenVINOEngine:
         file = graph()
         try:
             self._model = self._core.read_model(file)
-            self._any_size = None if self.device == "npu" else self._compile()
+            self._any_size = None if self.device == "npu" else self._compile(self._model)
         except RuntimeError as error:
             raise DeviceError(f"OpenVINO cannot run this network on {self.device}: {error}") from error
         self._one_size: Any = None
         self._one_shape: tuple[int, ...] = ()
         self._last_shape: tuple[int, ...] = ()
+        self._of_frames: Any = None
+        self._frame_shape: tuple[int, ...] = ()
         if self._model.has_rt_info(["faststyle", "precision"]):
             self.precision = str(self._model.get_rt_info(["faststyle", "precision"]).value)
 
@@ -262,18 +277,45 @@ class OpenVINOEngine:
         # A copy: the next call overwrites the buffer of the request.
         return torch.from_numpy(request.get_output_tensor(0).data).clamp(0, 1).to(images.device)
 
+    def frame(self, rgb: Rgb) -> Rgb:
+        """Return the stylized frame; the first of a size takes about a second more."""
+        check_size(*rgb.shape[:2])
+        if rgb.shape != self._frame_shape:
+            self._of_frames, self._frame_shape = self._compile(self._frame_model(*rgb.shape[:2])), rgb.shape
+        frame = np.ascontiguousarray(rgb)[None]
+        self._of_frames.infer({0: self._ov.Tensor(frame, shared_memory=True)})
+        out: Rgb = self._of_frames.get_output_tensor(0).data[0].copy()
+        return out
+
+    def _frame_model(self, h: int, w: int) -> Any:
+        """Return the model for frames of one size."""
+        model = self._model.clone()
+        model.reshape([1, 3, h, w])
+        steps = self._ov.preprocess.PrePostProcessor(model)
+        u8, f32 = self._ov.Type.u8, self._ov.Type.f32
+        ops = importlib.import_module("openvino.opset13")
+        steps.input().tensor().set_element_type(u8).set_layout(self._ov.Layout("NHWC"))
+        steps.input().model().set_layout(self._ov.Layout("NCHW"))
+        steps.input().preprocess().convert_element_type(f32).scale(255.0)
+        steps.output().model().set_layout(self._ov.Layout("NCHW"))
+        steps.output().postprocess().custom(
+            lambda out: ops.add(ops.multiply(out, np.float32(255)), np.float32(0.5)).output(0)  # then cut off
+        )
+        steps.output().tensor().set_element_type(u8).set_layout(self._ov.Layout("NHWC"))
+        return steps.build()
+
     def _request(self, shape: tuple[int, ...]) -> Any:
         if shape != self._one_shape and (shape == self._last_shape or self._any_size is None):
             if self._any_size is not None:
                 self._any_size.get_compiled_model().release_memory()
             self._model.reshape(list(shape))
-            self._one_size, self._one_shape = self._compile(), shape
+            self._one_size, self._one_shape = self._compile(self._model), shape
         self._last_shape = shape
         return self._one_size if shape == self._one_shape else self._any_size
 
-    def _compile(self) -> Any:
+    def _compile(self, model: Any) -> Any:
         """Return a request for inference. Raises: DeviceError when the plugin took another precision than was asked."""
-        compiled = self._core.compile_model(self._model, self._target, self._config)
+        compiled = self._core.compile_model(model, self._target, self._config)
         asked = self._config.get("INFERENCE_PRECISION_HINT")
         got = compiled.get_property("INFERENCE_PRECISION_HINT").to_string() if asked else None
         if got != asked:

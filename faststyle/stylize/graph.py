@@ -1,11 +1,11 @@
 """A network as an ONNX graph, which every engine but torch reads, and every export is made from.
 
-What it is not: what runs the graph (stylize/engines.py), or files for people (export.py).
+What it is not: what runs the graph (stylize/engines.py), how networks are rearranged for it (stylize/deploy.py), or
+files for people (export.py).
 """
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import importlib
 import inspect
@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 import faststyle
 from faststyle.checkpoint import About
 from faststyle.errors import DeviceError, OutputError
 from faststyle.files import sha256, write_bytes
-from faststyle.networks.johnson import Johnson
 from faststyle.perceptual.weights import cache_folder
+from faststyle.stylize import deploy
 
 INPUT, OUTPUT = "photo", "stylized"  # names in the graph
 NEEDS = ("onnx", "onnxscript")  # packages, for the conversion alone
@@ -49,7 +48,7 @@ def to_onnx(network: nn.Module, properties: Mapping[str, str]) -> bytes:
     Raises: DeviceError when onnx or onnxscript is not installed, or torch cannot export this network.
     """
     require(*NEEDS, extra="onnx")
-    network = _with_quads(copy.deepcopy(network).cpu().float().eval())
+    network = deploy.for_engines(network)
     table: dict[Callable[..., Any], Callable[..., Any]] = {torch.ops.aten.group_norm.default: _group_norm}
     try:
         program = torch.onnx.export(
@@ -112,7 +111,7 @@ def require(*packages: str, extra: str) -> None:
 
 def _key(network: nn.Module, digest: str) -> str:
     """Return a name for all that the graph of a network depends on: weights, code and versions."""
-    code = (Path(inspect.getfile(type(network))), Path(__file__))
+    code = (Path(inspect.getfile(type(network))), Path(deploy.__file__), Path(__file__))
     parts = (digest, faststyle.__version__, torch.__version__, *map(sha256, code))
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:24]
 
@@ -135,32 +134,3 @@ def _group_norm(
         return y
     channels = op.Constant(value_ints=[-1, 1, 1])
     return op.Add(op.Mul(y, op.Reshape(weight, channels)), op.Reshape(bias, channels))
-
-
-def _with_quads(network: nn.Module) -> nn.Module:
-    """Return the network with its last convolution, which is slow, in another form that gives the same numbers."""
-    if isinstance(network, Johnson) and isinstance(network.head, nn.Conv2d):
-        network.head = _Quads(network.head)  # type: ignore[assignment]
-    return network
-
-
-class _Quads(nn.Module):
-    """A convolution with few outputs that writes 2x2 pixels at once, each a channel of its own, then spreads them.
-
-    Three outputs use 3 of the 16 lanes of AVX-512. Twelve, with a stride of 2 and a kernel one pixel larger each way,
-    use 12: 45 ms where it was 143 ms, of 500 ms for all of a network of width 16 at 480x848. Sides must be even.
-    """
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__()
-        self.padding = conv.padding[0]
-        weight = conv.weight.detach()
-        # (3, 4, C, K + 1, K + 1): pixel (i, j) of the 2x2 is the kernel moved by i rows and j columns.
-        moved = [F.pad(weight, (j, 1 - j, i, 1 - i)) for i in (0, 1) for j in (0, 1)]
-        self.weight = nn.Parameter(torch.stack(moved, 1).flatten(0, 1))
-        assert conv.bias is not None
-        self.bias = nn.Parameter(conv.bias.detach().repeat_interleave(4))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.pad(x, (int(self.padding),) * 4, mode="reflect")
-        return F.pixel_shuffle(F.conv2d(x, self.weight, self.bias, stride=2), 2)

@@ -167,6 +167,8 @@ class Stylizer:
 
     def frame(self, rgb: np.ndarray[Any, Any], look: Look = PLAIN) -> Any:
         """Return a frame of a video, (H, W, 3) uint8, stylized."""
+        if look == PLAIN and not self._find_tile(*rgb.shape[:2]):
+            return self.engine.frame(rgb)
         photo = torch.from_numpy(rgb).permute(2, 0, 1)[None].float().div_(255)
         stylized = self.stylize(Picture(photo), None, look).rgb[0]
         return stylized.mul(255).round_().byte().permute(1, 2, 0).contiguous().numpy()
