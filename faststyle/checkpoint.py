@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from faststyle.errors import CheckpointError, FaststyleError
 from faststyle.files import write_bytes
 from faststyle.networks import build_network
+from faststyle.networks.start import StyleNetwork
 
 FORMAT_VERSION = 1
 KEY = "faststyle"  # the metadata entry: safetensors allows strings only, so all of it is one JSON text
@@ -80,7 +81,7 @@ def read_about(path: Path) -> About:
         raise CheckpointError(f"{path}: its metadata is incomplete ({error})") from None
 
 
-def load_checkpoint(path: Path) -> tuple[nn.Module, About]:
+def load_checkpoint(path: Path) -> tuple[StyleNetwork, About]:
     """Return the network, in evaluation mode on the CPU, and what the checkpoint says of itself.
 
     Raises: CheckpointError.

@@ -25,7 +25,7 @@ from faststyle.files import write_bytes
 Source = str | Path | bytes | Image.Image | np.ndarray[Any, Any] | Tensor
 
 READABLE = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".jfif", ".avif"})
-WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 LONGEST = {"JPEG": 65_500, "WEBP": 16_383}  # pixels a side that the formats can hold
 QUALITY = 95  # of JPEG and WebP, 0-100: below it, 8x8 blocks show in flat brush strokes
 MAX_PIXELS = 178_956_970  # where Pillow calls a file a decompression bomb
@@ -102,7 +102,7 @@ def read_image(source: Source) -> Tensor:
 def write_image(
     image: Tensor, path: str | Path, alpha: Tensor | None = None, icc: bytes | None = None, quality: int = QUALITY
 ) -> None:
-    """Write (1, 3, H, W) or (3, H, W) in [0, 1] as PNG, JPEG or WebP, by the extension; whole or not at all.
+    """Write (1, 3, H, W) or (3, H, W) in [0, 1] as PNG, JPEG, WebP or TIFF, by the extension; whole or not at all.
 
     JPEG has no alpha: there the picture is laid on white. Raises: OutputError, and ImageError for too many pixels.
     """
@@ -121,15 +121,19 @@ def output_format(path: str | Path) -> str:
 def encode_image(
     image: Tensor, format: str, alpha: Tensor | None = None, icc: bytes | None = None, quality: int = QUALITY
 ) -> bytes:
-    """Return the bytes of an image file of `format`, PNG, JPEG or WEBP. Raises: ImageError when too large for it."""
+    """Return an image file of `format`, PNG, JPEG, WEBP or TIFF. Raises: ImageError when it is too large for that."""
     h, w = image.shape[-2:]
     if max(h, w) > LONGEST.get(format, math.inf):
         raise ImageError(f"{h}x{w} pixels are too many for {format}: at most {LONGEST[format]} a side; PNG takes more")
     picture = to_pil(image, alpha)
     if format == "JPEG" and picture.mode == "RGBA":
         picture = flatten(picture)
-    settings = {"JPEG": {"quality": quality, "subsampling": 0}, "WEBP": {"quality": quality}}
-    options: dict[str, Any] = settings.get(format, {})
+    settings: dict[str, dict[str, Any]] = {
+        "JPEG": {"quality": quality, "subsampling": 0},
+        "WEBP": {"quality": quality},
+        "TIFF": {"compression": "tiff_adobe_deflate"},
+    }
+    options = settings.get(format, {})
     buffer = io.BytesIO()
     try:
         picture.save(buffer, format, icc_profile=icc, **options)

@@ -69,7 +69,7 @@ def test_the_structure_of_a_folder_is_kept(album: Path) -> None:
 def test_a_format_replaces_the_extensions(album: Path) -> None:
     targets = pairs(plan_jobs(["album"], "out", "webp")).values()
     assert sorted(targets) == ["out/a.webp", "out/b.webp", "out/deep/c.webp", "out/deep/deeper/d.webp"]
-    with pytest.raises(OutputError, match=r"cannot write \.gif; use jpeg, jpg, png, webp"):
+    with pytest.raises(OutputError, match=r"cannot write \.gif; use jpeg, jpg, png, tif, tiff, webp"):
         plan_jobs(["album"], "out", "gif")
 
 
@@ -81,7 +81,7 @@ def test_one_file_goes_to_a_file_or_into_a_folder(album: Path) -> None:
     with pytest.raises(OutputError, match="need a folder, not a file"):
         plan_jobs(["album/a.png", "album/b.jpg"], "out.jpg")
     with pytest.raises(OutputError, match=r"cannot write \.tiff; use"):
-        plan_jobs(["album/a.png"], "out.tiff")
+        plan_jobs(["album/a.png"], "out.heic")
 
 
 def test_globs_are_expanded(album: Path) -> None:

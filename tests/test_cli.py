@@ -160,7 +160,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "foreign checkpoint": ([*STYLIZE, "other.safetensors", "-o", "out.png"], "not a checkpoint of faststyle"),
     "text as checkpoint": ([*STYLIZE, "text.jpg", "-o", "out.png"], "text.jpg: damaged or truncated"),
     "unwritable output": ([*STYLIZE, "dots", "-o", "file/out.png"], "cannot write file/out.png"),
-    "unknown format": ([*STYLIZE, "dots", "-o", "out.tiff"], "cannot write .tiff; use jpeg, jpg, png, webp"),
+    "unknown format": ([*STYLIZE, "dots", "-o", "out.heic"], "cannot write .heic; use jpeg, jpg, png, tif, tiff, webp"),
     "photo over itself": ([*STYLIZE, "dots", "-o", "photo.png"], "the input itself"),
     "missing photo": (["stylize", "none.png", "--style", "dots", "-o", "out.png"], "none.png: no such file"),
     "photo that is text": (["stylize", "text.jpg", "--style", "dots", "-o", "out.png"], "text.jpg: not an image"),

@@ -383,9 +383,9 @@ def test_alpha_is_kept_where_the_format_has_it_and_laid_on_white_elsewhere(forma
         np.testing.assert_allclose(on_white[:, 10:], np.ones((16, 6, 3)), atol=0.03)
 
 
-@pytest.mark.parametrize("name", ["a.gif", "a.tiff", "a", "a.", ".png"])
+@pytest.mark.parametrize("name", ["a.gif", "a.heic", "a", "a.", ".png"])
 def test_other_extensions_are_errors(tmp_path: Path, name: str) -> None:
-    with pytest.raises(OutputError, match="use jpeg, jpg, png, webp"):
+    with pytest.raises(OutputError, match="use jpeg, jpg, png, tif, tiff, webp"):
         write_image(torch.zeros(1, 3, 4, 4), tmp_path / name)
     assert not list(tmp_path.iterdir())
 

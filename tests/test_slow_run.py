@@ -468,7 +468,7 @@ BAD: dict[str, tuple[list[str], str]] = {
         ["out-000100.png", "--style", "dots.png", *OUT, "--save-every", "50"],
         "out-000100.png could be written over by --save-every",
     ),
-    "unknown format": ([*PHOTO, "-o", "out.tiff"], "out.tiff: cannot write .tiff; use jpeg, jpg, png, webp"),
+    "unknown format": ([*PHOTO, "-o", "out.heic"], "out.heic: cannot write .heic; use jpeg, jpg, png, tif, tiff, webp"),
     "no format": ([*PHOTO, "-o", "out"], "out: cannot write a file without extension"),
     "animation of another format": ([*PHOTO, *OUT, "--gif", "way.png"], "--gif way.png: an animation is a file"),
     "output in a file": ([*PHOTO, "-o", "file/out.png"], "cannot write file/out.png: not a directory"),

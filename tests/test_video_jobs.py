@@ -453,7 +453,7 @@ def test_targets_that_cannot_be_written(source: Path) -> None:
         "in.mp4": "-o in.mp4: the input itself; choose another name",
         "./x/../in.mp4": "-o x/../in.mp4: the input itself",
         "%d.png": "%d.png: name a folder for the pictures, as in frames/%d.png",
-        "frames/%d.tiff": "frames/%d.tiff: cannot write .tiff; use jpeg, jpg, png, webp",
+        "frames/%d.heic": "frames/%d.heic: cannot write .heic; use jpeg, jpg, png, tif, tiff, webp",
     }.items():
         Path("x").mkdir(exist_ok=True)
         with pytest.raises((VideoError, OutputError)) as caught:

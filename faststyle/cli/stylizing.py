@@ -46,7 +46,10 @@ def stylize(
     tile: Annotated[
         str, typer.Option(help="auto (where memory asks for tiles), off, or their side in pixels.")
     ] = "auto",
-    format: Annotated[str | None, typer.Option(help="png, jpg or webp, for outputs in a folder.")] = None,
+    allow_huge: Annotated[
+        bool, typer.Option("--allow-huge", help="Take pictures of more than 179 million pixels; needs [huge].")
+    ] = False,
+    format: Annotated[str | None, typer.Option(help="png, jpg, webp or tif, for outputs in a folder.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write outputs again that are there.")] = False,
     codec: Annotated[
         str | None,
@@ -120,14 +123,17 @@ def stylize(
     stylizer = Stylizer.blend(styles, device, threads, engine, precision, len(jobs) >= MANY, announce)
     stylizer.tile = _parse_tile(tile)
     console = Console(stderr=True)
-    with Progress(console=console, disable=len(jobs) == 1 or not console.is_terminal) as bar:
-        task = bar.add_task("stylizing", total=len(jobs))
+    with Progress(console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("stylizing", total=len(jobs), visible=len(jobs) > 1)
+        tiles = bar.add_task("tiles", total=None, visible=False)
+        stylizer.progress = lambda done, of: bar.update(tiles, completed=done, total=of, visible=done < of)
         report = run_jobs(
             stylizer,
             jobs,
             size=size,
             look=look,
             overwrite=overwrite,
+            allow_huge=allow_huge,
             done=lambda job: bar.advance(task),
         )
     if as_json:

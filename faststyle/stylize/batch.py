@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from faststyle.errors import FaststyleError, ImageError, OutputError
+from faststyle.errors import DeviceError, FaststyleError, ImageError, OutputError
 from faststyle.files import write_bytes
-from faststyle.images import READABLE, WRITABLE, encode_image, open_picture, output_format
+from faststyle.images import MAX_PIXELS, READABLE, WRITABLE, encode_image, open_picture, output_format
+from faststyle.stylize.huge import SUFFIXES, check_pixels, picture_size, require_vips, stylize_huge
 from faststyle.stylize.stylizer import PLAIN, Look, Stylizer
+from faststyle.stylize.tiles import TILE
 
 PIPE = "-"
 
@@ -36,8 +38,8 @@ class Report:
 def plan_jobs(inputs: Iterable[str], output: str, format: str | None = None) -> list[Job]:
     """Return the jobs for files, folders, globs and "-": one picture to a file, several into a folder.
 
-    Folders are read recursively and their structure is kept; `format` ("png", "jpg", "webp") changes the extension in
-    a folder. Raises: ImageError when nothing is found, OutputError when several pictures would share one file.
+    Folders are read recursively and their structure is kept; `format` ("png", "jpg", "webp", "tif") changes the
+    extension in a folder. Raises: ImageError when nothing is found, OutputError when several would share one file.
     """
     inputs = list(inputs)
     found: list[tuple[Path | None, Path]] = []  # (file, its path below the output folder)
@@ -72,12 +74,14 @@ def run_jobs(
     size: int | None = None,
     look: Look = PLAIN,
     overwrite: bool = False,
+    allow_huge: bool = False,
     done: Callable[[Job], None] = lambda job: None,
 ) -> Report:
     """Stylize all jobs; a picture that fails does not stop the others.
 
     Several outputs that are there already are kept unless `overwrite`, so that a stopped run goes on where it was; a
-    single output is always written. `done` is called after each job. Raises: OutputError for a full disk, at once.
+    single output is always written. `allow_huge` takes pictures that may be decompression bombs. `done` is called after
+    each job. Raises: OutputError for a full disk, at once.
     """
     jobs = list(jobs)
     report = Report()
@@ -88,7 +92,7 @@ def run_jobs(
             continue
         name = str(job.source) if job.source else "standard input"
         try:
-            _stylize_one(stylizer, job, name, size, look)
+            _stylize_one(stylizer, job, name, size, look, allow_huge)
         except OutputError:
             raise
         except FaststyleError as error:
@@ -99,7 +103,9 @@ def run_jobs(
     return report
 
 
-def _stylize_one(stylizer: Stylizer, job: Job, name: str, size: int | None, look: Look) -> None:
+def _stylize_one(stylizer: Stylizer, job: Job, name: str, size: int | None, look: Look, allow_huge: bool) -> None:
+    if _goes_over_disk(stylizer, job, size, look, allow_huge):
+        return
     picture = open_picture(job.source if job.source else sys.stdin.buffer.read(), name)
     stylized = stylizer.stylize(picture, size, look)
     format = output_format(job.target) if job.target else "PNG"
@@ -109,6 +115,35 @@ def _stylize_one(stylizer: Stylizer, job: Job, name: str, size: int | None, look
         sys.stdout.buffer.flush()
     else:
         write_bytes(job.target, data)
+
+
+def _goes_over_disk(stylizer: Stylizer, job: Job, size: int | None, look: Look, allow_huge: bool) -> bool:
+    """Stylize a file that memory asks tiles for through scratch files, where that can be done; return whether it was.
+
+    Raises: ImageError for a picture that neither memory nor this can take.
+    """
+    found = picture_size(job.source) if job.source and job.source.is_file() else None
+    if job.source is None or found is None:
+        return False
+    h, w = found
+    check_pixels(job.source, h, w, allow_huge)
+    target = job.target
+    if target is None or target.suffix.lower() not in SUFFIXES or size is not None or look != PLAIN:
+        if h * w > MAX_PIXELS:
+            raise ImageError(f"{job.source}: {h}x{w} pixels go to .png or .tif files only, with no other options")
+        return False
+    network = stylizer.network
+    try:
+        require_vips()
+    except DeviceError as error:
+        if h * w > MAX_PIXELS:
+            raise ImageError(f"{job.source}: {h}x{w} pixels: {error}") from error
+        return False
+    tile = stylizer.find_tile(h, w, on_disk=True) or (TILE if h * w > MAX_PIXELS else 0)
+    if not tile or network is None:
+        return False
+    stylize_huge(network(), job.source, target, tile, stylizer.progress)
+    return True
 
 
 def _expand(item: str, output: Path) -> list[tuple[Path | None, Path]]:

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from faststyle.checkpoint import About, find_checkpoint, load_checkpoint, read_about
 from faststyle.errors import CheckpointError
 from faststyle.networks import network_options
+from faststyle.networks.start import StyleNetwork
 from faststyle.stylize.engines import READERS, Engine
 
 
@@ -45,7 +46,7 @@ def can_be_mixed(paths: Sequence[Path]) -> bool:
     return all(path.suffix not in READERS for path in paths) and share_a_base([read_about(path) for path in paths])
 
 
-def mean_network(paths: Sequence[Path], weights: Sequence[float]) -> tuple[nn.Module, About]:
+def mean_network(paths: Sequence[Path], weights: Sequence[float]) -> tuple[StyleNetwork, About]:
     """Return the network whose weights are the weighted mean of those of checkpoints. Raises: CheckpointError."""
     loaded = [load_checkpoint(path) for path in paths]
     network, about = loaded[0]

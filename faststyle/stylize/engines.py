@@ -105,6 +105,7 @@ def open_engine(
     set_threads(threads)
     if isinstance(source, Path) and source.suffix in READERS:
         return _open_exported(source, engine, device, precision, threads)
+    network: nn.Module
     if isinstance(source, Path):
         network, about = load_checkpoint(source)
         graph: Graph = functools.cache(lambda: cached_graph(network, about, source, announce))

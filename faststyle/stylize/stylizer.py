@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from faststyle.checkpoint import About, find_checkpoint, load_checkpoint, read_about
 from faststyle.errors import ImageError
 from faststyle.images import Picture, Source, fit_shorter, fitted_size, open_picture, resize, to_pil, transfer_luma
 from faststyle.networks import bytes_per_pixel
+from faststyle.networks.start import StyleNetwork
 from faststyle.stylize.blend import MeanOfPictures, can_be_mixed, mean_network, parse_style
 from faststyle.stylize.engines import READERS, Engine, open_engine
 from faststyle.stylize.tiles import TILE, stylize_tiles
@@ -60,8 +61,9 @@ class Stylizer:
 
     def __init__(self, engine: Engine, about: About | None = None) -> None:
         self.engine, self.about = engine, about
-        self.network: Callable[[], nn.Module] | None = None  # what tiles are run with: torch's, whatever the engine
+        self.network: Callable[[], StyleNetwork] | None = None  # what tiles are run with: torch's, whatever the engine
         self.tile: int | None = None  # pixels a side of tiles; None: only where memory asks for them, 0: never
+        self.progress: Callable[[int, int], None] = lambda done, of: None  # told of tiles done, of how many
 
     @classmethod
     def load(
@@ -145,7 +147,7 @@ class Stylizer:
                 raise ImageError(f"--size must be 1 or more pixels, got {size}")
             h, w = fitted_size(h, w, size)
         inside = max(1, round(min(h, w) / look.stroke_size))  # the shorter side that the network sees
-        tile = self._find_tile(*fitted_size(h, w, inside))  # before resizing, which needs memory of its own
+        tile = self.find_tile(*fitted_size(h, w, inside))  # before resizing, which needs memory of its own
         try:
             if size is not None:
                 alpha = None if picture.alpha is None else fit_shorter(picture.alpha, size)
@@ -167,7 +169,7 @@ class Stylizer:
 
     def frame(self, rgb: np.ndarray[Any, Any], look: Look = PLAIN) -> Any:
         """Return a frame of a video, (H, W, 3) uint8, stylized."""
-        if look == PLAIN and not self._find_tile(*rgb.shape[:2]):
+        if look == PLAIN and not self.find_tile(*rgb.shape[:2]):
             return self.engine.frame(rgb)
         photo = torch.from_numpy(rgb).permute(2, 0, 1)[None].float().div_(255)
         stylized = self.stylize(Picture(photo), None, look).rgb[0]
@@ -176,8 +178,8 @@ class Stylizer:
     def _bytes_per_pixel(self) -> int:
         return bytes_per_pixel(self.about.network if self.about else {})
 
-    def _find_tile(self, h: int, w: int) -> int:
-        """Return the side of tiles, 0 for the whole picture at once.
+    def find_tile(self, h: int, w: int, on_disk: bool = False) -> int:
+        """Return the side of tiles, 0 for the whole picture at once; `on_disk` says where photo and result are.
 
         Raises: ImageError before the system would run out of memory and kill the process.
         """
@@ -188,14 +190,16 @@ class Stylizer:
         fits = h * w * self._bytes_per_pixel() <= FULL_MEMORY * psutil.virtual_memory().available
         if self.engine.device != "cpu" or fits:
             return 0
-        if self.tile == 0 or self.network is None or h * w * TILES_BYTES > psutil.virtual_memory().available:
+        kept = 0 if on_disk else h * w * TILES_BYTES
+        if self.tile == 0 or self.network is None or kept > psutil.virtual_memory().available:
             raise self._too_large(h, w)
         return TILE
 
     def _run_tiles(self, photo: Tensor, tile: int) -> Tensor:
         assert self.network is not None
         rgb = photo[0].mul(255).round_().byte().permute(1, 2, 0).contiguous().numpy()
-        out = stylize_tiles(self.network(), rgb, tile)  # type: ignore[arg-type]
+        out = np.empty_like(rgb)
+        stylize_tiles(self.network(), rgb, tile, self.progress, out)
         return torch.from_numpy(out).permute(2, 0, 1)[None].float().div_(255)
 
     def _too_large(self, h: int, w: int) -> ImageError:

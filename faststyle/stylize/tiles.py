@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -30,6 +30,17 @@ Pixels = NDArray[np.uint8]  # (H, W, 3)
 TILE = 1024  # pixels: side of the part of a tile that counts
 # Pixels around it, more than any output pixel depends on: 40 for the trunk, at most 16 for the rest.
 HALO = 64
+
+
+class Canvas(Protocol):
+    """Pixels, (H, W, 3) in 8 bits, that slices are read from and written to: an array, or a file (huge.py)."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, where: tuple[slice, slice], /) -> Pixels: ...
+
+    def __setitem__(self, where: tuple[slice, slice], pixels: Pixels, /) -> None: ...
 
 
 class Tile(NamedTuple):
@@ -83,32 +94,34 @@ class _Found(Exception):
 
 def stylize_tiles(
     network: StyleNetwork,
-    photo: Pixels,
+    photo: Canvas,
     tile: int = TILE,
     progress: Callable[[int, int], None] = lambda done, of: None,
-) -> Pixels:
-    """Return the stylized photo, both (H, W, 3) in 8 bits; `progress` is told of tiles done, of how many.
+    out: Canvas | None = None,
+) -> Canvas:
+    """Write the stylized photo to `out`, or to a new array, and return it; both are (H, W, 3) in 8 bits.
+
+    `progress` is told of tiles done, of how many. Raises: ImageError when a side is shorter than 16 pixels.
 
     Example:
         >>> stylize_tiles(load_checkpoint(path)[0], np.zeros((9000, 9000, 3), np.uint8)).shape
         (9000, 9000, 3)
-
-    Raises: ImageError when a side is shorter than 16 pixels.
     """
     h, w = photo.shape[:2]
     check_size(h, w)
-    if h % STRIDE or w % STRIDE:  # as the network does
-        photo = np.pad(photo, ((0, -h % STRIDE), (0, -w % STRIDE), (0, 0)), mode="reflect")
+    out = np.empty((h, w, 3), np.uint8) if out is None else out
     with torch.no_grad():
-        return _Job(network.eval(), photo, tile, progress).run()[:h, :w]
+        _Job(network.eval(), photo, tile, progress).run(out)
+    return out
 
 
 class _Job:
-    """A photo whose sides are multiples of 4, on its way through a network."""
+    """A photo on its way through a network; its sides are mirrored to multiples of 4, as the network does it."""
 
-    def __init__(self, network: StyleNetwork, photo: Pixels, tile: int, progress: Callable[[int, int], None]) -> None:
+    def __init__(self, network: StyleNetwork, photo: Canvas, tile: int, progress: Callable[[int, int], None]) -> None:
         self.network, self.photo = network, photo
-        self.tiles = list(_tiles(photo.shape[0], photo.shape[1], tile))
+        self.height, self.width = photo.shape[:2]
+        self.tiles = list(_tiles(self.height + -self.height % STRIDE, self.width + -self.width % STRIDE, tile))
         self.norms = [m for m in network.modules() if isinstance(m, InstanceNorm)]
         self.statistics: dict[InstanceNorm, Moments] = {}
         self.light, self.colours = Moments(), Moments()  # of the photo, and of the sum of photo and what is painted
@@ -116,9 +129,8 @@ class _Job:
         self.measured: tuple[InstanceNorm, Moments] | None = None
         self.done, self.progress = 0, progress
 
-    def run(self) -> Pixels:
-        """Return the stylized photo, (H, W, 3)."""
-        out = np.empty_like(self.photo)
+    def run(self, out: Canvas) -> None:
+        """Write the stylized photo."""
         with self._norms_replaced():
             for norm in self.norms:
                 self.measured = norm, Moments()
@@ -134,8 +146,9 @@ class _Job:
                     self.colours.add(self._sum()[0].flatten(1), full=True)
             for tile in self._each():
                 rgb = self._painted()[0].clamp(0, 1).mul(255).round().byte()
-                out[tile.top : tile.bottom, tile.left : tile.right] = rgb.permute(1, 2, 0).numpy()
-        return out
+                bottom, right = min(tile.bottom, self.height), min(tile.right, self.width)
+                inside = rgb[:, : bottom - tile.top, : right - tile.left]
+                out[tile.top : bottom, tile.left : right] = inside.permute(1, 2, 0).numpy()
 
     def _each(self) -> Iterator[Tile]:
         """Yield all tiles, one after the other the one that is worked on."""
@@ -149,6 +162,9 @@ class _Job:
     def _looked_at(self) -> Tensor:
         t = self.tile
         part = self.photo[t.outer_top : t.outer_bottom, t.outer_left : t.outer_right]
+        more = (t.outer_bottom - t.outer_top - part.shape[0], t.outer_right - t.outer_left - part.shape[1])
+        if any(more):
+            part = np.pad(part, ((0, more[0]), (0, more[1]), (0, 0)), mode="reflect")
         x = torch.from_numpy(np.ascontiguousarray(part)).permute(2, 0, 1)[None].float().div_(255)
         return x.contiguous(memory_format=torch.channels_last)
 

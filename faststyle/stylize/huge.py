@@ -1,0 +1,187 @@
+"""Pictures larger than memory: decoded into a scratch file, stylized tile by tile, encoded from another one.
+
+libvips (pyvips) decodes and encodes strip by strip, so that memory holds a tile, whatever the size of the picture.
+Source: https://www.libvips.org/API/current/how-it-opens-files.html
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import closing
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from faststyle.errors import ImageError, OutputError
+from faststyle.files import output_error, writing
+from faststyle.images import MAX_PIXELS
+from faststyle.networks.start import StyleNetwork, check_size
+from faststyle.stylize.graph import require
+from faststyle.stylize.tiles import TILE, Pixels, stylize_tiles
+
+SUFFIXES = (".png", ".tif", ".tiff")  # of the outputs that can be written strip by strip
+SCRATCH = 6  # bytes a pixel: the photo and the result, in 8 bits
+BIG_TIFF = 2**32  # bytes from which a TIFF file needs offsets of 64 bits
+CACHED = 64 << 20  # bytes that libvips may keep of results
+
+
+def picture_size(path: Path) -> tuple[int, int] | None:
+    """Return height and width that a file's header gives, None where it has none that Pillow understands."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # nothing is decoded here
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+        return None
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def check_pixels(path: Path | str, h: int, w: int, allow_huge: bool) -> None:
+    """Raise ImageError for a picture that may be a decompression bomb, unless it was said that it is none."""
+    if h * w > MAX_PIXELS and not allow_huge:
+        raise ImageError(f"{path}: {h}x{w} is more than {MAX_PIXELS:,} pixels; --allow-huge takes it all the same")
+
+
+def stylize_huge(
+    network: StyleNetwork,
+    source: Path,
+    target: Path,
+    tile: int = TILE,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> None:
+    """Stylize a picture file of any size into a PNG or TIFF file (BigTIFF from 4 GB on), whole or not at all.
+
+    The disk of `target` holds 6 bytes a pixel meanwhile. EXIF rotation is applied, an ICC profile of RGB kept; what is
+    transparent is laid on white. `progress` is told of tiles done, of how many.
+    Raises: ImageError, OutputError; DeviceError where pyvips is not installed.
+
+    Example:
+        >>> stylize_huge(load_checkpoint(path)[0], Path("scan.tif"), Path("painted.tif"))
+    """
+    vips = require_vips()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".faststyle-", dir=target.parent) as folder:
+            photo, painted = Path(folder) / "photo", Path(folder) / "painted"
+            picture = _open(vips, source)
+            h, w = picture.height, picture.width
+            check_size(h, w)
+            _check_space(target, h, w)
+            profile = _profile(picture)
+            try:
+                picture.rawsave(str(photo))
+            except vips.Error as error:
+                raise ImageError(f"{source}: damaged or truncated image ({_first_line(error)})") from error
+            with closing(PixelFile(photo, h, w)) as read, closing(PixelFile(painted, h, w, new=True)) as write:
+                stylize_tiles(network, read, tile, progress, write)
+            photo.unlink()
+            with writing(target) as temporary:
+                _save(vips, painted, temporary, h, w, profile)
+    except OSError as error:
+        raise output_error(target, error) from error
+
+
+class PixelFile:
+    """(H, W, 3) pixels in 8 bits in a file, of which slices are read and written; nothing stays in memory."""
+
+    def __init__(self, path: Path, height: int, width: int, new: bool = False) -> None:
+        self.shape = (height, width, 3)
+        self._file: FileIO = path.open("w+b" if new else "rb", buffering=0)
+
+    def close(self) -> None:
+        """Close the file; it stays on disk."""
+        self._file.close()
+
+    def __getitem__(self, where: tuple[slice, slice]) -> Pixels:
+        top, bottom, left, right = self._edges(where)
+        out = np.empty((bottom - top, right - left, 3), np.uint8)
+        for row, line in enumerate(out, top):
+            self._go_to(row, left)
+            if self._file.readinto(line.data.cast("B")) != line.nbytes:
+                raise OSError(errno.EIO, "a scratch file is shorter than it was written")
+        return out
+
+    def __setitem__(self, where: tuple[slice, slice], pixels: Pixels) -> None:
+        top, _, left, _ = self._edges(where)
+        for row, line in enumerate(np.ascontiguousarray(pixels), top):
+            self._go_to(row, left)
+            if self._file.write(line.data.cast("B")) != line.nbytes:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _edges(self, where: tuple[slice, slice]) -> tuple[int, int, int, int]:
+        (top, bottom, _), (left, right, _) = (part.indices(n) for part, n in zip(where, self.shape, strict=False))
+        return top, bottom, left, right
+
+    def _go_to(self, row: int, column: int) -> None:
+        self._file.seek((row * self.shape[1] + column) * 3)
+
+
+def require_vips() -> Any:
+    """Return pyvips, its cache kept small. Raises: DeviceError with the command that installs it."""
+    require("pyvips", extra="huge")
+    vips = importlib.import_module("pyvips")
+    vips.cache_set_max_mem(CACHED)
+    return vips
+
+
+def _open(vips: Any, source: Path) -> Any:
+    """Return an upright picture in sRGB of 8 bits, nothing of it decoded yet. Raises: ImageError."""
+    if not source.is_file():
+        raise ImageError(f"{source}: no such file")
+    try:
+        picture = vips.Image.new_from_file(str(source), access="sequential", fail_on="truncated")
+        if "orientation" in picture.get_fields() and picture.get("orientation") > 1:  # not from top to bottom
+            picture = vips.Image.new_from_file(str(source), access="random", fail_on="truncated").autorot()
+        if picture.interpretation == "cmyk":
+            picture = picture.icc_transform("srgb")
+        picture = picture.colourspace("srgb")
+        if picture.hasalpha():
+            picture = picture.flatten(background=[255, 255, 255])
+        return picture.extract_band(0, n=3).cast("uchar")
+    except vips.Error as error:
+        raise ImageError(f"{source}: not an image that can be read ({_first_line(error)})") from error
+
+
+def _profile(picture: Any) -> bytes | None:
+    if "icc-profile-data" not in picture.get_fields():
+        return None
+    profile = bytes(picture.get("icc-profile-data"))
+    return profile if profile[16:20] == b"RGB " else None
+
+
+def _save(vips: Any, painted: Path, target: Path, h: int, w: int, profile: bytes | None) -> None:
+    """Write the pixels of a file as what the target's name says. Raises: OutputError."""
+    picture = vips.Image.rawload(str(painted), w, h, 3, access="sequential").copy(interpretation="srgb")
+    if profile:
+        picture.set_type(vips.GValue.blob_type, "icc-profile-data", profile)
+    try:
+        if target.suffix.lower() == ".png":
+            picture.pngsave(str(target))
+        else:
+            options = {"compression": "deflate", "predictor": "horizontal", "tile": True}
+            picture.tiffsave(str(target), bigtiff=h * w * 3 >= BIG_TIFF, **options)
+    except vips.Error as error:
+        raise OutputError(f"cannot write {target}: {_first_line(error)}") from error
+
+
+def _check_space(target: Path, h: int, w: int) -> None:
+    """Raise OutputError now rather than after an hour; the result itself takes some of it, not known before."""
+    needed, free = h * w * SCRATCH, shutil.disk_usage(target.parent).free
+    if needed > free:
+        raise OutputError(
+            f"cannot write {target}: {needed / 2**30:.1f} GiB are needed beside it, {free / 2**30:.1f} are free"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
