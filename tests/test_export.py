@@ -24,6 +24,7 @@ from faststyle.errors import CheckpointError, DeviceError, OutputError, PhotosEr
 from faststyle.export import Check, ExportError, ExportReport, export_checkpoint
 from faststyle.files import sha256
 from faststyle.images import read_image
+from faststyle.networks import build_network
 from faststyle.networks.johnson import Johnson
 from faststyle.stylize.engines import import_openvino, open_engine
 from faststyle.stylize.graph import EXAMPLE, to_onnx
@@ -220,6 +221,23 @@ def test_int8_keeps_colours_and_ends_in_float(
     rounded = [op.output(0) for op in operations if op.get_type_name() == "FakeQuantize"]
     users = {user.get_node().get_type_name() for output in rounded for user in output.get_target_inputs()}
     assert users <= {"Pad", "Convolution"}
+
+
+@NEEDS_INT8
+def test_int8_takes_all_of_mobiles_convolutions(
+    tmp_path: Path, photo_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "CALIBRATION_PHOTOS", 4)
+    config = {"name": "mobile", "width": 16, "blocks": 1}
+    torch.manual_seed(0)
+    network = build_network(config, torch.rand(1, 3, 20, 30))
+    torch.nn.init.normal_(network.get_parameter("head.weight"), std=0.03)
+    path, output = tmp_path / "folded.safetensors", tmp_path / "folded.xml"
+    save_checkpoint(path, network, About(config, {"file": "a.png"}, {}, "none", {}))
+    report = export_checkpoint(path, output, "openvino", int8=True, photos=str(photo_folder))
+    assert all(check.ssim >= 0.97 for check in report.checks)
+    operations = import_openvino().Core().read_model(output).get_ordered_ops()
+    assert [sees_int8(op) for op in operations if op.get_type_name() == "Convolution"] == 5 * [True]
 
 
 def sees_int8(operation: Any) -> bool:

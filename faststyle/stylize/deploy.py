@@ -24,7 +24,7 @@ def for_engines(network: nn.Module) -> nn.Module:
     if isinstance(network, Johnson) and isinstance(network.head, nn.Conv2d):
         network.head = _Quads(network.head)  # type: ignore[assignment]
     if isinstance(network, Mobile) and network.start == "palette":
-        return _Folded(network)
+        return _Folded(network).eval()
     return network
 
 
