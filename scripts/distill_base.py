@@ -3,8 +3,8 @@
     python scripts/distill_base.py PAINTINGS PHOTOS johnson-16.paintings faststyle/training/bases/mobile-64.safetensors
 
 Both have the same paintings, each with scales and shifts of its own; the student's output is regressed on that of the
-teacher, photo by photo. No VGG is needed for that, and what is learned is a function, not a statistic. Trunks of the
-same shape are copied.
+teacher, photo by photo. No VGG is needed for that, and what is learned is a function, not a statistic. Layers of the
+same name and shape are copied, from the teacher or from what --start names.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", type=Path, help="another .paintings file to take layers from")
     parser.add_argument("--resume", action="store_true", help="go on from the output's .paintings file")
     args = parser.parse_args()
     keep_freed_memory()
@@ -58,8 +59,8 @@ def main() -> None:
         teacher = Painted(build_network(json.loads(file.metadata()[NETWORK])), paintings)
     teacher.load(kept)
     student = Painted(build_network(config), paintings)
-    before = kept_file(args.output)
-    student.load(load_file(before) if args.resume else {k: v for k, v in kept.items() if k.startswith("trunk.")})
+    start = kept_file(args.output) if args.resume else args.start or args.teacher
+    student.load(student.like_its_own(load_file(start)))
     optimizer = torch.optim.Adam(student.groups(RATE, OWN_RATE), betas=BETAS)
 
     began, total = time.monotonic(), torch.zeros(())

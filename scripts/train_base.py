@@ -165,6 +165,11 @@ class Painted:
             for own, old in zip(self.own.get(name, ()), value, strict=False):
                 own.data.copy_(old)
 
+    def like_its_own(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return those that it has too, in the same shape."""
+        own = self.tensors()
+        return {name: t for name, t in tensors.items() if name in own and t.shape == own[name].shape}
+
     def tensors(self) -> dict[str, Tensor]:
         """Return all of it by name; scales and shifts stacked by painting."""
         shared = {name: p.detach().contiguous() for name, p in self.shared.items()}

@@ -174,6 +174,7 @@ BAD: dict[str, tuple[list[str], str]] = {
         "a checkpoint is a file that ends in .safetensors",
     ),
     "no width": ([*TRAIN, "dots.png", "--set", "network.width=0"], "width is at least 1"),
+    "no such network": ([*TRAIN, "dots.png", "--network", "mobil"], "unknown network 'mobil'. Did you mean 'mobile'?"),
     "no size": ([*STYLIZE, "dots", "-o", "out.png", "--size", "0"], "--size must be 1 or more"),
     "small size": ([*STYLIZE, "dots", "-o", "out.png", "--size", "8"], "too small"),
     "info on nothing": (["info", "none"], "no checkpoint 'none'"),

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from faststyle.errors import ImageError, RecipeError
-from faststyle.networks import NETWORKS, build_network
+from faststyle.networks import NETWORKS, build_network, parse_network
 from faststyle.networks.mobile import Mobile, folded_filter
 from faststyle.networks.start import FLAT, GREY, StyleNetwork, whiten
 
@@ -109,6 +109,12 @@ def test_unknown_names_and_options_get_a_suggestion() -> None:
         build_network({"name": "johnson", "widht": 3})
     with pytest.raises(RecipeError, match="start"):
         build_network({"name": "johnson", "start": "nowhere"})
+
+
+def test_networks_have_short_names() -> None:
+    assert parse_network("mobile") == {"name": "mobile"}
+    assert parse_network("johnson-16") == {"name": "johnson", "width": 16}
+    assert [parse_network(text) for text in ("mobil", "mobile-", "mobile-x", "mobile-3.5", "nocturne")] == [None] * 5
 
 
 @NAMES

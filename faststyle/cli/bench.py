@@ -28,7 +28,7 @@ def bench_training(
     recipe: Annotated[str, typer.Option(help="smoke, quick, full, or a .toml file.")] = "quick",
     batch_size: Annotated[int | None, typer.Option(help="Photos a step.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the training crops, in pixels.")] = None,
-    network: Annotated[str, typer.Option(help="Network of both; johnson is the paper's.")] = "johnson",
+    network: Annotated[str, typer.Option(help="Network of both, as in mobile-64; johnson is the paper's.")] = "johnson",
     rounds: Annotated[int, typer.Option(help="Steps of each side that are timed.", min=1)] = 5,
     vgg_weights: VggWeights = None,
     threads: Threads = None,
@@ -42,12 +42,13 @@ def bench_training(
 
     from faststyle.bench import PAPER_NETWORK, bench_train
     from faststyle.devices import set_threads
+    from faststyle.networks import parse_network
     from faststyle.perceptual.weights import find_weights
     from faststyle.training.recipe import load_recipe
 
     set_threads(threads)
     settings = load_recipe(recipe, [], {"batch_size": batch_size, "image_size": image_size})
-    config = PAPER_NETWORK if network == "johnson" else {"name": network}
+    config = PAPER_NETWORK if network == "johnson" else parse_network(network) or {"name": network}
     result = asdict(bench_train(settings, find_weights(settings.vgg, vgg_weights), rounds, config))
     if as_json:
         typer.echo(json.dumps(result))
@@ -96,7 +97,7 @@ def bench_two_trainers(
 def bench_engines(
     networks: Annotated[
         list[str] | None,
-        typer.Argument(help="Checkpoints, or names of networks; default: mobile.", metavar="NETWORK..."),
+        typer.Argument(help="Checkpoints, or networks as in mobile-64; default: mobile.", metavar="NETWORK..."),
     ] = None,
     sizes: Annotated[
         list[str] | None, typer.Option("--size", help="HEIGHTxWIDTH in pixels, several times if wanted.")
@@ -117,10 +118,10 @@ def bench_engines(
     from faststyle.bench_stylize import SIZES, bench_stylize, parse_size
     from faststyle.checkpoint import find_checkpoint
     from faststyle.devices import set_threads
-    from faststyle.networks import NETWORKS
+    from faststyle.networks import parse_network
 
     set_threads(threads)
-    subjects = {name: {"name": name} if name in NETWORKS else find_checkpoint(name) for name in networks or ["mobile"]}
+    subjects = {name: parse_network(name) or find_checkpoint(name) for name in networks or ["mobile"]}
     found = bench_stylize(
         {Path(name).stem: subject for name, subject in subjects.items()},
         [parse_size(size) for size in sizes] if sizes else SIZES,
@@ -144,7 +145,7 @@ def bench_engines(
 @reports_errors
 def bench_videos(
     network: Annotated[
-        str, typer.Argument(help="A checkpoint, or the name of a network.", metavar="NETWORK")
+        str, typer.Argument(help="A checkpoint, or a network as in mobile-64.", metavar="NETWORK")
     ] = "mobile",
     sizes: Annotated[
         list[str] | None, typer.Option("--size", help="HEIGHTxWIDTH in pixels, several times if wanted.")
@@ -164,12 +165,11 @@ def bench_videos(
     from faststyle.bench_stylize import parse_size
     from faststyle.bench_video import SIZES, bench_video
     from faststyle.checkpoint import About, find_checkpoint
-    from faststyle.networks import NETWORKS, build_network
+    from faststyle.networks import build_network, parse_network
 
-    config = {"name": network}
-    untrained = network in NETWORKS
+    config = parse_network(network)
     rows = bench_video(
-        (build_network(config), About(config, {}, {}, "none", {})) if untrained else find_checkpoint(network),
+        (build_network(config), About(config, {}, {}, "none", {})) if config else find_checkpoint(network),
         [parse_size(size) for size in sizes] if sizes else SIZES,
         seconds,
         engine,

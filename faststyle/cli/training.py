@@ -30,6 +30,9 @@ def train(
     image_size: Annotated[
         int | None, typer.Option(help="Side of the training crops, in pixels.", rich_help_panel=TRAINING)
     ] = None,
+    network: Annotated[
+        str | None, typer.Option(help="johnson or mobile, with its width: mobile-32.", rich_help_panel=TRAINING)
+    ] = None,
     init: Annotated[
         str | None, typer.Option(help="base (near any painting), scratch, or a checkpoint.", rich_help_panel=TRAINING)
     ] = None,
@@ -73,6 +76,7 @@ def train(
     """
     from dataclasses import asdict
 
+    from faststyle.networks import parse_network
     from faststyle.training.recipe import load_recipe
     from faststyle.training.trainer import train_style
 
@@ -83,6 +87,7 @@ def train(
         "image_size": image_size,
         "precision": precision,
         "seed": seed,
+        "network": None if network is None else parse_network(network) or {"name": network},
         "init": init,
         "stroke_size": stroke_size,
         "loss.strength": strength,

@@ -16,6 +16,19 @@ from faststyle.networks.start import StyleNetwork
 NETWORKS: dict[str, type[StyleNetwork]] = {"johnson": Johnson, "mobile": Mobile}
 
 
+def parse_network(text: str) -> dict[str, Any] | None:
+    """Return the configuration of "mobile", or with its width of "mobile-64"; None for what names no network.
+
+    Example:
+        >>> parse_network("johnson-16")
+        {'name': 'johnson', 'width': 16}
+    """
+    name, dash, width = text.partition("-")
+    if name not in NETWORKS or (dash and not width.isdecimal()):
+        return None
+    return {"name": name, "width": int(width)} if dash else {"name": name}
+
+
 def network_options(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return name and all arguments of a network, defaults included: equal for configurations of the same network."""
     options = {"name": "johnson", **config}
