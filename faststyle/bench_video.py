@@ -62,7 +62,7 @@ def bench_video(
         for h, w in sizes:
             clip = Path(folder) / f"{h}x{w}.mp4"
             announce(f"timing a clip of {seconds:g} s at {h}x{w}")
-            _write_clip(clip, h, w, seconds)
+            write_clip(clip, h, w, seconds)
             timed = _Timed(stylizer)
             for _ in range(2):  # engines compile for a size when it comes for the second time
                 timed(np.zeros((h, w, 3), np.uint8))
@@ -87,7 +87,7 @@ class _Timed:
         return out
 
 
-def _write_clip(path: Path, h: int, w: int, seconds: float) -> None:
+def write_clip(path: Path, h: int, w: int, seconds: float) -> None:
     """Write a clip with sound: FFmpeg's moving test pictures under noise, which encoders find as hard as a film."""
     import av
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from test_video_clips import read_clip
 from typer.testing import CliRunner
 
-from faststyle.bench_video import _write_clip
+from faststyle.bench_video import write_clip
 from faststyle.cli import app
 
 
 def test_the_clip_is_what_it_should_be(tmp_path: Path) -> None:
-    _write_clip(tmp_path / "clip.mp4", 48, 64, 0.5)
+    write_clip(tmp_path / "clip.mp4", 48, 64, 0.5)
     clip = read_clip(tmp_path / "clip.mp4")
     assert len(clip.frames) == 15
     assert [track.type for track in clip.tracks] == ["video", "audio"]

@@ -43,7 +43,7 @@ class Mobile(StyleNetwork):
     @staticmethod
     def bytes_per_pixel(width: int) -> int:
         """Return the most memory that evaluation takes: measured (docs/log.md), with a tenth added."""
-        return 60 + 3 * width
+        return 120 + width
 
     def features(self, folded: Tensor) -> Tensor:
         """Return what the head sees, (B, width, h + 4, w + 4), of a folded photo (B, 48, h, w)."""
