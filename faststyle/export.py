@@ -10,7 +10,7 @@ import importlib
 import io
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -23,15 +23,17 @@ from faststyle.checkpoint import load_checkpoint
 from faststyle.errors import FaststyleError, OutputError, PhotosError, did_you_mean
 from faststyle.files import sha256, writing
 from faststyle.images import read_image, resize
+from faststyle.stylize.blend import parse_style
 from faststyle.stylize.engines import (
     EXTRAS,
+    READERS,
     Engine,
     OnnxRuntimeEngine,
     OpenVINOEngine,
     TorchEngine,
     import_openvino,
 )
-from faststyle.stylize.graph import NEEDS, cached_graph, graph_properties, require
+from faststyle.stylize.graph import NEEDS, cache_file, cached_graph, graph_properties, require
 from faststyle.training.photos import NumberedPhotos, held_out_photos, open_source
 
 Format = Literal["onnx", "openvino"]
@@ -116,6 +118,24 @@ def export_checkpoint(
         checks = tuple(_compare(network, temporary, format, int8))
         size = sum(part.stat().st_size for part in _parts(temporary))
     return ExportReport(files, format, "int8" if int8 else "float32", size, time.monotonic() - began, checks)
+
+
+def int8_styles(styles: Sequence[str], announce: Callable[[str], None] = lambda _: None) -> list[str]:
+    """Return styles, each "NAME" or "NAME:WEIGHT", with their int8 exports for names: made once, kept in the cache.
+
+    Raises: CheckpointError, and what `export_checkpoint` raises.
+    """
+    return [f"{_cached_int8(path, announce)}:{weight:g}" for path, weight in map(parse_style, styles)]
+
+
+def _cached_int8(checkpoint: Path, announce: Callable[[str], None]) -> Path:
+    if checkpoint.suffix in READERS:
+        raise ExportError(f"{checkpoint}: --precision int8 is for checkpoints; this file has its precision")
+    file = cache_file(load_checkpoint(checkpoint)[0], checkpoint).with_suffix(f".{sha256(__file__)[:8]}.xml")
+    if not all(part.is_file() for part in _parts(file)):
+        announce(f"converting {checkpoint.stem} to 8 bits, once")
+        export_checkpoint(checkpoint, file, "openvino", int8=True)
+    return file
 
 
 def _check_options(output: Path, format: str, int8: bool) -> None:

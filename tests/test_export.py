@@ -21,7 +21,7 @@ from faststyle import export
 from faststyle.checkpoint import About, load_checkpoint, save_checkpoint
 from faststyle.cli import app
 from faststyle.errors import CheckpointError, DeviceError, OutputError, PhotosError
-from faststyle.export import Check, ExportError, ExportReport, export_checkpoint
+from faststyle.export import Check, ExportError, ExportReport, export_checkpoint, int8_styles
 from faststyle.files import sha256
 from faststyle.images import read_image
 from faststyle.networks import build_network
@@ -238,6 +238,44 @@ def test_int8_takes_all_of_mobiles_convolutions(
     assert all(check.ssim >= 0.97 for check in report.checks)
     operations = import_openvino().Core().read_model(output).get_ordered_ops()
     assert [sees_int8(op) for op in operations if op.get_type_name() == "Convolution"] == 5 * [True]
+
+
+@NEEDS_INT8
+def test_int8_for_a_checkpoint_is_made_once(
+    checkpoint: Path, tmp_path: Path, photo_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+
+    def fake(source: Path, output: Path, format: str, int8: bool) -> None:
+        assert (source, format, int8) == (checkpoint, "openvino", True)
+        made.append(output)
+        for part in (output, output.with_suffix(".bin")):
+            part.parent.mkdir(parents=True, exist_ok=True)
+            part.touch()
+
+    monkeypatch.setenv("FASTSTYLE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(export, "export_checkpoint", fake)
+    first, said = int8_styles([str(checkpoint), f"{checkpoint}:0.25"]), []
+    assert [text.rpartition(":")[2] for text in first] == ["1", "0.25"]
+    assert int8_styles([str(checkpoint)], said.append) == first[:1]
+    assert (len(made), said) == (1, [])
+    made[0].with_suffix(".bin").unlink()  # half of it is none of it
+    int8_styles([str(checkpoint)], said.append)
+    assert (len(made), said) == (2, ["converting dots to 8 bits, once"])
+    with pytest.raises(ExportError, match="this file has its precision"):
+        int8_styles([str(made[0])])
+
+
+def test_int8_runs_on_openvino_only(checkpoint: Path, tmp_path: Path) -> None:
+    photo = tmp_path / "a.png"
+    draw(0, 20, 30).save(photo)
+    command = ["stylize", str(photo), "--style", str(checkpoint), "-o", str(tmp_path / "b.png"), "--precision", "int8"]
+    result = CliRunner().invoke(app, [*command, "--engine", "torch"])
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "error: --precision int8: OpenVINO on the CPU only, not --engine torch --device auto\n",
+    )
+    assert not (tmp_path / "b.png").exists()
 
 
 def sees_int8(operation: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from faststyle.cli.common import Engine, Json, Precision, Threads, VggWeights, app, reports_errors
+from faststyle.cli.common import Engine, Json, Precision, Threads, VggWeights, app, in_precision, reports_errors
 
 bench_app = typer.Typer(
     help="Measure speed on this machine, beside a plain reference in the same run.", no_args_is_help=True
@@ -164,18 +164,25 @@ def bench_videos(
 
     from faststyle.bench_stylize import parse_size
     from faststyle.bench_video import SIZES, bench_video
-    from faststyle.checkpoint import About, find_checkpoint
+    from faststyle.checkpoint import About
     from faststyle.networks import build_network, parse_network
+    from faststyle.stylize.blend import parse_style
 
+    announce = functools.partial(typer.echo, err=True)
     config = parse_network(network)
+    if config and precision == "int8":
+        raise typer.BadParameter(
+            "int8 is measured with a checkpoint: ranges are those of its own", param_hint="--precision"
+        )
+    (name,), engine, precision = in_precision([network], engine, "cpu", precision, announce)
     rows = bench_video(
-        (build_network(config), About(config, {}, {}, "none", {})) if config else find_checkpoint(network),
+        (build_network(config), About(config, {}, {}, "none", {})) if config else parse_style(name)[0],
         [parse_size(size) for size in sizes] if sizes else SIZES,
         seconds,
         engine,
         precision,
         threads,
-        functools.partial(typer.echo, err=True),
+        announce,
     )
     if as_json:
         typer.echo(json.dumps([asdict(row) for row in rows]))

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from faststyle.errors import FaststyleError, Interrupted
+from faststyle.errors import DeviceError, FaststyleError, Interrupted
 
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
@@ -34,7 +34,9 @@ Engine = Annotated[
         rich_help_panel=MACHINE,
     ),
 ]
-Precision = Annotated[str, typer.Option(help="auto, float32, bf16 or f16.", rich_help_panel=MACHINE)]
+Precision = Annotated[
+    str, typer.Option(help="auto, float32, bf16, f16, or int8 (OpenVINO on CPUs).", rich_help_panel=MACHINE)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=OUTPUT)]
 VggWeights = Annotated[
     Path | None,
@@ -42,6 +44,19 @@ VggWeights = Annotated[
         help="VGG weights: .safetensors, .pth or .h5; default: the cache, else a download.", rich_help_panel=MACHINE
     ),
 ]
+
+
+def in_precision(
+    styles: list[str], engine: str, device: str, precision: str, announce: Callable[[str], None]
+) -> tuple[list[str], str, str]:
+    """Return the styles, engine and precision to open: for int8, files that were exported so. Raises: DeviceError."""
+    if precision != "int8":
+        return styles, engine, precision
+    if engine not in ("auto", "openvino") or device not in ("auto", "cpu"):
+        raise DeviceError(f"--precision int8: OpenVINO on the CPU only, not --engine {engine} --device {device}")
+    from faststyle.export import int8_styles
+
+    return int8_styles(styles, announce), "openvino", "auto"
 
 
 def reports_errors(command: Callable[..., None]) -> Callable[..., None]:

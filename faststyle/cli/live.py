@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from faststyle.cli.common import Device, Engine, Json, Precision, Threads, app, reports_errors
+from faststyle.cli.common import Device, Engine, Json, Precision, Threads, app, in_precision, reports_errors
 
 
 @app.command()
@@ -54,10 +54,8 @@ def webcam(
     with Camera(source, size) as camera:
         sink = open_output(output, camera.rate)
         try:
-            loaded = [
-                Stylizer.load(style, device, threads, engine, precision, convert=True, announce=announce)
-                for style in styles
-            ]
+            names, runs, number = in_precision(styles, engine, device, precision, announce)
+            loaded = [Stylizer.blend([name], device, threads, runs, number, True, announce) for name in names]
             announce(engine_line(loaded[0].engine))
             frames = [(Path(style).stem, stylizer.frame) for style, stylizer in zip(styles, loaded, strict=True)]
             report = run_live(camera, frames, sink, look, stills, seconds, figures, announce)

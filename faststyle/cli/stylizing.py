@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from faststyle.cli.common import Device, Engine, Json, Precision, Threads, app, reports_errors, run_alone
+from faststyle.cli.common import (
+    Device,
+    Engine,
+    Json,
+    Precision,
+    Threads,
+    app,
+    in_precision,
+    reports_errors,
+    run_alone,
+)
 
 if TYPE_CHECKING:
     from faststyle.stylize.stylizer import Look, Stylizer
@@ -93,6 +103,10 @@ def stylize(
     def announce(line: str) -> None:
         typer.echo(line, err=True)
 
+    def load(convert: bool) -> Stylizer:
+        names, runs, number = in_precision(styles, engine, device, precision, announce)
+        return Stylizer.blend(names, device, threads, runs, number, convert, announce)
+
     look = Look(keep_colors, stroke_size, mix)
     asked: dict[str, Any] = {
         "codec": codec,
@@ -112,15 +126,13 @@ def stylize(
         if fps is not None:
             asked["fps"] = parse_rate(fps)
         options = VideoOptions(size=size, threads=threads, overwrite=overwrite, **asked)
-        load = functools.cache(
-            lambda: Stylizer.blend(styles, device, threads, engine, precision, convert=True, announce=announce)
-        )
-        _stylize_video(photos[0], output, load, styles, options, look, as_json)
+        kind = f"{look} {precision}"
+        _stylize_video(photos[0], output, functools.cache(lambda: load(True)), styles, options, look, kind, as_json)
         return
     if asked:
         raise typer.BadParameter("is for videos", param_hint=", ".join(f"--{key}" for key in asked))
     jobs = plan_jobs(photos, output, format)
-    stylizer = Stylizer.blend(styles, device, threads, engine, precision, len(jobs) >= MANY, announce)
+    stylizer = load(len(jobs) >= MANY)
     stylizer.tile = _parse_tile(tile)
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as bar:
@@ -198,9 +210,13 @@ def _stylize_video(
     styles: list[str],
     options: VideoOptions,
     look: Look,
+    kind: str,
     as_json: bool,
 ) -> None:
-    """Stylize one video, with a bar of frames; the network is loaded once the video is known to be one."""
+    """Stylize one video, with a bar of frames; the network is loaded once the video is known to be one.
+
+    What was stopped is resumed with the same styles and the same `kind` of result only.
+    """
     from dataclasses import asdict
 
     from rich.console import Console
@@ -231,7 +247,7 @@ def _stylize_video(
             output,
             lambda rgb: load().frame(rgb, look),
             options,
-            style=f"{parts} {look}",
+            style=f"{parts} {kind}",
             progress=show,
         )
     if as_json:
