@@ -5,6 +5,7 @@ What it is not: the resumable state of a run (training/trainer.py), which is pri
 
 from __future__ import annotations
 
+import glob
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -99,9 +100,14 @@ def load_checkpoint(path: Path) -> tuple[StyleNetwork, About]:
 def find_checkpoint(name: str, folder: Path = Path("checkpoints")) -> Path:
     """Return the file that `name` means: a path, else a name in `folder`, else one in its `gallery`.
 
+    There the name of the network may be left out: "nocturne" finds nocturne-mobile.
+
     Raises: CheckpointError that lists the names at hand.
     """
-    candidates = [Path(name), folder / f"{name}{SUFFIX}", folder / "gallery" / f"{name}{SUFFIX}"]
+    gallery = folder / "gallery"
+    candidates = [Path(name), folder / f"{name}{SUFFIX}", gallery / f"{name}{SUFFIX}"]
+    if Path(name).name == name:
+        candidates += sorted(gallery.glob(f"{glob.escape(name)}-*{SUFFIX}"))
     for candidate in candidates:
         if candidate.is_file():
             return candidate

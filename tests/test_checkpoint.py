@@ -173,13 +173,19 @@ def test_names_are_looked_for_in_the_folder_and_then_in_its_gallery(
     gallery.mkdir(parents=True)
     (gallery / "waves.safetensors").touch()
     (gallery / "dots.safetensors").touch()
+    (gallery / "stars-mobile.safetensors").touch()
+    assert find_checkpoint("stars") == Path("checkpoints/gallery/stars-mobile.safetensors")
+    with pytest.raises(CheckpointError, match="no checkpoint 'star'"):
+        find_checkpoint("star")
+    with pytest.raises(CheckpointError, match="no checkpoint 's"):
+        find_checkpoint("s*/..")
     assert find_checkpoint("waves") == Path("checkpoints/gallery/waves.safetensors")
     assert find_checkpoint("dots") == Path("checkpoints/gallery/dots.safetensors")
     (tmp_path / "checkpoints" / "dots.safetensors").touch()
     assert find_checkpoint("dots") == Path("checkpoints/dots.safetensors")
     assert find_checkpoint("dots.safetensors") == Path("dots.safetensors")
     assert find_checkpoint(str(path)) == path
-    with pytest.raises(CheckpointError, match=r"no checkpoint 'wave', .*; at hand: dots, waves$"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint 'wave', .*; at hand: dots, stars-mobile, waves$"):
         find_checkpoint("wave")
 
 

@@ -1,0 +1,50 @@
+"""Judge a checkpoint on a folder of photos, and put it into checkpoints/gallery/ with those scores in its metadata.
+
+    python scripts/add_to_gallery.py CHECKPOINT nocturne data/styles/nocturne.png JUDGED_PHOTOS \
+        --photos "1,291 photos of BSDS500 and of ImageNet's classes (research use)" --license "research use"
+
+Its name there is NAME-NETWORK.safetensors. One with a grid or a border, as the judge measures them, is refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from faststyle.checkpoint import load_checkpoint, save_checkpoint
+from faststyle.compare.scores import judge_results
+
+GALLERY = Path(__file__).parent.parent / "checkpoints" / "gallery"
+MAX_GRID, MAX_BORDER = 5.0, 1.25  # photos have a grid of 2 and a border of 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("name")
+    parser.add_argument("painting", type=Path)
+    parser.add_argument("judged", type=Path, help="photos that it was not trained on")
+    parser.add_argument("--photos", required=True, help="what it was trained on, and what those may be used for")
+    parser.add_argument("--license", required=True)
+    args = parser.parse_args()
+    network, about = load_checkpoint(args.checkpoint)
+    scores, vgg = judge_results(args.checkpoint, args.painting, args.judged)
+    print(f"{args.checkpoint}: {scores}, {vgg}")
+    if scores.grid > MAX_GRID or scores.border > MAX_BORDER:
+        raise SystemExit(
+            f"not shipped: grid {scores.grid:.1f} of {MAX_GRID}, border {scores.border:.2f} of {MAX_BORDER}"
+        )
+    recipe = {**about.recipe, "photos": args.photos}
+    kept = {key: about.scores[key] for key in ("content_rel", "style_rel")}
+    about = dataclasses.replace(
+        about, photos=args.photos, license=args.license, recipe=recipe, scores={**kept, **dataclasses.asdict(scores)}
+    )
+    target = GALLERY / f"{args.name}-{about.network['name']}.safetensors"
+    target.parent.mkdir(exist_ok=True)
+    save_checkpoint(target, network, about)
+    print(f"wrote {target}")
+
+
+if __name__ == "__main__":
+    main()
