@@ -1,0 +1,58 @@
+"""What is shipped: named, licensed and judged, and as clean as its scores say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from faststyle.checkpoint import find_checkpoint, load_checkpoint, read_about
+from faststyle.images import crop_centre, read_image
+from faststyle.judge import border, grid
+from faststyle.stylize.stylizer import Stylizer
+from faststyle.training.photos import held_out_photos
+
+GALLERY = Path(__file__).parent.parent / "checkpoints" / "gallery"
+SHIPPED = sorted(GALLERY.glob("*.safetensors"))
+
+
+def test_there_is_a_network_to_begin_with() -> None:
+    assert {"nocturne-mobile", "starry_night-mobile"} <= {path.stem for path in SHIPPED}
+    assert find_checkpoint("nocturne-mobile", GALLERY.parent) == GALLERY / "nocturne-mobile.safetensors"
+    card = (GALLERY / "README.md").read_text()
+    assert all(path.stem in card for path in SHIPPED)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_it_says_what_it_is_and_how_good(path: Path) -> None:
+    about = read_about(path)
+    assert path.stem.rpartition("-")[2] == about.network["name"]
+    assert path.stem.rpartition("-")[0] == Path(about.painting["file"]).stem
+    assert "research use" in about.photos
+    assert "research use" in about.license
+    assert about.scores["photos"] == 100
+    assert about.scores["grid"] <= 5
+    assert about.scores["border"] <= 1.25
+    assert about.scores["style_closed"] > 0.3
+    assert about.scores["content_distance"] < 0.95
+    assert "/" not in about.recipe["photos"]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_it_paints_without_a_grid_or_a_border(path: Path) -> None:
+    """Measured here again, on two photos that it was not trained on, and a third size that is no multiple of 4."""
+    stylizer = Stylizer(engine=torch_engine(path))
+    for file, size in zip(held_out_photos() * 2, (256, 256, 203, 381), strict=True):
+        photo = crop_centre(read_image(file), size)
+        out = stylizer(photo)
+        assert out.std() > 0.1  # neither blank nor grey
+        assert grid(out) <= 5
+        assert border(out, photo) <= 1.6  # of single photos; the median of many is in the metadata
+
+
+def torch_engine(path: Path):  # type: ignore[no-untyped-def]
+    from faststyle.stylize.engines import TorchEngine
+
+    torch.manual_seed(0)
+    return TorchEngine(load_checkpoint(path)[0], "cpu", "float32")
