@@ -80,7 +80,7 @@ def test_one_file_goes_to_a_file_or_into_a_folder(album: Path) -> None:
     assert pairs(plan_jobs(["album/a.png"], "dotted.jpg")) == {"album/a.png": "dotted.jpg/a.png"}
     with pytest.raises(OutputError, match="need a folder, not a file"):
         plan_jobs(["album/a.png", "album/b.jpg"], "out.jpg")
-    with pytest.raises(OutputError, match=r"cannot write \.tiff; use"):
+    with pytest.raises(OutputError, match=r"cannot write \.heic; use"):
         plan_jobs(["album/a.png"], "out.heic")
 
 

@@ -160,9 +160,9 @@ def test_openvino_compiles_for_a_size_that_comes_twice_in_a_row(checkpoint: Path
     compiled: list[tuple[int, ...]] = []
     compile_once = engine._compile
 
-    def spy() -> Any:
-        compiled.append(tuple(engine._model.input(0).partial_shape.to_shape()))
-        return compile_once()
+    def spy(model: Any) -> Any:
+        compiled.append(tuple(model.input(0).partial_shape.to_shape()))
+        return compile_once(model)
 
     engine._compile = spy  # type: ignore[method-assign]
     a, b = photos(1, 32, 48), photos(2, 48, 32)
