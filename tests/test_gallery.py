@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
-from faststyle.checkpoint import find_checkpoint, load_checkpoint, read_about
+from faststyle.checkpoint import find_checkpoint, read_about
 from faststyle.images import crop_centre, read_image
 from faststyle.judge import border, grid
 from faststyle.stylize.stylizer import Stylizer
@@ -42,17 +41,10 @@ def test_it_says_what_it_is_and_how_good(path: Path) -> None:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_it_paints_without_a_grid_or_a_border(path: Path) -> None:
     """Measured here again, on two photos that it was not trained on, and a third size that is no multiple of 4."""
-    stylizer = Stylizer(engine=torch_engine(path))
+    stylizer = Stylizer.load(path, "cpu", engine="torch", precision="float32")
     for file, size in zip(held_out_photos() * 2, (256, 256, 203, 381), strict=True):
         photo = crop_centre(read_image(file), size)
         out = stylizer(photo)
         assert out.std() > 0.1  # neither blank nor grey
         assert grid(out) <= 5
         assert border(out, photo) <= 1.6  # of single photos; the median of many is in the metadata
-
-
-def torch_engine(path: Path):  # type: ignore[no-untyped-def]
-    from faststyle.stylize.engines import TorchEngine
-
-    torch.manual_seed(0)
-    return TorchEngine(load_checkpoint(path)[0], "cpu", "float32")
