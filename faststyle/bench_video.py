@@ -1,37 +1,63 @@
 """Measured speed of stylizing a video from file to file: decoding, network, encoding and sound, all of it.
 
-The clip is made here: moving test pictures of FFmpeg with noise, and a tone. What it is not: single frames without
-files, which bench_stylize.py times.
+The clip is anybody's, or made here: a camera that moves over photos, with the noise of its sensor, and a tone. What
+came out is compared with it: frames, their times, the sound. What it is not: single frames without files, which
+bench_stylize.py times.
 """
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from faststyle.checkpoint import About
+from faststyle.images import decode, flatten
 from faststyle.networks.start import StyleNetwork
-from faststyle.stylize.engines import open_engine
+from faststyle.stylize.engines import Engine, open_engine
 from faststyle.stylize.stylizer import Stylizer
+from faststyle.training.photos import held_out_photos
 from faststyle.video.frames import Rgb
 from faststyle.video.job import VideoOptions, stylize_video
-from faststyle.video.options import require_av
+from faststyle.video.options import find_target, require_av
+from faststyle.video.read import find_stream, open_input, open_source
 
 SIZES = ((480, 848), (720, 1280))  # height, width
 RATE = 30  # frames a second of the clip
 AUDIO_RATE = 48_000
+PHOTO_FRAMES = 45  # of the clip that show one photo
+NOISE = 4.0  # of 255 levels, standard deviation
+
+
+@dataclass(frozen=True)
+class ClipFacts:
+    """What two videos are compared by.
+
+    `times` are those of the frames, in seconds, as are `seconds`, the length of the pictures, and `sound_starts`, when
+    the first sound comes after the first picture; `sound` is a hash of the packets of sound, None without any.
+    """
+
+    times: tuple[float, ...]
+    seconds: float
+    sound: str | None
+    sound_starts: float | None
 
 
 @dataclass(frozen=True)
 class VideoRow:
-    """One clip, "HxW": `fps` is frames a second from file to file, `network_fps` those of the network alone."""
+    """One clip, "HxW": `fps` is frames a second from file to file, `network_fps` those of the network alone.
+
+    `megabits` are those of a second of the clip. What came out against what went in: `off_ms` is the most that the time
+    of a frame is off, None where one of them has more frames; `length_off_ms` and `sound_off_ms` the same of the whole
+    length, and of the sound against the pictures; `same_sound` says whether the bytes of the sound are the same.
+    """
 
     engine: str
     precision: str
@@ -39,18 +65,25 @@ class VideoRow:
     frames: int
     fps: float
     network_fps: float
+    megabits: float
+    frames_in: int
+    off_ms: float | None
+    length_off_ms: float
+    same_sound: bool
+    sound_off_ms: float
 
 
 def bench_video(
     source: Path | tuple[StyleNetwork, About],
     sizes: Sequence[tuple[int, int]] = SIZES,
     seconds: float = 5.0,
+    clips: Sequence[Path] = (),
     engine: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
     announce: Callable[[str], None] = lambda _: None,
 ) -> list[VideoRow]:
-    """Stylize a clip of each size, in H.264 as `faststyle stylize` writes it, on the CPU.
+    """Stylize `clips`, or else a clip of each size, in H.264 as `faststyle stylize` writes it, on the CPU.
 
     Raises: VideoError, DeviceError, CheckpointError.
     """
@@ -59,19 +92,67 @@ def bench_video(
     stylizer = Stylizer(opened)
     rows = []
     with tempfile.TemporaryDirectory(prefix="faststyle-") as folder:
-        for h, w in sizes:
-            clip = Path(folder) / f"{h}x{w}.mp4"
-            announce(f"timing a clip of {seconds:g} s at {h}x{w}")
+        made = [Path(folder) / f"{h}x{w}.mp4" for h, w in sizes]
+        for clip, (h, w) in [] if clips else zip(made, sizes, strict=True):
+            announce(f"making a clip of {seconds:g} s at {h}x{w}")
             write_clip(clip, h, w, seconds)
-            timed = _Timed(stylizer)
-            for _ in range(2):  # engines compile for a size when it comes for the second time
-                timed(np.zeros((h, w, 3), np.uint8))
-            timed.seconds, began = 0.0, time.perf_counter()
-            report = stylize_video(clip, clip.with_name("out.mp4"), timed, VideoOptions(overwrite=True))
-            fps = report.frames / (time.perf_counter() - began)
-            alone = report.frames / timed.seconds
-            rows.append(VideoRow(opened.name, opened.precision, f"{h}x{w}", report.frames, fps, alone))
+        for clip in clips or made:
+            announce(f"timing {clip.name}")
+            rows.append(_time_clip(clip, Path(folder) / "out.mp4", opened, stylizer))
     return rows
+
+
+def _time_clip(clip: Path, out: Path, engine: Engine, stylizer: Stylizer) -> VideoRow:
+    upright = open_source(clip, VideoOptions(), find_target(out).container).clip
+    h, w = upright.height, upright.width
+    timed = _Timed(stylizer)
+    for _ in range(2):  # engines compile for a size when it comes for the second time
+        timed(np.zeros((h, w, 3), np.uint8))
+    timed.seconds, began = 0.0, time.perf_counter()
+    report = stylize_video(clip, out, timed, VideoOptions(overwrite=True))
+    fps = report.frames / (time.perf_counter() - began)
+    before, after = read_facts(clip), read_facts(out)
+    same_frames = len(before.times) == len(after.times)
+    return VideoRow(
+        engine=engine.name,
+        precision=engine.precision,
+        size=f"{h}x{w}",
+        frames=report.frames,
+        fps=fps,
+        network_fps=report.frames / timed.seconds,
+        megabits=clip.stat().st_size * 8e-6 / before.seconds,
+        frames_in=len(before.times),
+        off_ms=1e3 * max(abs(a - b) for a, b in zip(before.times, after.times, strict=True)) if same_frames else None,
+        length_off_ms=1e3 * abs(after.seconds - before.seconds),
+        same_sound=before.sound == after.sound,
+        sound_off_ms=1e3 * abs((after.sound_starts or 0) - (before.sound_starts or 0)),
+    )
+
+
+def read_facts(clip: Path) -> ClipFacts:
+    """Decode the pictures of a clip, and read its sound as it is. Raises: VideoError."""
+    times: list[Fraction] = []
+    end, first_sound, sound = Fraction(0), None, hashlib.sha256()
+    with open_input(clip) as file:
+        stream = find_stream(file, clip)
+        audio = file.streams.audio[:1]
+        for packet in file.demux(stream, *audio):
+            if packet.stream is not stream:
+                sound.update(bytes(packet))
+                if first_sound is None and packet.pts is not None:
+                    first_sound = packet.pts * packet.time_base
+                continue
+            for picture in stream.decode(packet):
+                assert picture.pts is not None
+                assert picture.time_base is not None
+                times.append(picture.pts * picture.time_base)
+                end = max(end, times[-1] + (picture.duration or 0) * picture.time_base)
+    return ClipFacts(
+        times=tuple(float(one - times[0]) for one in times),
+        seconds=float(end - times[0]),
+        sound=sound.hexdigest() if audio else None,
+        sound_starts=None if first_sound is None else float(first_sound - times[0]),
+    )
 
 
 class _Timed:
@@ -88,19 +169,16 @@ class _Timed:
 
 
 def write_clip(path: Path, h: int, w: int, seconds: float) -> None:
-    """Write a clip with sound: FFmpeg's moving test pictures under noise, which encoders find as hard as a film."""
+    """Write a clip with sound: a camera moves over photos, one after the other, under the noise of its sensor."""
     import av
 
-    with (
-        av.open(f"testsrc2=size={w}x{h}:rate={RATE},noise=alls=12:allf=t", format="lavfi") as source,
-        av.open(str(path), "w") as file,
-    ):
+    count = round(seconds * RATE)
+    with av.open(str(path), "w") as file:
         video = file.add_stream("libx264", rate=RATE, options={"crf": "18", "preset": "veryfast"})
         video.width, video.height, video.pix_fmt = w, h, "yuv420p"
         audio = file.add_stream("aac", rate=AUDIO_RATE, layout="stereo")
-        for number, picture in enumerate(islice(source.decode(video=0), round(seconds * RATE))):
-            picture.pts, picture.time_base = number, Fraction(1, RATE)
-            file.mux(video.encode(picture))
+        for rgb in _moving(h, w, count):
+            file.mux(video.encode(av.VideoFrame.from_ndarray(rgb, "rgb24")))
         file.mux(video.encode(None))
         times = np.arange(int(seconds * AUDIO_RATE)) / AUDIO_RATE
         tone = np.repeat((0.1 * np.sin(2 * np.pi * 440 * times)).astype(np.float32)[None], 2, 0)
@@ -109,3 +187,17 @@ def write_clip(path: Path, h: int, w: int, seconds: float) -> None:
             frame.sample_rate, frame.pts, frame.time_base = AUDIO_RATE, start, Fraction(1, AUDIO_RATE)
             file.mux(audio.encode(frame))
         file.mux(audio.encode(None))
+
+
+def _moving(h: int, w: int, count: int) -> Iterator[Rgb]:
+    """Yield frames: each photo for a second and a half, crossed and zoomed into, never by whole pixels."""
+    rng = np.random.default_rng(0)
+    photos = [flatten(decode(file)) for file in held_out_photos()]
+    for number in range(count):
+        photo = photos[number // PHOTO_FRAMES % len(photos)]
+        done = number % PHOTO_FRAMES / PHOTO_FRAMES
+        scale = min(photo.width / w, photo.height / h) * (0.9 - 0.2 * done)  # photo pixels for one of the frame
+        left, top = (photo.width - w * scale) * done, (photo.height - h * scale) * (1 - done)
+        box = (left, top, left + w * scale, top + h * scale)
+        rgb = np.asarray(photo.resize((w, h), Image.Resampling.BICUBIC, box), np.float32)
+        yield (rgb + rng.normal(0, NOISE, (h, w, 1)).astype(np.float32)).round().clip(0, 255).astype(np.uint8)

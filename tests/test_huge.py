@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections import namedtuple
 from contextlib import closing
 from importlib.util import find_spec
@@ -16,7 +17,7 @@ from PIL import Image, ImageCms
 
 from faststyle.checkpoint import About, save_checkpoint
 from faststyle.cli import app
-from faststyle.errors import ImageError, OutputError
+from faststyle.errors import ImageError, Interrupted, OutputError
 from faststyle.images import read_image
 from faststyle.networks import build_network
 from faststyle.networks.start import StyleNetwork
@@ -103,6 +104,25 @@ def test_rotation_transparency_depth_and_profile(network: StyleNetwork, tmp_path
 
 
 @NEEDS_VIPS
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_and_leaves_nothing(
+    checkpoint: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo, out = checkpoint.with_name("a.png"), checkpoint.with_name("out.png")
+    draw(0, 99, 130).save(photo)
+    there = set(checkpoint.parent.iterdir())
+    stylizer = Stylizer.load(checkpoint, engine="torch")
+    stylizer.tile = 48
+    stylizer.progress = lambda done, of: signal.raise_signal(number) if done == 3 else None
+    monkeypatch.setattr(batch, "MAX_PIXELS", 99 * 130 - 1)
+    jobs = plan_jobs([str(photo)], str(out))
+    with pytest.raises(Interrupted, match="out.png is not written") as stopped:
+        run_jobs(stylizer, jobs, allow_huge=True)
+    assert stopped.value.exit_code == 128 + number
+    assert set(checkpoint.parent.iterdir()) == there
+
+
+@NEEDS_VIPS
 def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
     network: StyleNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,4 +200,5 @@ def test_tiles_that_are_asked_for_go_over_disk(
         result = CliRunner().invoke(app, [*command, str(tmp_path / name)])
         assert result.exit_code == 0, result.output
         assert pixels(tmp_path / name).shape == (99, 130, 3)
+        assert "(engine: torch, cpu, float32, in tiles)" in result.output
     assert calls == [64]

@@ -451,7 +451,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "mask black": ([*PHOTO, *OUT, "--mask", "black.png"], "black.png: the mask is black everywhere"),
     "masks too few": ([*PHOTO, *OUT, "--style", "waves.png", "--mask", "white.png"], "2 --style and 1 --mask"),
     "mask without style": (["photo.png", *OUT, "--mask", "white.png"], "0 --style and 1 --mask"),
-    "start missing": ([*PHOTO, *OUT, "--init", "noize"], "noize: no such file"),
+    "start missing": ([*PHOTO, *OUT, "--init", "noize"], "unknown start 'noize'. Did you mean 'noise'?"),
     "output over photo": ([*PHOTO, "-o", "photo.png"], "photo.png would be written over a file of this command"),
     "output over photo, elsewhere": ([*PHOTO, "-o", "folder.png/../photo.png"], "would be written over"),
     "output over a link to the photo": (

@@ -158,15 +158,20 @@ def numpy_terms(
     content_layers, style_layers = loss.layers("vgg16")
     y, s = (seen(p, {**content_layers, **style_layers}) for p in (stylized, painting))
     x = seen(photo, content_layers)
-    content = [
-        ((y[k] - x[k]) ** 2).sum() / max(x[k].var() * x[k].size, 0.5 * s[k].var() * x[k].size) for k in content_layers
-    ]
+    errors = [((y[k] - x[k]) ** 2).mean() for k in content_layers]
+    content = [e / max(x[k].var(), 0.5 * s[k].var()) for e, k in zip(errors, content_layers, strict=True)]
+    content_rel = float(np.mean([e / x[k].var() for e, k in zip(errors, content_layers, strict=True)]))
     style = [relative(gram(y[k]), gram(s[k])) for k in style_layers]
     mean = [relative(y[k].mean((1, 2)), s[k].mean((1, 2))) for k in style_layers]
     tv = ((np.diff(stylized, axis=1) ** 2).sum() + (np.diff(stylized, axis=2) ** 2).sum()) / stylized.size
-    content_rel, style_rel = float(np.mean(content)), float(np.mean(style))
+    style_rel = float(np.mean(style))
     weights = loss.weights()
-    total = weights.content * content_rel + weights.style * style_rel + weights.mean * np.mean(mean) + weights.tv * tv
+    total = (
+        weights.content * float(np.mean(content))
+        + weights.style * style_rel
+        + weights.mean * np.mean(mean)
+        + weights.tv * tv
+    )
     return {"content_rel": content_rel, "style_rel": style_rel, "total": float(total)}
 
 

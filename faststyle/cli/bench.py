@@ -151,14 +151,17 @@ def bench_videos(
         list[str] | None, typer.Option("--size", help="HEIGHTxWIDTH in pixels, several times if wanted.")
     ] = None,
     seconds: Annotated[float, typer.Option(help="Length of the clip, which is made for it.", min=0.2)] = 5.0,
+    clips: Annotated[
+        list[Path] | None, typer.Option("--clip", help="A video of yours instead, several times if wanted.")
+    ] = None,
     engine: Engine = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Time a video from file to file, on the CPU: decoding, network, encoding and sound.
+    """Time a video from file to file, on the CPU, and compare what came out with what went in.
 
-    Example: faststyle bench video nocturne --size 480x848
+    Example: faststyle bench video nocturne --size 480x848 --precision int8
     """
     from dataclasses import asdict
 
@@ -179,6 +182,7 @@ def bench_videos(
         (build_network(config), About(config, {}, {}, "none", {})) if config else parse_style(name)[0],
         [parse_size(size) for size in sizes] if sizes else SIZES,
         seconds,
+        clips or [],
         engine,
         precision,
         threads,
@@ -189,8 +193,13 @@ def bench_videos(
         return
     for row in rows:
         typer.echo(
-            f"{row.engine}, {row.precision}, {row.size}: {row.frames} frames at {row.fps:.1f} a second from file to "
-            f"file; the network alone {row.network_fps:.1f}"
+            f"{row.engine}, {row.precision}, {row.size}, {row.megabits:.1f} Mbit/s: {row.frames} of {row.frames_in} "
+            f"frames at {row.fps:.1f} a second from file to file; the network alone {row.network_fps:.1f}"
+        )
+        times = "not compared" if row.off_ms is None else f"{row.off_ms:.2f} ms off at most"
+        sound = "the same bytes" if row.same_sound else "converted"
+        typer.echo(
+            f"    times {times}, length {row.length_off_ms:.2f} ms off; sound: {sound}, {row.sound_off_ms:.2f} ms off"
         )
 
 

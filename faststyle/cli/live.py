@@ -44,7 +44,6 @@ def webcam(
     from faststyle.live.camera import Camera
     from faststyle.live.loop import run_live
     from faststyle.live.outputs import open_output
-    from faststyle.stylize.engines import engine_line
     from faststyle.stylize.stylizer import Look, Stylizer
 
     def announce(line: str) -> None:
@@ -56,7 +55,7 @@ def webcam(
         try:
             names, runs, number = in_precision(styles, engine, device, precision, announce)
             loaded = [Stylizer.blend([name], device, threads, runs, number, True, announce) for name in names]
-            announce(engine_line(loaded[0].engine))
+            announce(loaded[0].describe())
             frames = [(Path(style).stem, stylizer.frame) for style, stylizer in zip(styles, loaded, strict=True)]
             report = run_live(camera, frames, sink, look, stills, seconds, figures, announce)
         finally:

@@ -96,7 +96,6 @@ def stylize(
     from rich.progress import Progress
 
     from faststyle.stylize.batch import PIPE, plan_jobs, run_jobs
-    from faststyle.stylize.engines import engine_line
     from faststyle.stylize.stylizer import Look, Stylizer
     from faststyle.video.options import parse_rate, wants_video
 
@@ -154,7 +153,7 @@ def stylize(
         kept = f", {len(report.kept)} kept that were there (--overwrite writes them again)" if report.kept else ""
         what = report.written[0] if len(report.written) == 1 else f"{len(report.written)} pictures"
         if report.written or report.kept:
-            typer.echo(f"wrote {what}{kept} ({engine_line(stylizer.engine)})")
+            typer.echo(f"wrote {what}{kept} ({stylizer.describe()})")
     for name, reason in report.failed:
         typer.echo(f"error: {name}: {reason}", err=True)
     if report.failed:
@@ -224,7 +223,6 @@ def _stylize_video(
 
     from faststyle.files import sha256
     from faststyle.stylize.blend import parse_style
-    from faststyle.stylize.engines import engine_line
     from faststyle.video.job import VideoProgress, stylize_video
 
     parts = [(sha256(path), weight) for path, weight in map(parse_style, styles)]
@@ -255,8 +253,9 @@ def _stylize_video(
         return
     skipped = f", {report.skipped} damaged ones skipped" if report.skipped else ""
     resumed = f", {report.resumed} of them from before" if report.resumed else ""
-    engine = engine_line(load().engine)
-    typer.echo(f"wrote {report.output}: {report.frames} frames, {report.seconds:.1f} s{resumed}{skipped} ({engine})")
+    typer.echo(
+        f"wrote {report.output}: {report.frames} frames, {report.seconds:.1f} s{resumed}{skipped} ({load().describe()})"
+    )
     for note in report.notes:
         typer.echo(f"note: {note}", err=True)
 

@@ -119,7 +119,9 @@ class Terms(NamedTuple):
 
     `total` is the weighted sum that is minimised; `content`, `style`, `mean` and `tv` are its parts, weighted.
     `content_rel` and `style_rel` are unweighted relative errors, comparable between runs and paintings: 0 is
-    perfect; 1 is what features without any structure (content) or zero Gram matrices (style) would get.
+    perfect; 1 is what features without any structure (content) or zero Gram matrices (style) would get. `content_rel`
+    is of all images together, errors over variances, so that a flat photo weighs no more than it has content, and
+    nothing of the painting is in it.
     """
 
     total: Tensor
@@ -265,24 +267,26 @@ class PerceptualLoss(nn.Module):
         terms = (content, style, mean, total_variation(stylized.float()))
         content, style, mean, tv = (w * term.mean() for w, term in zip(self.weights, terms, strict=True))
         style, mean = self.balance * style, self.balance * mean
-        return Terms(content + style + mean + tv, content, style, mean, tv, content_rel.mean(), style_rel.mean())
+        return Terms(content + style + mean + tv, content, style, mean, tv, content_rel, style_rel.mean())
 
     def _blend(self, values: Sequence[Tensor]) -> Tensor:
         """Return the mean of one value for each style, by their shares."""
         return torch.stack([share * value for share, value in zip(self.shares, values, strict=True)]).sum(0)
 
     def _content(self, feats: Feats, targets: Feats) -> tuple[Tensor, Tensor]:
-        errors, relative = [], []
+        """Return the content term, (B,), and content_rel, a scalar."""
+        terms, relative = [], []
         for i, (layer, weight) in enumerate(self.content_layers.items()):
             target = targets[layer].float()
+            error = (feats[layer].float() - target).square().flatten(1).mean(1)
             variance = target.flatten(1).var(1, correction=0)  # (B,), of all channels about one mean
-            variance = torch.maximum(variance, self.style_targets.get_buffer(f"floor{i}"))
-            rel = relative_error(feats[layer], target, variance * target[0].numel())
-            relative.append(weight * rel)
-            errors.append(weight * (feats[layer].float() - target).square().flatten(1).mean(1))
-        content_rel = torch.stack(relative).sum(0) / sum(self.content_layers.values())
-        content = content_rel if self.mode == "relative" else torch.stack(errors).sum(0)
-        return content, content_rel
+            relative.append(weight * error.detach().mean() / variance.mean().clamp_min(TINY))
+            if self.mode == "relative":
+                error = error / torch.maximum(variance, self.style_targets.get_buffer(f"floor{i}")).clamp_min(TINY)
+            terms.append(weight * error)
+        total = sum(self.content_layers.values())
+        content = torch.stack(terms).sum(0)
+        return content / total if self.mode == "relative" else content, torch.stack(relative).sum(0) / total
 
     def _style(self, found: dict[str, Moments], style: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return style, mean and style_rel, each (B,), of one style."""

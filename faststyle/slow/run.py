@@ -138,6 +138,8 @@ def configure(
     loss = dataclasses.replace(LAYERS[layers], **changes)
     loss.layers(fields.get("vgg", "vgg16"))  # an unknown layer is an error now
     file = None if init in INITS else Path(init)
+    if file and not file.suffix and not file.exists():
+        raise RecipeError(f"unknown start {init!r}.{did_you_mean(init, INITS)} A file has a suffix.")
     config = SlowConfig(
         loss=loss, dream=parse_layers(dream), init="content" if file else init, precision=precision, **fields
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from faststyle.errors import DeviceError, FaststyleError, ImageError, OutputError
+from faststyle.errors import DeviceError, FaststyleError, ImageError, Interrupted, OutputError
 from faststyle.files import write_bytes
 from faststyle.images import MAX_PIXELS, READABLE, WRITABLE, encode_image, open_picture, output_format
 from faststyle.stylize.huge import SUFFIXES, check_pixels, picture_size, require_vips, stylize_huge
@@ -81,7 +81,7 @@ def run_jobs(
 
     Several outputs that are there already are kept unless `overwrite`, so that a stopped run goes on where it was; a
     single output is always written. `allow_huge` takes pictures that may be decompression bombs. `done` is called after
-    each job. Raises: OutputError for a full disk, at once.
+    each job. Raises: OutputError for a full disk, Interrupted, at once.
     """
     jobs = list(jobs)
     report = Report()
@@ -93,7 +93,7 @@ def run_jobs(
         name = str(job.source) if job.source else "standard input"
         try:
             _stylize_one(stylizer, job, name, size, look, allow_huge)
-        except OutputError:
+        except (OutputError, Interrupted):
             raise
         except FaststyleError as error:
             report.failed.append((name, str(error).removeprefix(f"{name}: ")))
@@ -143,6 +143,7 @@ def _goes_over_disk(stylizer: Stylizer, job: Job, size: int | None, look: Look, 
     if not tile or network is None:
         return False
     stylize_huge(network(), job.source, target, tile, stylizer.progress)
+    stylizer.tiled = True
     return True
 
 

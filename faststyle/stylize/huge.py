@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from faststyle.errors import ImageError, OutputError
+from faststyle.errors import ImageError, Interrupted, OutputError
 from faststyle.files import output_error, writing
 from faststyle.images import MAX_PIXELS
 from faststyle.networks.start import StyleNetwork, check_size
+from faststyle.signals import noted_signals
 from faststyle.stylize.graph import require
 from faststyle.stylize.tiles import TILE, Pixels, stylize_tiles
 
@@ -62,32 +63,53 @@ def stylize_huge(
 
     The disk of `target` holds 6 bytes a pixel meanwhile. EXIF rotation is applied, an ICC profile of RGB kept; what is
     transparent is laid on white. `progress` is told of tiles done, of how many.
-    Raises: ImageError, OutputError; DeviceError where pyvips is not installed.
+    Raises: ImageError, OutputError; Interrupted after SIGINT or SIGTERM, nothing left behind; DeviceError where pyvips
+    is not installed.
 
     Example:
         >>> stylize_huge(load_checkpoint(path)[0], Path("scan.tif"), Path("painted.tif"))
     """
     vips = require_vips()
+    with noted_signals() as stop:
+
+        def check(done: int, of: int) -> None:
+            if stop.number:
+                raise Interrupted(f"stopped: {target} is not written", stop.number)
+            progress(done, of)
+
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".faststyle-", dir=target.parent) as folder:
+                _stylize_in(Path(folder), vips, network, source, target, tile, check)
+        except OSError as error:
+            raise output_error(target, error) from error
+
+
+def _stylize_in(
+    folder: Path,
+    vips: Any,
+    network: StyleNetwork,
+    source: Path,
+    target: Path,
+    tile: int,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Do it, with scratch files in `folder`."""
+    photo, painted = folder / "photo", folder / "painted"
+    picture = _open(vips, source)
+    h, w = picture.height, picture.width
+    check_size(h, w)
+    _check_space(target, h, w)
+    profile = _profile(picture)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".faststyle-", dir=target.parent) as folder:
-            photo, painted = Path(folder) / "photo", Path(folder) / "painted"
-            picture = _open(vips, source)
-            h, w = picture.height, picture.width
-            check_size(h, w)
-            _check_space(target, h, w)
-            profile = _profile(picture)
-            try:
-                picture.rawsave(str(photo))
-            except vips.Error as error:
-                raise ImageError(f"{source}: damaged or truncated image ({_first_line(error)})") from error
-            with closing(PixelFile(photo, h, w)) as read, closing(PixelFile(painted, h, w, new=True)) as write:
-                stylize_tiles(network, read, tile, progress, write)
-            photo.unlink()
-            with writing(target) as temporary:
-                _save(vips, painted, temporary, h, w, profile)
-    except OSError as error:
-        raise output_error(target, error) from error
+        picture.rawsave(str(photo))
+    except vips.Error as error:
+        raise ImageError(f"{source}: damaged or truncated image ({_first_line(error)})") from error
+    with closing(PixelFile(photo, h, w)) as read, closing(PixelFile(painted, h, w, new=True)) as write:
+        stylize_tiles(network, read, tile, progress, write)
+    photo.unlink()
+    with writing(target) as temporary:
+        _save(vips, painted, temporary, h, w, profile)
 
 
 class PixelFile:

@@ -21,7 +21,7 @@ from faststyle.images import Picture, Source, fit_shorter, fitted_size, open_pic
 from faststyle.networks import bytes_per_pixel
 from faststyle.networks.start import StyleNetwork
 from faststyle.stylize.blend import MeanOfPictures, can_be_mixed, mean_network, parse_style
-from faststyle.stylize.engines import READERS, Engine, open_engine
+from faststyle.stylize.engines import READERS, Engine, engine_line, open_engine
 from faststyle.stylize.tiles import TILE, stylize_tiles
 
 TILES_BYTES = 40  # bytes a pixel that remain with tiles: the photo and the result, as floats and in 8 bits
@@ -64,6 +64,7 @@ class Stylizer:
         self.network: Callable[[], StyleNetwork] | None = None  # what tiles are run with: torch's, whatever the engine
         self.tile: int | None = None  # pixels a side of tiles; None: only where memory asks for them, 0: never
         self.progress: Callable[[int, int], None] = lambda done, of: None  # told of tiles done, of how many
+        self.tiled = False  # whether a picture has been done in tiles
 
     @classmethod
     def load(
@@ -175,6 +176,10 @@ class Stylizer:
         stylized = self.stylize(Picture(photo), None, look).rgb[0]
         return stylized.mul(255).round_().byte().permute(1, 2, 0).contiguous().numpy()
 
+    def describe(self) -> str:
+        """Return what is printed of what ran: "engine: openvino, cpu, float32"."""
+        return "engine: torch, cpu, float32, in tiles" if self.tiled else engine_line(self.engine)
+
     def _bytes_per_pixel(self) -> int:
         return bytes_per_pixel(self.about.network if self.about else {})
 
@@ -200,6 +205,7 @@ class Stylizer:
         rgb = photo[0].mul(255).round_().byte().permute(1, 2, 0).contiguous().numpy()
         out = np.empty_like(rgb)
         stylize_tiles(self.network(), rgb, tile, self.progress, out)
+        self.tiled = True
         return torch.from_numpy(out).permute(2, 0, 1)[None].float().div_(255)
 
     def _too_large(self, h: int, w: int) -> ImageError:

@@ -16,6 +16,7 @@ from faststyle.perceptual.losses import PerceptualLoss
 
 EVERY = 10  # steps between changes: the content error of a few photos is mostly that of the photos
 RATE = 0.3  # of the logarithm of the weight, for a content error that is off by 1
+MOST = 2.0  # what a batch's content_rel counts at most: that of flat photos has no bounds
 LIMITS = (1 / 16, 16.0)
 SETTLED = 0.6  # share of the steps after which the weight stays
 
@@ -38,7 +39,7 @@ class Balance:
     def add(self, content_rel: Tensor) -> None:
         """Count the content error of a batch, a scalar."""
         if self.on:
-            self.sum += content_rel.detach()
+            self.sum += content_rel.detach().clamp(max=MOST)
             self.count += 1
 
     def adjust(self, step: int, accelerator: Accelerator) -> None:
