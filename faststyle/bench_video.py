@@ -33,7 +33,7 @@ SIZES = ((480, 848), (720, 1280))  # height, width
 RATE = 30  # frames a second of the clip
 AUDIO_RATE = 48_000
 PHOTO_FRAMES = 45  # of the clip that show one photo
-NOISE = 4.0  # of 255 levels, standard deviation
+NOISE = 3.0  # of 255 levels, standard deviation
 
 
 @dataclass(frozen=True)
@@ -192,6 +192,7 @@ def write_clip(path: Path, h: int, w: int, seconds: float) -> None:
 def _moving(h: int, w: int, count: int) -> Iterator[Rgb]:
     """Yield frames: each photo for a second and a half, crossed and zoomed into, never by whole pixels."""
     rng = np.random.default_rng(0)
+    noise = rng.normal(0, NOISE, (2 * h, 2 * w, 1)).round().astype(np.int16)  # another part of it for each frame
     photos = [flatten(decode(file)) for file in held_out_photos()]
     for number in range(count):
         photo = photos[number // PHOTO_FRAMES % len(photos)]
@@ -199,5 +200,6 @@ def _moving(h: int, w: int, count: int) -> Iterator[Rgb]:
         scale = min(photo.width / w, photo.height / h) * (0.9 - 0.2 * done)  # photo pixels for one of the frame
         left, top = (photo.width - w * scale) * done, (photo.height - h * scale) * (1 - done)
         box = (left, top, left + w * scale, top + h * scale)
-        rgb = np.asarray(photo.resize((w, h), Image.Resampling.BICUBIC, box), np.float32)
-        yield (rgb + rng.normal(0, NOISE, (h, w, 1)).astype(np.float32)).round().clip(0, 255).astype(np.uint8)
+        rgb = np.asarray(photo.resize((w, h), Image.Resampling.BICUBIC, box))
+        y, x = rng.integers(h), rng.integers(w)
+        yield (rgb + noise[y : y + h, x : x + w]).clip(0, 255).astype(np.uint8)

@@ -76,11 +76,13 @@ class _Folded(nn.Module):
         check_size(height, width)
         x = F.pad(photo, (0, -width % STRIDE, 0, -height % STRIDE), mode="reflect")
         h, w = x.shape[2] // STRIDE, x.shape[3] // STRIDE
-        x = x.view(b, COLORS, h, STRIDE, w, STRIDE).permute(0, 3, 5, 1, 2, 4).reshape(b, FOLDED, h, w)
-        y = _stretched(x) + self.head(self.network.features(x))
-        y = self._in_colours(y.permute(0, 2, 3, 1).reshape(b, h * w, FOLDED))
-        y = y.view(b, h, w, STRIDE, STRIDE, COLORS).permute(0, 5, 1, 3, 2, 4)
-        return y.reshape(b, COLORS, h * STRIDE, w * STRIDE)[..., :height, :width].clamp(0, 1)
+        x = x.permute(0, 2, 3, 1).reshape(b, h, STRIDE, w, STRIDE, COLORS).permute(0, 1, 3, 2, 4, 5)
+        x = x.reshape(b, h, w, FOLDED)
+        y = self.head(self.network.features(x.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
+        y = self._in_colours((_stretched(x) + y).reshape(b, h * w, FOLDED))
+        y = y.view(b, h, w, STRIDE, STRIDE, COLORS).permute(0, 1, 3, 2, 4, 5)
+        y = y.reshape(b, h * STRIDE, w * STRIDE, COLORS)[:, :height, :width]
+        return y.clamp(0, 1).permute(0, 3, 1, 2)
 
     def _in_colours(self, y: Tensor) -> Tensor:
         """Return (B, N, 48) as `StyleNetwork.colour` would: whitened, then in the painting's colours."""

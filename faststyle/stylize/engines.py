@@ -299,10 +299,9 @@ class OpenVINOEngine(Engine):
         steps.input().model().set_layout(self._ov.Layout("NCHW"))
         steps.input().preprocess().convert_element_type(f32).scale(255.0)
         steps.output().model().set_layout(self._ov.Layout("NCHW"))
-        steps.output().postprocess().custom(
-            lambda out: ops.add(ops.multiply(out, np.float32(255)), np.float32(0.5)).output(0)  # then cut off
-        )
-        steps.output().tensor().set_element_type(u8).set_layout(self._ov.Layout("NHWC"))
+        after = steps.output().postprocess().convert_layout(self._ov.Layout("NHWC"))
+        after.custom(lambda out: ops.add(ops.multiply(out, np.float32(255)), np.float32(0.5)).output(0))
+        after.convert_element_type(u8)  # which cuts off
         return steps.build()
 
     def _request(self, shape: tuple[int, ...]) -> Any:
