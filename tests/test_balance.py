@@ -8,7 +8,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from faststyle.perceptual.losses import LossConfig, PerceptualLoss, deepest_layers
+from faststyle.perceptual.losses import LossConfig, PerceptualLoss, Terms, deepest_layers
 from faststyle.perceptual.weights import VGGWeights, load_vgg
 from faststyle.training.balance import EVERY, LIMITS, RATE, Balance
 
@@ -24,9 +24,17 @@ def accelerator() -> Accelerator:
     return Accelerator(cpu=True)
 
 
+def terms(error: float, variance: float = 0.5) -> Terms:
+    """Terms of a batch with this content_rel."""
+    values = dict.fromkeys(Terms._fields, torch.tensor(0.0))
+    return Terms(
+        **values | {"content_error": torch.tensor(error * variance), "content_variance": torch.tensor(variance)}
+    )
+
+
 def go(balance: Balance, errors: list[float], accelerator: Accelerator, first: int = 0) -> None:
     for step, error in enumerate(errors, first + 1):
-        balance.add(torch.tensor(error))
+        balance.add(terms(error))
         balance.adjust(step, accelerator)
 
 
@@ -38,6 +46,14 @@ def test_too_much_content_error_lowers_style_and_too_little_raises_it(
     assert float(loss.balance) == pytest.approx(math.exp(-0.2 * RATE))
     go(balance, [0.4] * EVERY, accelerator, EVERY)
     assert float(loss.balance) == pytest.approx(math.exp(0.1 * RATE))
+
+
+def test_a_flat_photo_weighs_no_more_than_it_holds(loss: PerceptualLoss, accelerator: Accelerator) -> None:
+    balance = Balance(loss, 0.7, 1.0, 1000)
+    for step in range(1, EVERY + 1):
+        balance.add(terms(100.0, 0.001) if step == 4 else terms(0.7))
+        balance.adjust(step, accelerator)
+    assert float(loss.balance) == pytest.approx(math.exp(-RATE * ((9 * 0.35 + 0.1) / 4.501 - 0.7)), rel=1e-5)
 
 
 def test_it_settles(loss: PerceptualLoss, accelerator: Accelerator) -> None:

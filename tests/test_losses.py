@@ -14,6 +14,7 @@ from faststyle.perceptual.losses import (
     STYLE_LAYERS,
     LossConfig,
     PerceptualLoss,
+    Terms,
     deepest_layers,
     total_variation,
 )
@@ -141,9 +142,12 @@ def test_a_batch_is_the_mean_of_its_images(tiny_weights: VGGWeights) -> None:
     loss = make(tiny_weights, painting, LossConfig(tv_weight=1.0))
     whole = loss(stylized, loss.targets(photo))
     parts = [loss(stylized[i : i + 1], loss.targets(photo[i : i + 1])) for i in range(2)]
-    for name in set(whole._fields) - {"content_rel"}:
+    for name in whole._fields:
         halves = sum(getattr(p, name) for p in parts) / 2
         torch.testing.assert_close(getattr(whole, name), halves, rtol=1e-5, atol=1e-6)
+    together = Terms.means(parts)
+    torch.testing.assert_close(whole.content_rel, together.content_rel)
+    torch.testing.assert_close(whole.named(), together.named(), rtol=1e-5, atol=1e-6)
 
 
 def test_content_rel_knows_nothing_of_the_painting_and_a_flat_photo_hardly_counts(tiny_weights: VGGWeights) -> None:

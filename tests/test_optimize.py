@@ -162,7 +162,7 @@ def test_each_row_has_the_terms_of_its_own_image_and_they_fall(
         rows = [now for now in seen if now.size == size]
         assert len(rows) >= 5
         for now in rows:
-            expected = {k: float(v) for k, v in loss(now.image, targets)._asdict().items()}
+            expected = {k: float(v) for k, v in loss(now.image, targets).named().items()}
             assert dict(now.terms) == pytest.approx(expected, rel=2e-3, abs=1e-5)
         assert rows[-1].terms["total"] < 0.95 * rows[0].terms["total"]
 

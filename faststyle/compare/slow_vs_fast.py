@@ -32,7 +32,7 @@ from faststyle.errors import CheckpointError, ImageError, Interrupted, OutputErr
 from faststyle.files import sha256, write_bytes
 from faststyle.images import READABLE, fit_shorter, read_image
 from faststyle.judge import LAYERS, SMALLEST_GRID, Judge, protocol_photo
-from faststyle.perceptual.losses import PerceptualLoss, deepest_layers
+from faststyle.perceptual.losses import PerceptualLoss, Terms, deepest_layers
 from faststyle.perceptual.weights import VGGWeights, cache_folder, find_weights, load_vgg
 from faststyle.progress import StepProgress
 from faststyle.signals import Stop, noted_signals
@@ -293,7 +293,8 @@ def _optimise(work: _Work, subject: _Subject, file: Path, photo: Tensor, size: i
     start = photo if init == "content" else torch.rand(photo.shape, generator=generator).to(photo)
 
     def terms(image: Tensor) -> Mapping[str, Tensor]:
-        return subject.loss(image.contiguous(memory_format=torch.channels_last), targets)._asdict()  # type: ignore[no-any-return]
+        found: Terms = subject.loss(image.contiguous(memory_format=torch.channels_last), targets)
+        return found.named()
 
     rows, pictures = [], {}
     for step in Descent(start, terms, work.optimizer).run(work.steps):

@@ -118,10 +118,10 @@ class Terms(NamedTuple):
     """The objective of a batch; each a scalar, the mean over its images.
 
     `total` is the weighted sum that is minimised; `content`, `style`, `mean` and `tv` are its parts, weighted.
-    `content_rel` and `style_rel` are unweighted relative errors, comparable between runs and paintings: 0 is
-    perfect; 1 is what features without any structure (content) or zero Gram matrices (style) would get. `content_rel`
-    is of all images together, errors over variances, so that a flat photo weighs no more than it has content, and
-    nothing of the painting is in it.
+    `content_error` and `content_variance` are the squared errors of the content layers and the variances of the
+    photo's, both over the painting's variance. `content_rel`, their ratio, and `style_rel` are unweighted relative errors,
+    comparable between runs and paintings: 0 is perfect; 1 is what features without any structure (content) or zero Gram
+    matrices (style) would get.
     """
 
     total: Tensor
@@ -129,8 +129,24 @@ class Terms(NamedTuple):
     style: Tensor
     mean: Tensor
     tv: Tensor
-    content_rel: Tensor
+    content_error: Tensor
+    content_variance: Tensor
     style_rel: Tensor
+
+    @property
+    def content_rel(self) -> Tensor:
+        """The errors of all images over the variances of all, so that a flat photo weighs no more than it holds."""
+        return self.content_error / self.content_variance.clamp_min(TINY)
+
+    def named(self) -> dict[str, Tensor]:
+        """Return the total, its parts, `content_rel` and `style_rel` by name."""
+        names = ("total", "content", "style", "mean", "tv", "content_rel", "style_rel")
+        return {name: getattr(self, name) for name in names}
+
+    @staticmethod
+    def means(terms: Sequence[Terms]) -> Terms:
+        """Return the terms of several batches of one size together."""
+        return Terms(*(torch.stack(values).mean() for values in zip(*terms, strict=True)))
 
 
 def relative_error(x: Tensor, target: Tensor, norm: Tensor) -> Tensor:
@@ -239,7 +255,7 @@ class PerceptualLoss(nn.Module):
             observed = [observe(vgg, s.painting, self.content_layers, self.style_layers, lean=lean) for s in styles]
             for i, layer in enumerate(self.content_layers):
                 variances = [o.feats[layer].float().var(correction=0) for o in observed]  # of one element
-                self.style_targets.register_buffer(f"floor{i}", CONTENT_FLOOR * self._blend(variances))
+                self.style_targets.register_buffer(f"variance{i}", self._blend(variances).clamp_min(TINY))
             for s, part_observed in enumerate(observed):
                 for i, layer in enumerate(self.style_layers):
                     self.style_targets.register_buffer(f"gram{s}_{i}", part_observed.moments[0][layer].gram)
@@ -261,32 +277,33 @@ class PerceptualLoss(nn.Module):
         if all(m is None for m in masks):
             masks = [None]  # several paintings everywhere: one look at the image serves them all
         seen = observe(self.vgg, stylized, self.content_layers, self.style_layers, masks, self.lean, window)
-        content, content_rel = self._content(seen.feats, targets)
+        content, error, variance = self._content(seen.feats, targets)
         parts = [self._style(seen.moments[i if len(masks) > 1 else 0], i) for i in range(len(self.shares))]
         style, mean, style_rel = (self._blend(values) for values in zip(*parts, strict=True))
         terms = (content, style, mean, total_variation(stylized.float()))
         content, style, mean, tv = (w * term.mean() for w, term in zip(self.weights, terms, strict=True))
         style, mean = self.balance * style, self.balance * mean
-        return Terms(content + style + mean + tv, content, style, mean, tv, content_rel, style_rel.mean())
+        seen_as = (error.mean().detach(), variance.mean(), style_rel.mean())
+        return Terms(content + style + mean + tv, content, style, mean, tv, *seen_as)
 
     def _blend(self, values: Sequence[Tensor]) -> Tensor:
         """Return the mean of one value for each style, by their shares."""
         return torch.stack([share * value for share, value in zip(self.shares, values, strict=True)]).sum(0)
 
-    def _content(self, feats: Feats, targets: Feats) -> tuple[Tensor, Tensor]:
-        """Return the content term, (B,), and content_rel, a scalar."""
-        terms, relative = [], []
+    def _content(self, feats: Feats, targets: Feats) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the content term, the squared errors and the photo's variances, (B,) each."""
+        terms, errors, variances = [], [], []
         for i, (layer, weight) in enumerate(self.content_layers.items()):
-            target = targets[layer].float()
+            target, of_painting = targets[layer].float(), self.style_targets.get_buffer(f"variance{i}")
             error = (feats[layer].float() - target).square().flatten(1).mean(1)
             variance = target.flatten(1).var(1, correction=0)  # (B,), of all channels about one mean
-            relative.append(weight * error.detach().mean() / variance.mean().clamp_min(TINY))
+            errors.append(weight * error / of_painting)
+            variances.append(weight * variance / of_painting)
             if self.mode == "relative":
-                error = error / torch.maximum(variance, self.style_targets.get_buffer(f"floor{i}")).clamp_min(TINY)
+                error = error / torch.maximum(variance, CONTENT_FLOOR * of_painting)
             terms.append(weight * error)
-        total = sum(self.content_layers.values())
-        content = torch.stack(terms).sum(0)
-        return content / total if self.mode == "relative" else content, torch.stack(relative).sum(0) / total
+        content, error, variance = (torch.stack(values).sum(0) for values in (terms, errors, variances))
+        return (content / sum(self.content_layers.values()) if self.mode == "relative" else content), error, variance
 
     def _style(self, found: dict[str, Moments], style: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return style, mean and style_rel, each (B,), of one style."""

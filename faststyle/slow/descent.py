@@ -49,7 +49,7 @@ class Descent:
     Raises: RecipeError for settings that make no sense.
 
     Example:
-        >>> for step in Descent(photo, lambda x: loss(x, targets)._asdict()).run(100):
+        >>> for step in Descent(photo, lambda x: loss(x, targets).named()).run(100):
         ...     print(step.step, step.terms["total"])
     """
 

@@ -223,7 +223,7 @@ def _objective(config: SlowConfig, photo: Tensor, styles: list[Style], weights: 
                 tv = tv_weight * total_variation(image).mean()
                 terms = {"total": tv, "tv": tv}
             else:
-                terms = dict(loss(image, targets)._asdict())
+                terms = loss(image, targets).named()
             if config.dream:
                 terms["dream"] = _dream(extract(vgg, image, config.dream), config.dream)
                 terms["total"] = terms["total"] + terms["dream"]

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 
-from faststyle.perceptual.losses import PerceptualLoss
+from faststyle.perceptual.features import TINY
+from faststyle.perceptual.losses import PerceptualLoss, Terms
 
 EVERY = 10  # steps between changes: the content error of a few photos is mostly that of the photos
 RATE = 0.3  # of the logarithm of the weight, for a content error that is off by 1
-MOST = 2.0  # what a batch's content_rel counts at most: that of flat photos has no bounds
+MOST = 2.0  # what content_rel counts at most: that of flat photos has no bounds
 LIMITS = (1 / 16, 16.0)
 SETTLED = 0.6  # share of the steps after which the weight stays
 
@@ -24,6 +24,7 @@ SETTLED = 0.6  # share of the steps after which the weight stays
 class Balance:
     """Raises or lowers `loss.balance` until content_rel is what is wanted: dual ascent on that constraint.
 
+    Errors and variances are summed up between changes: few photos are flat, and those have no part in it.
     `target` is the content_rel wanted at a strength of 1; a strength s asks for 1 - (1 - target)^s, so that 0 keeps all
     of the photo and large values nothing. A target of 0 leaves the weight alone; so does a strength of 0 or infinity.
     """
@@ -33,31 +34,27 @@ class Balance:
         self.on = target > 0 and 0 < strength < float("inf")
         self.target = 1 - (1 - target) ** strength if self.on else 0.0
         self.last = SETTLED * steps
-        self.sum = torch.zeros_like(loss.balance)  # of content_rel since the last change
-        self.count = torch.zeros_like(loss.balance)
+        self.sums = torch.zeros(2, device=loss.balance.device)  # errors and variances since the last change
 
-    def add(self, content_rel: Tensor) -> None:
-        """Count the content error of a batch, a scalar."""
+    def add(self, terms: Terms) -> None:
+        """Count the content errors of a batch."""
         if self.on:
-            self.sum += content_rel.detach().clamp(max=MOST)
-            self.count += 1
+            self.sums += torch.stack([terms.content_error, terms.content_variance]).detach()
 
     def adjust(self, step: int, accelerator: Accelerator) -> None:
         """Change the weight, if it is due after step `step`; nothing waits for the device."""
         if not self.on or step % EVERY or step > self.last:
             return
-        mean = accelerator.reduce(self.sum, "mean") / self.count
-        self.loss.balance.mul_(torch.exp(RATE * (self.target - mean))).clamp_(*LIMITS)
-        self.sum.zero_()
-        self.count.zero_()
+        error, variance = accelerator.reduce(self.sums, "mean")
+        content_rel = (error / variance.clamp_min(TINY)).clamp(max=MOST)
+        self.loss.balance.mul_(torch.exp(RATE * (self.target - content_rel))).clamp_(*LIMITS)
+        self.sums.zero_()
 
-    def state(self, accelerator: Accelerator) -> dict[str, float]:
+    def state(self, accelerator: Accelerator) -> dict[str, Any]:
         """Return what resuming needs, as plain data."""
-        total = accelerator.reduce(self.sum, "mean")
-        return {"balance": float(self.loss.balance), "sum": float(total), "count": float(self.count)}
+        return {"balance": float(self.loss.balance), "sums": accelerator.reduce(self.sums, "mean").tolist()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
         self.loss.balance.fill_(state["balance"])
-        self.sum.fill_(state["sum"])
-        self.count.fill_(state["count"])
+        self.sums.copy_(torch.tensor(state["sums"]))

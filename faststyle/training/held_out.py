@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from faststyle.images import crop_centre, fit_shorter, read_image, write_image
 from faststyle.judge import Judge, Scores, protocol_photo
-from faststyle.perceptual.losses import PerceptualLoss
+from faststyle.perceptual.losses import PerceptualLoss, Terms
 from faststyle.training.photos import held_out_photos
 
 PREVIEW_SIZE = 384  # pixels: side of each picture in preview.png
@@ -38,12 +38,12 @@ class HeldOut:
         return self._write(path, PREVIEW_SIZE, rows=len(self.photos))
 
     def terms(self, loss: PerceptualLoss) -> dict[str, float]:
-        """Return total, content_rel and style_rel, means over the photos, in float32."""
+        """Return total, content_rel and style_rel of the photos together, in float32."""
         photos = [fit_shorter(photo, SCORE_SIZE).to(self.device) for photo in self.photos]
         with torch.no_grad():
             terms = [loss.forward(y, loss.targets(x)) for x, y in zip(photos, self._stylize(photos), strict=True)]
-        keys = ("total", "content_rel", "style_rel")
-        return {key: sum(float(getattr(t, key)) for t in terms) / len(terms) for key in keys}
+        means = Terms.means(terms)
+        return {key: float(getattr(means, key)) for key in ("total", "content_rel", "style_rel")}
 
     def judge(self, judge: Judge) -> Scores:
         """Return what the judge says of the network."""

@@ -238,7 +238,7 @@ class Trainer:
             self.optimizer.step()
             self.optimizer.zero_grad()
         self.sums += values
-        self.balance.add(terms.content_rel)
+        self.balance.add(terms)
         return stylized.detach(), photos
 
     def _log(self, writer: Any, per_step: int, stylized: Tensor, photos: Tensor) -> None:
@@ -246,9 +246,9 @@ class Trainer:
         steps = self.step - self.timed[1]
         means = self.accelerator.reduce(self.sums, "mean") / steps
         self.sums = torch.zeros_like(self.sums)
-        values = dict(zip((*Terms._fields, "gradient_norm"), means.tolist(), strict=True))
-        for key in Terms._fields:
-            values[key] /= self.recipe.accumulate
+        *of_terms, norm = means.cpu()
+        terms = Terms(*(mean / self.recipe.accumulate for mean in of_terms))
+        values = {key: float(value) for key, value in {**terms.named(), "gradient_norm": norm}.items()}
         now = time.monotonic()
         values["images_per_second"] = steps * per_step / max(1e-9, now - self.timed[0])
         values["balance"] = float(self.loss.balance)
