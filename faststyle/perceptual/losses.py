@@ -119,9 +119,9 @@ class Terms(NamedTuple):
 
     `total` is the weighted sum that is minimised; `content`, `style`, `mean` and `tv` are its parts, weighted.
     `content_error` and `content_variance` are the squared errors of the content layers and the variances of the
-    photo's, both over the painting's variance. `content_rel`, their ratio, and `style_rel` are unweighted relative errors,
-    comparable between runs and paintings: 0 is perfect; 1 is what features without any structure (content) or zero Gram
-    matrices (style) would get.
+    photo's, both over the painting's variance.
+    Their ratio, `content_rel`, and `style_rel` are unweighted relative errors, comparable between runs and paintings: 0
+    is perfect; 1 is what features without any structure (content) or zero Gram matrices (style) would get.
     """
 
     total: Tensor
