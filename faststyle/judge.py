@@ -44,6 +44,7 @@ SMALLEST = 64  # pixels: at a quarter of it, relu5_1 is one pixel
 SMALLEST_GRID = 96  # pixels: below it, what the grid is compared with touches other frequencies of a grid
 NEAR = 2  # bins around a frequency that count as it: the width of the Hann window's main lobe
 RING = (8, 20)  # bins around a frequency that it is compared with
+STRIPES_WINDOW, STRIPES_PERIOD = 64, 5  # pixels: side of the squares whose spectra are averaged, longest period
 BORDER = 8  # pixels
 # What is divided by is at least what rounding to 8 bits makes of nothing (rms of an even spread over 1/255): smaller
 # differences are in no file, and a flat picture has no others.
@@ -54,7 +55,7 @@ TINY = 1e-12  # keeps features that are all zero from being divided by
 
 @dataclass(frozen=True)
 class Scores:
-    """Means over photos, but for `grid`, which is the median: see the functions of this module.
+    """Means over photos, but for `grid` and `stripes`, which are medians: see the functions of this module.
 
     `style_closed` and `content_distance` are ratios of such means: no photo weighs more for being close to start with.
     """
@@ -63,6 +64,7 @@ class Scores:
     style_closed: float
     content_distance: float
     grid: float
+    stripes: float
     border: float
     high_frequency: float
     photos: int
@@ -142,6 +144,7 @@ class Judge:
             style_closed=1 - distance / max(photo_distance, TINY),
             content_distance=error / max(variance, TINY),
             grid=median(map(grid, outputs)),
+            stripes=median(map(stripes, outputs)),
             border=fmean(map(border, outputs, photos)),
             high_frequency=fmean(high_frequency(output, self.painting) for output in outputs),
             photos=len(photos),
@@ -254,6 +257,33 @@ def grid(image: Tensor) -> float:
     return max(
         fmean((_peak(power, (y, x), floor), _peak(power, (y, -x), floor))) for y in places for x in places if y or x
     )
+
+
+def stripes(image: Tensor) -> float:
+    """Return how far fine stripes along rows or columns stand out of the spectrum of `image`, whatever their period.
+
+    What networks fill flat places with, which `grid` misses: it is no multiple of how they enlarge, and not the same
+    everywhere. The power spectrum is the mean over Hann-windowed squares of 64 pixels of the grey, each half over the
+    next. Within 2 bins of either axis, the power at each period from 2 to 5 pixels is set against the geometric mean of
+    that at periods somewhat longer and shorter. The worst is returned: 1 to 3 for nearly all photos, tens to hundreds
+    where stripes are seen. `image` is (1, 3, H, W) in [0, 1]. Raises: ImageError below 96 pixels.
+    """
+    grey = _checked(image, "the image", SMALLEST_GRID)[0].mean(0).cpu().double()
+    side = STRIPES_WINDOW
+    squares = grey.unfold(0, side, side // 2).unfold(1, side, side // 2).reshape(-1, side, side)
+    window = torch.hann_window(side, periodic=False, dtype=torch.float64)
+    window = window[:, None] * window
+    power = torch.fft.fft2((squares - squares.mean((1, 2), keepdim=True)) * window).abs().square().mean(0)
+    floor = ROUNDING**2 * float(window.square().sum())
+    near = torch.arange(-NEAR, NEAR + 1)
+    worst = 0.0
+    for spectrum in (power[near].mean(0), power[:, near].mean(1)):
+        for k in range(math.ceil(side / STRIPES_PERIOD), side // 2 + 1):
+            here, longer, shorter = (
+                float(spectrum[torch.arange(k + off - 1, k + off + 2) % side].mean()) for off in (0, -6, 6)
+            )
+            worst = max(worst, here / max(math.sqrt(longer * shorter), floor))
+    return worst
 
 
 def border(image: Tensor, photo: Tensor) -> float:

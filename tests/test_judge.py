@@ -14,7 +14,17 @@ from PIL import Image
 
 from faststyle.errors import ImageError, WeightsError
 from faststyle.images import read_image, to_pil
-from faststyle.judge import LAYERS, Gaussian, Judge, border, frechet_distance, grid, high_frequency, protocol_photo
+from faststyle.judge import (
+    LAYERS,
+    Gaussian,
+    Judge,
+    border,
+    frechet_distance,
+    grid,
+    high_frequency,
+    protocol_photo,
+    stripes,
+)
 from faststyle.perceptual.weights import VGGWeights, load_vgg
 
 SIZE = 96  # pixels: the least that the judge takes; the painting then has 144
@@ -208,6 +218,35 @@ def test_grid_leaves_other_periods_alone(period: int) -> None:
     wave = torch.cos(2 * torch.pi * torch.arange(FULL) / period).float()
     image = smooth()
     assert grid((image + STRONG * wave).clamp(0, 1)) < 2 * grid(image)
+
+
+@pytest.mark.parametrize("period", [2.3, 3.05, 4.4])
+@pytest.mark.parametrize("turned", [False, True])
+def test_stripes_of_any_short_period_stand_out(period: float, turned: bool) -> None:
+    """Here and there only, and not in step, as networks paint them."""
+    columns = torch.arange(FULL, dtype=torch.float32)
+    wave = torch.cos(2 * torch.pi * columns / period + torch.linspace(0, 9, FULL)[:, None])
+    wave = wave * torch.linspace(0, 1, FULL)[:, None]
+    image = smooth()
+    striped = (image + STRONG * (wave.T if turned else wave)).clamp(0, 1)
+    assert stripes(image) < 2
+    assert stripes(striped) > 20
+    assert stripes(striped.flip(-1)) == pytest.approx(stripes(striped), rel=0.2)
+
+
+@pytest.mark.parametrize("period", [6, 8, 12])
+def test_longer_stripes_are_strokes(period: int) -> None:
+    wave = torch.cos(2 * torch.pi * torch.arange(FULL) / period).float()
+    image = smooth()
+    assert stripes((image + STRONG * wave).clamp(0, 1)) < 6 * stripes(image)
+
+
+def test_noise_and_flat_pictures_have_no_stripes() -> None:
+    noise = torch.randn(1, 3, FULL, FULL, generator=torch.Generator().manual_seed(0))
+    assert 0.8 < stripes((0.5 + STRONG * noise).clamp(0, 1)) < 2
+    assert stripes(torch.full((1, 3, 96, 96), 0.3)) < 1
+    with pytest.raises(ImageError, match="at least 96"):
+        stripes(torch.zeros(1, 3, 95, 200))
 
 
 @pytest.mark.parametrize("turned", [False, True])

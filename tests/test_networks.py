@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from faststyle.errors import ImageError, RecipeError
 from faststyle.networks import NETWORKS, build_network, parse_network
-from faststyle.networks.mobile import Mobile, folded_filter
+from faststyle.networks.mobile import BOXES, Mobile, folded_filter
 from faststyle.networks.start import FLAT, GREY, StyleNetwork, whiten
 
 NAMES = pytest.mark.parametrize("name", list(NETWORKS))
@@ -135,14 +135,26 @@ def test_mobile_never_works_at_full_size() -> None:
     assert seen == [(8, 16, 24)] * 6 + [(48, 18, 26)]
 
 
-@pytest.mark.parametrize("size", [2, 4])
-def test_the_folded_filter_is_a_box_applied_twice(size: int) -> None:
+@pytest.mark.parametrize("boxes", [(4, 4), BOXES, (2, 2)])
+def test_the_folded_filter_is_boxes_one_after_the_other(boxes: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    image = torch.rand(1, 1, 8 * size, 9 * size)
-    folded = F.conv2d(F.pixel_unshuffle(image, size), folded_filter(size))
-    twice = F.avg_pool2d(F.avg_pool2d(image, size, stride=1), size, stride=1)  # 2 size - 2 pixels smaller
-    inside = twice[..., 1 : 1 + 6 * size, 1 : 1 + 7 * size]
-    torch.testing.assert_close(F.pixel_shuffle(folded, size), inside)
+    image = torch.rand(1, 1, 32, 36)
+    folded = F.conv2d(F.pixel_unshuffle(image, 4), folded_filter(4, boxes))
+    filtered = image
+    for box in boxes:
+        filtered = F.avg_pool2d(filtered, box, stride=1)  # box - 1 pixels smaller
+    first = 4 - sum(box - 1 for box in boxes) // 2
+    inside = filtered[..., first : first + 24, first : first + 28]
+    torch.testing.assert_close(F.pixel_shuffle(folded, 4), inside)
+
+
+@pytest.mark.parametrize("period", [2.0, 2.3, 2.7, 3.0, 3.4, 3.8, 4.0])
+def test_mobile_cannot_paint_fine_stripes(period: float) -> None:
+    """Of what unfolds to a wave of so many pixels hardly anything is left: 0.02 of it along one side."""
+    wave = torch.cos(2 * torch.pi * torch.arange(96) / period).expand(1, 1, 96, 96)
+    for image in (wave, wave.mT):
+        left = F.conv2d(F.pixel_unshuffle(image, 4), folded_filter(4))
+        assert float(left.abs().max()) < 0.02
 
 
 @pytest.mark.parametrize("period", [2, 4])

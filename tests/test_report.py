@@ -38,6 +38,7 @@ SCORES = {
     "style_closed": 0.4,
     "content_distance": 0.81,
     "grid": 1.9,
+    "stripes": 1.2,
     "border": 1.01,
     "high_frequency": 0.93,
     "photos": 2,

@@ -120,7 +120,7 @@ def train(
     judge = result.judge
     typer.echo(
         f"judge       style_closed {judge.style_closed:.2f}  content_distance {judge.content_distance:.2f}  "
-        f"grid {judge.grid:.1f}"
+        f"grid {judge.grid:.1f}  stripes {judge.stripes:.1f}"
     )
     typer.echo(f"checkpoint  {result.checkpoint}")
     typer.echo(f"preview     {result.preview}")

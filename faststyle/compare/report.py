@@ -37,6 +37,7 @@ HINTS = {
     "style_closed": "higher \N{UPWARDS ARROW}",
     "content_distance": "lower \N{DOWNWARDS ARROW}",
     "grid": "near 2",
+    "stripes": "near 1",
     "border": "near 1",
     "high_frequency": "near 1",
 }  # the judge's scores, and where good ones lie

@@ -2,11 +2,14 @@
 
 The photo is folded to 1/4 of its sides, 48 channels, with nothing lost (`pixel_unshuffle`; Shi et al. 2016), and the
 picture is unfolded from as many, so that no feature map is ever as large as the photo. What is unfolded goes through a
-fixed filter, in which every stripe of 4 and of 2 pixels vanishes: those that unfolding alone would leave.
+fixed filter, in which every stripe of 4 and of 2 pixels vanishes, which unfolding alone would leave, and those of 3, in
+which networks hide texture that nobody painted: of what repeats within 4 pixels next to nothing is left.
 Source of folding: https://arxiv.org/abs/1609.05158
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +20,7 @@ from faststyle.networks.start import STRIDE, Start, StyleNetwork
 
 COLORS = 3
 FOLDED = COLORS * STRIDE**2  # channels
+BOXES = (4, 4, 3)  # pixels: means of what is unfolded, one after the other
 
 
 class Mobile(StyleNetwork):
@@ -56,16 +60,23 @@ class Mobile(StyleNetwork):
         return F.pixel_shuffle(F.conv2d(y, self.filter, groups=COLORS), STRIDE)
 
 
-def folded_filter(size: int) -> Tensor:
-    """Return the filter that is a triangle of 2 `size` - 1 pixels along both sides, for folded images.
+def folded_filter(size: int, boxes: Sequence[int] = BOXES) -> Tensor:
+    """Return the filter that is `boxes`, means over so many pixels, one after the other, for images folded by `size`.
 
-    (size², size², 3, 3): what each pixel of `size` x `size` takes from those around it. The triangle is a box of `size`
-    pixels applied twice, and a mean over `size` pixels is blind to every stripe that `size` is a multiple of.
+    (size², size², 3, 3): what each pixel of `size` x `size` takes from those around it. A mean over n pixels is blind
+    to every stripe whose period divides n. Together the boxes reach no further than `size` pixels.
     """
+    kernel = torch.ones(1, 1, 1)
+    for box in boxes:
+        kernel = F.conv1d(kernel, torch.full((1, 1, box), 1 / box), padding=box - 1)
+    reach = kernel.numel() // 2
+    assert reach <= size
+    assert kernel.numel() % 2
     taps = torch.zeros(size, size, 3)  # to, from, and in which of three neighbours
     for to in range(size):
         for neighbour in range(3):
             for source in range(size):
-                away = abs(size * (neighbour - 1) + source - to)
-                taps[to, source, neighbour] = max(0, size - away) / size**2
+                away = size * (neighbour - 1) + source - to
+                if abs(away) <= reach:
+                    taps[to, source, neighbour] = kernel[0, 0, reach + away]
     return torch.einsum("aim,bjn->abijmn", taps, taps).reshape(size**2, size**2, 3, 3)

@@ -15,9 +15,9 @@ from faststyle.perceptual.features import TINY
 from faststyle.perceptual.losses import PerceptualLoss, Terms
 
 EVERY = 10  # steps between changes: the content error of a few photos is mostly that of the photos
-RATE = 0.3  # of the logarithm of the weight, for a content error that is off by 1
+RATE = 0.5  # of the logarithm of the weight, for a content error that is off by 1
 MOST = 2.0  # what content_rel counts at most: that of flat photos has no bounds
-LIMITS = (1 / 16, 16.0)
+LIMITS = (1 / 64, 16.0)
 SETTLED = 0.6  # share of the steps after which the weight stays
 
 
