@@ -1,10 +1,11 @@
 """Make the pictures of docs/training.md from checkpoints and from the logs of runs.
 
     python scripts/training_pictures.py sheet docs/pictures/styles.jpg CHECKPOINT ...
+    python scripts/training_pictures.py strengths docs/pictures/strengths.jpg night-0.5 night-1 night-2 wave-0.5 ...
     python scripts/training_pictures.py curves docs/pictures/curves.png outputs/starry_night outputs/great_wave
 
-A sheet has two photos on the left, then a column for each checkpoint: what it makes of them. Paintings that are not
-ours are not in it.
+A sheet has two photos on the left, then a column for each checkpoint: what it makes of them. Strengths are checkpoints in
+threes, two threes a row, what each makes of one photo. Paintings that are not ours are in neither.
 """
 
 from __future__ import annotations
@@ -33,6 +34,14 @@ def sheet(target: Path, checkpoints: list[str]) -> None:
     write_image(picture, target, quality=85)
 
 
+def strengths(target: Path, checkpoints: list[str]) -> None:
+    photos = [crop_centre(read_image(path), SIZE) for path in held_out_photos()]
+    cells = [_framed(Stylizer.load(checkpoint)(photos[i // 3 % 2])) for i, checkpoint in enumerate(checkpoints)]
+    cells += [torch.ones_like(cells[0])] * (-len(cells) % 6)
+    rows = [torch.cat(cells[i : i + 6], 3) for i in range(0, len(cells), 6)]
+    write_image(torch.cat(rows, 2), target, quality=85)
+
+
 def curves(target: Path, runs: list[str]) -> None:
     figure, axes = plt.subplots(1, len(TAGS), figsize=(4 * len(TAGS), 3), layout="constrained")
     for run in runs:
@@ -51,4 +60,4 @@ def _framed(picture: torch.Tensor) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    {"sheet": sheet, "curves": curves}[sys.argv[1]](Path(sys.argv[2]), sys.argv[3:])
+    {"sheet": sheet, "strengths": strengths, "curves": curves}[sys.argv[1]](Path(sys.argv[2]), sys.argv[3:])
