@@ -4,8 +4,8 @@
     python scripts/training_pictures.py strengths docs/pictures/strengths.jpg night-0.5 night-1 night-2 wave-0.5 ...
     python scripts/training_pictures.py curves docs/pictures/curves.png outputs/starry_night outputs/great_wave
 
-A sheet has two photos on the left, then a column for each checkpoint: what it makes of them. Strengths are checkpoints in
-threes, two threes a row, what each makes of one photo. Paintings that are not ours are in neither.
+A sheet has two photos on the left, then a column for each checkpoint: what it makes of them. Strengths are checkpoints
+in threes, two threes a row: what each makes of one photo. Paintings that are not ours are in neither.
 """
 
 from __future__ import annotations
