@@ -9,7 +9,8 @@ import torch.nn.functional as F
 
 from faststyle.errors import ImageError, RecipeError
 from faststyle.networks import NETWORKS, build_network, parse_network
-from faststyle.networks.mobile import BOXES, Mobile, folded_filter
+from faststyle.networks.layers import BOXES
+from faststyle.networks.mobile import Mobile, folded_filter
 from faststyle.networks.start import FLAT, GREY, StyleNetwork, whiten
 
 NAMES = pytest.mark.parametrize("name", list(NETWORKS))

@@ -14,6 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+# Pixels: means that pictures go through at the end of a network, one after the other. They are blind to stripes of 2, 3
+# and 4 pixels, which enlarging leaves and flat places are filled with; of any between at most 0.013 is left, of strokes
+# of 6 pixels 0.13, of 8 0.34.
+BOXES = (4, 4, 3)
+
 
 class InstanceNorm(nn.Module):
     """Instance normalisation with a learned scale and shift (Ulyanov et al. 2016, equation 4).
@@ -114,6 +119,8 @@ def enlarge(x: Tensor) -> Tensor:
 
 
 def smooth(image: Tensor) -> Tensor:
-    """Return (B, C, H, W) filtered with 1-2-1 along both sides: of stripes of 2 pixels nothing is left."""
-    image = F.pad(image, (1, 1, 1, 1), mode="reflect")
-    return F.avg_pool2d(F.avg_pool2d(image, 2, stride=1), 2, stride=1)
+    """Return (B, C, H, W) filtered with `BOXES`, reflected at the border: of finer stripes next to nothing is left."""
+    image = F.pad(image, (sum(BOXES) - len(BOXES) >> 1,) * 4, mode="reflect")
+    for box in BOXES:
+        image = F.avg_pool2d(image, box, stride=1)
+    return image

@@ -15,12 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from faststyle.networks.layers import ConvNorm, Residual
+from faststyle.networks.layers import BOXES, ConvNorm, Residual
 from faststyle.networks.start import STRIDE, Start, StyleNetwork
 
 COLORS = 3
 FOLDED = COLORS * STRIDE**2  # channels
-BOXES = (4, 4, 3)  # pixels: means of what is unfolded, one after the other
 
 
 class Mobile(StyleNetwork):

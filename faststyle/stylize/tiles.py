@@ -28,8 +28,8 @@ from faststyle.networks.start import FLAT, STRIDE, StyleNetwork, check_size, whi
 Pixels = NDArray[np.uint8]  # (H, W, 3)
 
 TILE = 1024  # pixels: side of the part of a tile that counts
-# Pixels around it, more than any output pixel depends on: 40 for the trunk, at most 16 for the rest.
-HALO = 64
+# Pixels around it, more than any output pixel depends on: 40 for the trunk, at most 28 for the rest.
+HALO = 72
 
 
 class Canvas(Protocol):
