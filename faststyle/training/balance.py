@@ -18,7 +18,7 @@ EVERY = 10  # steps between changes: the content error of a few photos is mostly
 RATE = 0.5  # of the logarithm of the weight, for a content error that is off by 1
 MOST = 2.0  # what content_rel counts at most: that of flat photos has no bounds
 LIMITS = (1 / 64, 16.0)
-SETTLED = 0.6  # share of the steps after which the weight stays
+SETTLED = 0.85  # share of the steps after which the weight stays
 
 
 class Balance:
