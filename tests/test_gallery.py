@@ -8,7 +8,7 @@ import pytest
 
 from faststyle.checkpoint import find_checkpoint, read_about
 from faststyle.images import crop_centre, read_image
-from faststyle.judge import border, grid
+from faststyle.judge import border, grid, stripes
 from faststyle.stylize.stylizer import Stylizer
 from faststyle.training.photos import held_out_photos
 
@@ -40,7 +40,7 @@ def test_it_says_what_it_is_and_how_good(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_it_paints_without_a_grid_or_a_border(path: Path) -> None:
+def test_it_paints_without_a_grid_stripes_or_a_border(path: Path) -> None:
     """Measured here again, on two photos that it was not trained on, and a third size that is no multiple of 4."""
     stylizer = Stylizer.load(path, "cpu", engine="torch", precision="float32")
     for file, size in zip(held_out_photos() * 2, (256, 256, 203, 381), strict=True):
@@ -48,4 +48,5 @@ def test_it_paints_without_a_grid_or_a_border(path: Path) -> None:
         out = stylizer(photo)
         assert out.std() > 0.1  # neither blank nor grey
         assert grid(out) <= 5
+        assert stripes(out) <= 5
         assert border(out, photo) <= 1.6  # of single photos; the median of many is in the metadata
