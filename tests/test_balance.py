@@ -93,6 +93,13 @@ def test_it_goes_on_where_it_was(tiny_weights: VGGWeights, accelerator: Accelera
     assert torch.equal(losses[0].balance, losses[2].balance)
 
 
+def test_it_goes_on_from_what_the_version_before_kept(loss: PerceptualLoss, accelerator: Accelerator) -> None:
+    balance = Balance(loss, 0.7, 1.0, 100)
+    balance.restore({"balance": 0.25, "sum": 2.1, "count": 3.0})
+    go(balance, [0.9] * EVERY, accelerator)
+    assert float(loss.balance) == pytest.approx(0.25 * math.exp(-0.2 * RATE))
+
+
 def test_it_multiplies_the_style_terms_alone(loss: PerceptualLoss) -> None:
     photo = torch.rand(1, 3, 64, 64)
     targets = loss.targets(torch.rand(1, 3, 64, 64))

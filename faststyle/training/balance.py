@@ -55,6 +55,6 @@ class Balance:
         return {"balance": float(self.loss.balance), "sums": accelerator.reduce(self.sums, "mean").tolist()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Go on from what `state` returned, now or before there were sums in it."""
         self.loss.balance.fill_(state["balance"])
-        self.sums.copy_(torch.tensor(state["sums"]))
+        self.sums.copy_(torch.tensor(state.get("sums", [0.0, 0.0])))
