@@ -26,7 +26,7 @@ from faststyle.stylize.stylizer import Stylizer
 from faststyle.training.photos import held_out_photos
 from faststyle.video.frames import Rgb
 from faststyle.video.job import VideoOptions, stylize_video
-from faststyle.video.options import find_target, require_av
+from faststyle.video.options import VideoError, find_target, require_av
 from faststyle.video.read import find_stream, open_input, open_source
 
 SIZES = ((480, 848), (720, 1280))  # height, width
@@ -130,7 +130,16 @@ def _time_clip(clip: Path, out: Path, engine: Engine, stylizer: Stylizer) -> Vid
 
 
 def read_facts(clip: Path) -> ClipFacts:
-    """Decode the pictures of a clip, and read its sound as it is. Raises: VideoError."""
+    """Decode the pictures of a clip, and read its sound as it is. Raises: VideoError for a damaged one too."""
+    from av.error import FFmpegError
+
+    try:
+        return _read_facts(clip)
+    except FFmpegError as error:
+        raise VideoError(f"{clip}: damaged, which cannot be compared ({error.strerror or error})") from error
+
+
+def _read_facts(clip: Path) -> ClipFacts:
     times: list[Fraction] = []
     end, first_sound, sound = Fraction(0), None, hashlib.sha256()
     with open_input(clip) as file:
@@ -143,8 +152,8 @@ def read_facts(clip: Path) -> ClipFacts:
                     first_sound = packet.pts * packet.time_base
                 continue
             for picture in stream.decode(packet):
-                assert picture.pts is not None
-                assert picture.time_base is not None
+                if picture.pts is None or picture.time_base is None:
+                    raise VideoError(f"{clip}: frames without times cannot be compared; put it into an .mp4 or .mkv")
                 times.append(picture.pts * picture.time_base)
                 end = max(end, times[-1] + (picture.duration or 0) * picture.time_base)
     return ClipFacts(

@@ -54,3 +54,18 @@ def test_a_clip_of_ones_own_and_what_the_facts_tell_apart(tmp_path: Path) -> Non
     assert (facts[mute].sound, facts[mute].sound_starts) == (None, None)
     assert facts[mute].times == facts[whole].times
     assert abs(facts[whole].seconds - 0.5) < 1e-6
+
+
+def test_what_cannot_be_compared_is_one_line(tmp_path: Path) -> None:
+    write_clip(tmp_path / "clip.mp4", 48, 64, 0.5)
+    with av.open(str(tmp_path / "clip.mp4")) as source, av.open(str(tmp_path / "bare.h264"), "w") as file:
+        stream = file.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                file.mux(packet)
+    (tmp_path / "text.mp4").write_text("no video")
+    for name, reason in {"bare.h264": "frames without times", "text.mp4": "not a video"}.items():
+        refused = CliRunner().invoke(app, ["bench", "video", "--clip", str(tmp_path / name), "--engine", "torch"])
+        assert refused.exit_code == 1
+        assert reason in refused.stderr.splitlines()[-1]
