@@ -54,7 +54,7 @@ class _Folded(nn.Module):
     """Mobile with nothing at full size: head and filter are one convolution, and colours are mixed while folded.
 
     Channels are in the order (row, column, colour) of the 4x4 pixels, as they lie in memory, not in that of torch's
-    `pixel_unshuffle`. At 480x848 and width 32, OpenVINO takes 54 ms with this and 86 without, int8 26 and 60.
+    `pixel_unshuffle`. At 480x848 and width 32, OpenVINO took 54 ms with this and 86 without, int8 26 and 60.
     """
 
     palette_mean: Tensor
