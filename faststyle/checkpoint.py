@@ -32,7 +32,8 @@ class About:
 
     `network` is the name and keyword arguments of the network; `painting` its file name, sha256 and size (height,
     width); `vgg` the id and licence of the weights of the objective; `photos` what it was trained on, and under which
-    terms; `recipe` all settings; `scores` content_rel, style_rel and the judge's scores on photos that it never saw.
+    terms; `recipe` all settings; `scores` content_rel, style_rel and the judge's scores on photos that it never saw;
+    `base` the sha256 of the base that its weights descend from, "" when they do not or it is not known.
     """
 
     network: Mapping[str, Any]
@@ -43,6 +44,7 @@ class About:
     scores: Mapping[str, float] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     license: str = "MIT"
+    base: str = ""
 
 
 def save_checkpoint(path: Path, network: nn.Module, about: About) -> None:

@@ -21,14 +21,14 @@ from faststyle.stylize.stylizer import Look, Stylizer
 NETWORK = {"name": "mobile", "width": 4, "blocks": 1}
 
 
-def save(name: str, seed: int, init: str = "base", width: int = 4) -> Path:
+def save(name: str, seed: int, base: str = "one", width: int = 4) -> Path:
     """A checkpoint with random weights; all biases and palettes are equal to its seed."""
     torch.manual_seed(seed)
     config = {**NETWORK, "width": width}
     network = build_network(config, torch.rand(1, 3, 20, 20))
     torch.nn.init.normal_(network.get_parameter("head.weight"), std=0.1)
     path = Path("checkpoints") / f"{name}.safetensors"
-    save_checkpoint(path, network, About(config, {"file": name}, {}, "", {"init": init}))
+    save_checkpoint(path, network, About(config, {"file": name}, {}, "", {}, base=base))
     return path
 
 
@@ -69,7 +69,8 @@ def test_other_weights_are_refused(two: tuple[Path, Path], text: str, message: s
 
 def test_only_networks_of_one_base_and_shape_are_mixed(two: tuple[Path, Path]) -> None:
     assert can_be_mixed(two)
-    assert not can_be_mixed((two[0], save("scratch", 3, init="scratch")))
+    assert not can_be_mixed((two[0], save("another", 3, base="another")))
+    assert not can_be_mixed([save(name, 3, base="") for name in ("scratch", "old")])
     assert not can_be_mixed((two[0], save("wide", 4, width=8)))
     assert not can_be_mixed((two[0], Path("a.onnx")))
 

@@ -25,7 +25,7 @@ def other(tmp_path: Path) -> Path:
     torch.manual_seed(7)
     network = build_network(NETWORK, torch.rand(1, 3, 16, 16))
     torch.nn.init.normal_(network.get_parameter("head.weight"))
-    save_checkpoint(tmp_path / "other.safetensors", network, About(NETWORK, {}, {}, "", {}))
+    save_checkpoint(tmp_path / "other.safetensors", network, About(NETWORK, {}, {}, "few", {}, base="abc"))
     return tmp_path / "other.safetensors"
 
 
@@ -33,7 +33,7 @@ def test_a_checkpoint_gives_its_weights_and_keeps_the_paintings_palette(other: P
     painting = torch.rand(1, 3, 20, 20)
     network = build_network(NETWORK, painting)
     palette = network.get_buffer("palette_mean").clone()
-    start_network(network, NETWORK, str(other))
+    assert start_network(network, NETWORK, str(other)) == ("few", "abc")
     assert torch.equal(network.get_buffer("palette_mean"), palette)
     torch.manual_seed(7)
     expected = build_network(NETWORK, torch.rand(1, 3, 16, 16))
@@ -44,7 +44,7 @@ def test_a_checkpoint_gives_its_weights_and_keeps_the_paintings_palette(other: P
 def test_scratch_changes_nothing() -> None:
     network = build_network(NETWORK)
     before = {k: v.clone() for k, v in network.state_dict().items()}
-    start_network(network, NETWORK, "scratch")
+    assert start_network(network, NETWORK, "scratch") == ("", "")
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
 
 
@@ -73,7 +73,9 @@ def test_the_base_fits_quick_and_leaves_the_palette_to_the_painting() -> None:
     network = load_recipe("quick").network
     check_start("base", network)
     started, plain = (build_network(network, torch.full((1, 3, 20, 20), 0.25)) for _ in range(2))
-    start_network(started, network, "base")
+    origin = start_network(started, network, "base")
+    assert origin.photos
+    assert len(origin.base) == 64
     assert all(not torch.equal(p, q) for p, q in zip(started.parameters(), plain.parameters(), strict=True))
     assert torch.equal(started.get_buffer("palette_mean"), plain.get_buffer("palette_mean"))
     assert bool(started.get_buffer("palette_mean").eq(0.25).all())

@@ -36,9 +36,9 @@ def parse_style(text: str) -> tuple[Path, float]:
 
 
 def share_a_base(abouts: Sequence[About]) -> bool:
-    """Return whether networks are of one shape and were trained from the base of the package."""
-    first = network_options(abouts[0].network)
-    return all(network_options(a.network) == first and a.recipe.get("init") == "base" for a in abouts)
+    """Return whether networks are of one shape and descend from one base."""
+    first, base = network_options(abouts[0].network), abouts[0].base
+    return bool(base) and all(network_options(a.network) == first and a.base == base for a in abouts)
 
 
 def can_be_mixed(paths: Sequence[Path]) -> bool:

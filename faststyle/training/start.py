@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -18,11 +18,19 @@ from torch import Tensor, nn
 
 from faststyle.checkpoint import load_checkpoint
 from faststyle.errors import RecipeError
+from faststyle.files import sha256
 from faststyle.networks import network_options
 
 BASE, SCRATCH = "base", "scratch"
 KEY = "faststyle_base"  # the metadata entry of a base: JSON, with the network that it is for
 PALETTE = "palette_"  # buffers that belong to a painting: a start from elsewhere leaves them as they are
+
+
+class Origin(NamedTuple):
+    """What weights bring along: the photos that they were trained on, and the sha256 of their base; "" for none."""
+
+    photos: str = ""
+    base: str = ""
 
 
 def check_start(init: str, network: Mapping[str, Any]) -> None:
@@ -33,28 +41,28 @@ def check_start(init: str, network: Mapping[str, Any]) -> None:
         raise RecipeError(f"init is {BASE}, {SCRATCH} or a checkpoint; there is no file {init!r}")
 
 
-def start_network(network: nn.Module, config: Mapping[str, Any], init: str) -> str:
+def start_network(network: nn.Module, config: Mapping[str, Any], init: str) -> Origin:
     """Give `network`, as built from `config`, the weights to start from; the painting's palette stays.
 
-    Returns what photos the start was trained on, "" from scratch: who passes a checkpoint on must know.
+    Who passes a checkpoint on must know what photos the start was trained on.
     Raises: RecipeError when there is no base for it, or the checkpoint's network is another one; CheckpointError.
     """
     if init == SCRATCH:
-        return ""
+        return Origin()
     if init == BASE:
         path = _base(config)
-        weights, photos = load_file(path), str(_about(path)["photos"])
+        weights, origin = load_file(path), Origin(str(_about(path)["photos"]), sha256(path))
     else:
         other, about = load_checkpoint(Path(init))
         if network_options(about.network) != network_options(config):
             raise RecipeError(
                 f"{init} holds another network, {network_options(about.network)}; this one is {network_options(config)}"
             )
-        weights, photos = dict(other.state_dict()), about.photos
+        weights, origin = dict(other.state_dict()), Origin(about.photos, about.base)
     own: dict[str, Tensor] = network.state_dict()
     own |= {name: w.to(own[name].dtype) for name, w in weights.items() if not name.startswith(PALETTE)}
     network.load_state_dict(own)
-    return photos
+    return origin
 
 
 def _base(config: Mapping[str, Any]) -> Path:

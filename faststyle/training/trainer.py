@@ -145,9 +145,7 @@ class Trainer:
         self.loss: PerceptualLoss = loss.to(accelerator.device).to(memory_format=layout)
         self.balance = Balance(self.loss, recipe.content_target, recipe.loss.strength, recipe.steps)
         self.plain: nn.Module = build_network(recipe.network, self.painting).to(memory_format=layout)
-        self.photos = "; before: ".join(
-            filter(None, (source.description, start_network(self.plain, recipe.network, recipe.init)))
-        )
+        self.origin = start_network(self.plain, recipe.network, recipe.init)
         self.compiled = recipe.compile and self._try_compile()
         optimizer = torch.optim.Adam(self.plain.parameters(), lr=recipe.learning_rate, betas=BETAS)
         self.network, self.optimizer = accelerator.prepare(self.plain, optimizer)
@@ -313,10 +311,11 @@ class Trainer:
                     "size": list(self.painting.shape[-2:]),
                 },
                 vgg={"id": self.vgg_weights.id, "license": self.vgg_weights.license},
-                photos=self.photos,
+                photos="; before: ".join(filter(None, (self.source.description, self.origin.photos))),
                 recipe=dataclasses.replace(self.recipe, loss=objective).to_dict(),
                 scores={**scores, **dataclasses.asdict(judged)},
                 versions={"faststyle": faststyle.__version__, "torch": torch.__version__},
+                base=self.origin.base,
             )
             save_checkpoint(self.run.checkpoint, self.plain, about)
             self.held_out.write_preview(self.run.preview)
