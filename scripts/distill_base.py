@@ -10,6 +10,7 @@ same name and shape are copied, from the teacher or from what --start names.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
 import random
@@ -21,12 +22,11 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
-from train_base import BALANCE, LOG_EVERY, NETWORK, Painted, kept_file, write_base
+from train_base import BALANCE, LOG_EVERY, NETWORK, Painted, endless_photos, kept_file, write_base
 
 from faststyle.devices import keep_freed_memory
 from faststyle.images import fit_shorter, read_image
 from faststyle.networks import build_network
-from faststyle.training.photos import open_source, photo_loader
 from faststyle.training.recipe import load_recipe
 from faststyle.training.trainer import BETAS
 
@@ -51,7 +51,7 @@ def main() -> None:
     keep_freed_memory()
     torch.manual_seed(args.seed)
     draw = random.Random(args.seed)
-    recipe = load_recipe("quick")
+    recipe = dataclasses.replace(load_recipe("quick"), seed=args.seed)
     paintings = [fit_shorter(read_image(p), recipe.painting_size) for p in sorted(args.paintings.glob("*.png"))]
     config = {"name": args.network, "width": args.width}
     kept = load_file(args.teacher)
@@ -64,16 +64,7 @@ def main() -> None:
     optimizer = torch.optim.Adam(student.groups(RATE, OWN_RATE), betas=BETAS)
 
     began, total = time.monotonic(), torch.zeros(())
-    loader = photo_loader(
-        open_source(args.photos, args.seed),
-        size=recipe.image_size,
-        batch_size=recipe.batch_size,
-        start=0,
-        stop=recipe.batch_size * 10**6,
-        seed=args.seed,
-        workers=1,
-    )
-    for step, batch in enumerate(loader, 1):
+    for step, batch in enumerate(endless_photos(args.photos, recipe), 1):
         done = (time.monotonic() - began) / (60 * args.minutes)
         if done >= 1:
             break

@@ -20,6 +20,7 @@ import json
 import math
 import random
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,8 @@ from faststyle.networks.start import StyleNetwork
 from faststyle.perceptual.losses import PerceptualLoss, deepest_layers
 from faststyle.perceptual.weights import find_weights, load_vgg
 from faststyle.training.balance import RATE as BALANCE_RATE
-from faststyle.training.photos import open_source, photo_loader
-from faststyle.training.recipe import load_recipe
+from faststyle.training.photos import Batch, open_source, photo_loader
+from faststyle.training.recipe import Recipe, load_recipe
 from faststyle.training.start import KEY, PALETTE
 from faststyle.training.trainer import BETAS
 from faststyle.training.view import draw_view
@@ -81,16 +82,7 @@ def main() -> None:
     optimizer = torch.optim.Adam(network.groups(RATE, OWN_RATE), betas=BETAS)
 
     began, step, sums, order = time.monotonic(), 0, torch.zeros(3), []
-    loader = photo_loader(
-        open_source(args.photos, args.seed),
-        size=recipe.image_size,
-        batch_size=recipe.batch_size,
-        start=0,
-        stop=recipe.batch_size * 10**6,
-        seed=args.seed,
-        workers=1,
-    )
-    for batch in loader:
+    for batch in endless_photos(args.photos, recipe):
         done = (time.monotonic() - began) / (60 * args.minutes)
         if done >= 1:
             break
@@ -128,6 +120,19 @@ def main() -> None:
     metadata = {NETWORK: json.dumps(config)}
     save_file(network.tensors() | {BALANCE: balance}, kept_file(args.output), metadata=metadata)
     write_base(args.output, network.mean(), about)
+
+
+def endless_photos(photos: str, recipe: Recipe) -> Iterable[Batch]:
+    """Return batches of photos, more of them than there is time for."""
+    return photo_loader(
+        open_source(photos, recipe.seed),
+        size=recipe.image_size,
+        batch_size=recipe.batch_size,
+        start=0,
+        stop=recipe.batch_size * 10**6,
+        seed=recipe.seed,
+        workers=1,
+    )
 
 
 class Painted:

@@ -1,8 +1,9 @@
-"""What all tests share: a tiny seeded VGG, a painting, photos, and no network."""
+"""What all tests share: a tiny seeded VGG, a painting, photos, a checkpoint, and no internet."""
 
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,16 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from torch import Tensor
 
+from faststyle.checkpoint import About, load_checkpoint, save_checkpoint
+from faststyle.images import read_image
+from faststyle.networks.johnson import Johnson
 from faststyle.perceptual.vgg import VGG, layer_names
 from faststyle.perceptual.weights import VGGWeights, read_weights
 
 TINY_WIDTH = 1 / 16  # 4 to 32 channels
+NETWORK = {"name": "johnson", "width": 4, "blocks": 1}
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +50,12 @@ def tiny_weights(vgg_file: Path) -> VGGWeights:
     return read_weights(vgg_file)
 
 
+def needs(*packages: str) -> pytest.MarkDecorator:
+    """Skip where an extra is not installed. Not importorskip: that would import OpenVINO, telemetry and all."""
+    missing = [package for package in packages if find_spec(package) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
+
+
 def draw(seed: int, height: int, width: int) -> Image.Image:
     """A colourful picture with smooth shapes and some grain."""
     rng = np.random.default_rng(seed)
@@ -67,3 +79,33 @@ def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i in range(6):
         draw(10 + i, 60 + i, 90 - i).save(folder / ("more" if i > 3 else ".") / f"{i}.png")
     return folder
+
+
+def draw_batch(count: int, h: int, w: int) -> Tensor:
+    return torch.cat([read_image(draw(i, h, w)) for i in range(count)])
+
+
+def painted(checkpoint: Path, images: Tensor) -> Tensor:
+    """Return what a checkpoint makes of images, in torch, at once."""
+    with torch.no_grad():
+        out: Tensor = load_checkpoint(checkpoint)[0](images)
+    return out
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, painting: Path) -> Path:
+    """A network with a head that does something; a new one's is zero."""
+    torch.manual_seed(0)
+    network = Johnson(4, 1)
+    network.set_palette(read_image(painting))
+    torch.nn.init.normal_(network.head.weight, std=0.03)
+    path = tmp_path_factory.mktemp("checkpoint") / "dots.safetensors"
+    about = About(NETWORK, {"file": "dots.png"}, vgg={}, photos="none", recipe={}, license="CC0-1.0")
+    save_checkpoint(path, network, about)
+    return path
+
+
+@pytest.fixture
+def one_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One conversion, which takes ten seconds, serves the tests of engines and of exports."""
+    monkeypatch.setenv("FASTSTYLE_CACHE", str(tmp_path_factory.getbasetemp() / "graphs"))

@@ -3,7 +3,6 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,25 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import draw
-from torch import Tensor
+from conftest import draw_batch, needs, painted
 
 import faststyle
-from faststyle.checkpoint import About, load_checkpoint, save_checkpoint
+from faststyle.checkpoint import load_checkpoint
 from faststyle.errors import CheckpointError, DeviceError, ImageError
-from faststyle.images import read_image
 from faststyle.networks.johnson import Johnson
 from faststyle.stylize import engines, graph
 from faststyle.stylize.engines import OnnxRuntimeEngine, OpenVINOEngine, TorchEngine, engine_line, open_engine
 
-NETWORK = {"name": "johnson", "width": 4, "blocks": 1}
+pytestmark = pytest.mark.usefixtures("one_cache")
 NAMES = ("torch", "onnxruntime", "openvino")
-
-
-def needs(*packages: str) -> pytest.MarkDecorator:
-    """Skip where an extra is not installed. Not importorskip: that would import OpenVINO, telemetry and all."""
-    missing = [package for package in packages if find_spec(package) is None]
-    return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
 
 
 NEEDS_OPENVINO = needs("openvino", "onnx", "onnxscript")
@@ -41,30 +32,6 @@ ALL = [
 ]
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory, painting: Path) -> Path:
-    """A network with a head that does something; a new one's is zero."""
-    torch.manual_seed(0)
-    network = Johnson(4, 1)
-    network.set_palette(read_image(painting))
-    torch.nn.init.normal_(network.head.weight, std=0.03)
-    path = tmp_path_factory.mktemp("checkpoint") / "dots.safetensors"
-    about = About(NETWORK, {"file": "dots.png"}, vgg={}, photos="none", recipe={}, license="CC0-1.0")
-    save_checkpoint(path, network, about)
-    return path
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.getbasetemp() / "graphs"
-
-
-@pytest.fixture(autouse=True)
-def _one_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One conversion, which takes ten seconds, serves the tests of engines and of exports: their networks are equal."""
-    monkeypatch.setenv("FASTSTYLE_CACHE", str(cache))
-
-
 @pytest.fixture
 def no_conversion(monkeypatch: pytest.MonkeyPatch) -> None:
     def convert(*_: Any) -> bytes:
@@ -72,16 +39,6 @@ def no_conversion(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(graph, "to_onnx", convert)
     monkeypatch.setattr(engines, "to_onnx", convert)
-
-
-def photos(count: int, h: int, w: int) -> Tensor:
-    return torch.cat([read_image(draw(i, h, w)) for i in range(count)])
-
-
-def expected(checkpoint: Path, images: Tensor) -> Tensor:
-    with torch.no_grad():
-        out: Tensor = load_checkpoint(checkpoint)[0](images)
-    return out
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -92,17 +49,17 @@ def test_each_gives_what_the_network_gives(checkpoint: Path, name: str, threads:
     torch.set_num_threads(before)
     assert (engine.name, engine.device, engine.precision) == (name, "cpu", "float32")
     for count, h, w in ((1, 16, 16), (2, 33, 70), (1, 97, 64), (3, 17, 131)):
-        images = photos(count, h, w)
+        images = draw_batch(count, h, w)
         got = engine(images)
         assert got.dtype == torch.float32
-        torch.testing.assert_close(got, expected(checkpoint, images), atol=1e-3, rtol=0)
+        torch.testing.assert_close(got, painted(checkpoint, images), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_images_of_a_batch_do_not_see_each_other(checkpoint: Path, name: str) -> None:
     """Instance normalisation and the whitening of the colours are of each image."""
     engine = open_engine(checkpoint, name, device="cpu", precision="float32")
-    together = photos(2, 40, 52)
+    together = draw_batch(2, 40, 52)
     alone = torch.cat([engine(together[:1]), engine(together[1:])])
     torch.testing.assert_close(engine(together), alone, atol=1e-4, rtol=0)
 
@@ -110,7 +67,7 @@ def test_images_of_a_batch_do_not_see_each_other(checkpoint: Path, name: str) ->
 @pytest.mark.parametrize("name", ALL)
 def test_what_was_returned_stays_as_it_is(checkpoint: Path, name: str) -> None:
     engine = open_engine(checkpoint, name, device="cpu", precision="float32")
-    images = photos(1, 32, 32)
+    images = draw_batch(1, 32, 32)
     before, first = images.clone(), engine(images)
     kept = first.clone()
     engine(1 - images)
@@ -123,11 +80,11 @@ def test_frames_are_images_in_8_bits(checkpoint: Path, name: str) -> None:
     """Sizes change, a frame need not lie in memory in one piece, and what was returned is not written to again."""
     engine = open_engine(checkpoint, name, device="cpu", precision="float32")
     for h, w in ((33, 70), (48, 32), (33, 70)):
-        images = photos(1, h, w)
+        images = draw_batch(1, h, w)
         frame = images[0].mul(255).round().byte().permute(1, 2, 0).numpy()  # not contiguous
         got = engine.frame(frame)
         kept = got.copy()
-        wanted = expected(checkpoint, torch.from_numpy(frame.copy()).permute(2, 0, 1)[None] / 255)
+        wanted = painted(checkpoint, torch.from_numpy(frame.copy()).permute(2, 0, 1)[None] / 255)
         assert (got.dtype, got.shape) == (np.uint8, (h, w, 3))
         np.testing.assert_allclose(got, wanted[0].permute(1, 2, 0).numpy() * 255, atol=0.8)  # 0.5 is rounding
         engine.frame(255 - frame)
@@ -139,7 +96,7 @@ def test_frames_are_images_in_8_bits(checkpoint: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_any_memory_layout_is_taken(checkpoint: Path, name: str) -> None:
     engine = open_engine(checkpoint, name, device="cpu", precision="float32")
-    images = photos(1, 32, 48)
+    images = draw_batch(1, 32, 48)
     strided = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     torch.testing.assert_close(engine(strided), engine(images), atol=1e-5, rtol=0)
 
@@ -165,9 +122,9 @@ def test_openvino_compiles_for_a_size_that_comes_twice_in_a_row(checkpoint: Path
         return compile_once(model)
 
     engine._compile = spy  # type: ignore[method-assign]
-    a, b = photos(1, 32, 48), photos(2, 48, 32)
+    a, b = draw_batch(1, 32, 48), draw_batch(2, 48, 32)
     for images, so_far in ((a, 0), (b, 0), (a, 0), (a, 1), (a, 1), (b, 1), (a, 1), (b, 1), (b, 2), (a, 2)):
-        torch.testing.assert_close(engine(images), expected(checkpoint, images), atol=1e-3, rtol=0)
+        torch.testing.assert_close(engine(images), painted(checkpoint, images), atol=1e-3, rtol=0)
         assert len(compiled) == so_far
     assert compiled == [tuple(a.shape), tuple(b.shape)]
 
@@ -359,7 +316,7 @@ def test_torch_takes_bf16_where_the_hardware_has_it(checkpoint: Path, monkeypatc
         monkeypatch.setattr(engines, "has_fast_bf16", lambda _, has_it=has_it: has_it)
         engine = TorchEngine(network, "cpu")
         assert engine.precision == ("bf16" if has_it else "float32")
-        difference = (engine(photos(1, 48, 64)) - expected(checkpoint, photos(1, 48, 64))).abs().max()
+        difference = (engine(draw_batch(1, 48, 64)) - painted(checkpoint, draw_batch(1, 48, 64))).abs().max()
         assert (1e-3 < difference < 0.1) if has_it else (difference < 1e-3)
     with pytest.raises(DeviceError, match="--precision bf16: cpu has none in hardware"):
         TorchEngine(network, "cpu", "bf16")
@@ -417,9 +374,9 @@ def test_an_exported_file_is_opened_as_it_is(checkpoint: Path, tmp_path: Path, n
     file = tmp_path / "dots.onnx"
     file.write_bytes(converted(checkpoint))
     engine = open_engine(file, name, precision="float32")
-    images = photos(2, 33, 50)
+    images = draw_batch(2, 33, 50)
     assert engine.name == name
-    torch.testing.assert_close(engine(images), expected(checkpoint, images), atol=1e-3, rtol=0)
+    torch.testing.assert_close(engine(images), painted(checkpoint, images), atol=1e-3, rtol=0)
     file.write_bytes(b"no graph")
     with pytest.raises(DeviceError, match="cannot run this network on cpu"):
         open_engine(file, name)
@@ -442,5 +399,5 @@ def test_a_network_in_memory_is_opened_too(checkpoint: Path, monkeypatch: pytest
         data = converted(checkpoint)
         monkeypatch.setattr(engines, "to_onnx", lambda *_: data)
     engine = open_engine(load_checkpoint(checkpoint), name, precision="float32", device="cpu")
-    images = photos(1, 20, 30)
-    torch.testing.assert_close(engine(images), expected(checkpoint, images), atol=1e-3, rtol=0)
+    images = draw_batch(1, 20, 30)
+    torch.testing.assert_close(engine(images), painted(checkpoint, images), atol=1e-3, rtol=0)

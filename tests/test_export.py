@@ -3,7 +3,6 @@ from __future__ import annotations
 import errno
 import json
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,30 +11,23 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import draw
+from conftest import NETWORK, draw, draw_batch, needs, painted
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import faststyle
 from faststyle import export
-from faststyle.checkpoint import About, load_checkpoint, save_checkpoint
+from faststyle.checkpoint import About, save_checkpoint
 from faststyle.cli import app
 from faststyle.errors import CheckpointError, DeviceError, OutputError, PhotosError
 from faststyle.export import Check, ExportError, ExportReport, export_checkpoint, int8_styles
 from faststyle.files import sha256
-from faststyle.images import read_image
 from faststyle.networks import build_network
 from faststyle.networks.johnson import Johnson
 from faststyle.stylize.engines import import_openvino, open_engine
 from faststyle.stylize.graph import EXAMPLE, to_onnx
 
-NETWORK = {"name": "johnson", "width": 4, "blocks": 1}
-
-
-def needs(*packages: str) -> pytest.MarkDecorator:
-    """Skip where an extra is not installed. Not importorskip: that would import OpenVINO, telemetry and all."""
-    missing = [package for package in packages if find_spec(package) is None]
-    return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
+pytestmark = pytest.mark.usefixtures("one_cache")
 
 
 NEEDS_ONNX = needs("onnxruntime", "onnx", "onnxscript")
@@ -43,44 +35,10 @@ NEEDS_OPENVINO = needs("openvino", "onnx", "onnxscript")
 NEEDS_INT8 = needs("openvino", "onnx", "onnxscript", "nncf")
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory, painting: Path) -> Path:
-    """A network with a head that does something; a new one's is zero."""
-    torch.manual_seed(0)
-    network = Johnson(4, 1)
-    network.set_palette(read_image(painting))
-    torch.nn.init.normal_(network.head.weight, std=0.03)
-    path = tmp_path_factory.mktemp("checkpoint") / "dots.safetensors"
-    about = About(NETWORK, {"file": "dots.png"}, vgg={}, photos="none", recipe={}, license="CC0-1.0")
-    save_checkpoint(path, network, about)
-    return path
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.getbasetemp() / "graphs"
-
-
-@pytest.fixture(autouse=True)
-def _one_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One conversion, which takes ten seconds, serves the tests of engines and of exports: their networks are equal."""
-    monkeypatch.setenv("FASTSTYLE_CACHE", str(cache))
-
-
 @pytest.fixture
 def written_onnx(checkpoint: Path, tmp_path: Path) -> tuple[Path, ExportReport]:
     output = tmp_path / "folder" / "dots.onnx"
     return output, export_checkpoint(checkpoint, output)
-
-
-def photos(count: int, h: int, w: int) -> Tensor:
-    return torch.cat([read_image(draw(i, h, w)) for i in range(count)])
-
-
-def expected(checkpoint: Path, images: Tensor) -> Tensor:
-    with torch.no_grad():
-        out: Tensor = load_checkpoint(checkpoint)[0](images)
-    return out
 
 
 @NEEDS_ONNX
@@ -90,9 +48,9 @@ def test_onnx_is_torch_at_any_size_and_batch(checkpoint: Path, written_onnx: tup
     output, report = written_onnx
     session = onnxruntime.InferenceSession(output, providers=["CPUExecutionProvider"])
     for count, h, w in ((1, 16, 16), (2, 97, 131), (3, 18, 45), (1, 128, 64)):
-        images = photos(count, h, w)
+        images = draw_batch(count, h, w)
         (got,) = session.run(["stylized"], {"photo": images.numpy()})
-        torch.testing.assert_close(torch.from_numpy(got), expected(checkpoint, images), atol=1e-3, rtol=0)
+        torch.testing.assert_close(torch.from_numpy(got), painted(checkpoint, images), atol=1e-3, rtol=0)
     assert report.files == (output,)
     assert (report.format, report.precision, report.size_bytes) == ("onnx", "float32", output.stat().st_size)
     assert [check.size for check in report.checks] == ["97x131", "64x257"]
@@ -174,7 +132,7 @@ def test_all_group_normalisations_are_translated() -> None:
             return F.group_norm(F.group_norm(x, 3, self.scale, self.shift, eps=0.2), 3, eps=0.3)
 
     session = onnxruntime.InferenceSession(to_onnx(Norms(), {}), providers=["CPUExecutionProvider"])
-    images = photos(2, 20, 31)
+    images = draw_batch(2, 20, 31)
     (got,) = session.run(None, {"photo": images.numpy()})
     torch.testing.assert_close(torch.from_numpy(got), Norms()(images).detach(), atol=1e-5, rtol=0)
 
@@ -194,8 +152,8 @@ def test_openvino_is_torch_at_any_size_and_batch(checkpoint: Path, tmp_path: Pat
     assert not model.has_rt_info(["faststyle", "precision"])
     engine = open_engine(output, precision="float32")
     for count, h, w in ((1, 16, 16), (3, 18, 45)):
-        images = photos(count, h, w)
-        torch.testing.assert_close(engine(images), expected(checkpoint, images), atol=1e-3, rtol=0)
+        images = draw_batch(count, h, w)
+        torch.testing.assert_close(engine(images), painted(checkpoint, images), atol=1e-3, rtol=0)
 
 
 @NEEDS_INT8
@@ -209,7 +167,7 @@ def test_int8_keeps_colours_and_ends_in_float(
     assert all(0.97 <= check.ssim < 1 and check.precision == "int8" for check in report.checks)
     engine = open_engine(output)
     assert (engine.name, engine.precision) == ("openvino", "int8")
-    assert engine(photos(2, 33, 50)).shape == (2, 3, 33, 50)
+    assert engine(draw_batch(2, 33, 50)).shape == (2, 3, 33, 50)
 
     operations = import_openvino().Core().read_model(output).get_ordered_ops()
     convs = [op for op in operations if op.get_type_name() == "Convolution"]
@@ -305,7 +263,7 @@ def test_how_near_to_torch_an_export_must_be(precision: str, difference: float, 
 
 
 def test_a_comparison_takes_the_worst_pixel_and_the_worst_photo() -> None:
-    images = photos(2, 32, 40)
+    images = draw_batch(2, 32, 40)
     wrong = images.clone()
     wrong[1] = 1 - images[1]
     wrong[0, 0, 3, 4] = images[0, 0, 3, 4] - 0.01
