@@ -1,11 +1,13 @@
-"""Make the pictures of docs/training.md from checkpoints and from the logs of runs.
+"""Make the pictures of docs/training.md and docs/real-time.md from checkpoints and from the logs of runs.
 
     python scripts/training_pictures.py sheet docs/pictures/styles.jpg CHECKPOINT ...
     python scripts/training_pictures.py strengths docs/pictures/strengths.jpg night-0.5 night-1 night-2 wave-0.5 ...
     python scripts/training_pictures.py curves docs/pictures/curves.png outputs/starry_night outputs/great_wave
+    python scripts/training_pictures.py blend docs/pictures/blend.jpg CHECKPOINT CHECKPOINT
 
 A sheet has two photos on the left, then a column for each checkpoint: what it makes of them. Strengths are checkpoints
-in threes, two threes a row: what each makes of one photo. Paintings that are not ours are in neither.
+in threes, two threes a row: what each makes of one photo. A blend has, for two photos, the first style, the mean of
+both pictures, what the mean of both networks paints, and the second style. Paintings that are not ours are in none.
 """
 
 from __future__ import annotations
@@ -42,6 +44,16 @@ def strengths(target: Path, checkpoints: list[str]) -> None:
     write_image(torch.cat(rows, 2), target, quality=85)
 
 
+def blend(target: Path, checkpoints: list[str]) -> None:
+    first, second = (Stylizer.load(checkpoint) for checkpoint in checkpoints)
+    both = Stylizer.blend(checkpoints)
+    rows = []
+    for photo in (crop_centre(read_image(path), SIZE) for path in held_out_photos()):
+        a, b = first(photo), second(photo)
+        rows.append(torch.cat([_framed(cell) for cell in (a, (a + b) / 2, both(photo), b)], 3))
+    write_image(torch.cat(rows, 2), target, quality=85)
+
+
 def curves(target: Path, runs: list[str]) -> None:
     figure, axes = plt.subplots(1, len(TAGS), figsize=(4 * len(TAGS), 3), layout="constrained")
     for run in runs:
@@ -60,4 +72,5 @@ def _framed(picture: torch.Tensor) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    {"sheet": sheet, "strengths": strengths, "curves": curves}[sys.argv[1]](Path(sys.argv[2]), sys.argv[3:])
+    kind, target, *rest = sys.argv[1:]
+    {"sheet": sheet, "strengths": strengths, "curves": curves, "blend": blend}[kind](Path(target), rest)
