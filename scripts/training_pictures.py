@@ -3,11 +3,13 @@
     python scripts/training_pictures.py sheet docs/pictures/styles.jpg CHECKPOINT ...
     python scripts/training_pictures.py strengths docs/pictures/strengths.jpg night-0.5 night-1 night-2 wave-0.5 ...
     python scripts/training_pictures.py curves docs/pictures/curves.png outputs/starry_night outputs/great_wave
+    python scripts/training_pictures.py steps docs/pictures/steps.jpg outputs/great_wave 100 200 500
     python scripts/training_pictures.py blend docs/pictures/blend.jpg CHECKPOINT CHECKPOINT
 
 A sheet has two photos on the left, then a column for each checkpoint: what it makes of them. Strengths are checkpoints
-in threes, two threes a row: what each makes of one photo. A blend has, for two photos, the first style, the mean of
-both pictures, what the mean of both networks paints, and the second style. Paintings that are not ours are in none.
+in threes, two threes a row: what each makes of one photo. Steps are strips that a run left at those steps. A blend has,
+for two photos, the first style, the mean of both pictures, what the mean of both networks paints, and the second style.
+Paintings that are not ours are in none.
 """
 
 from __future__ import annotations
@@ -44,6 +46,12 @@ def strengths(target: Path, checkpoints: list[str]) -> None:
     write_image(torch.cat(rows, 2), target, quality=85)
 
 
+def steps(target: Path, run_and_steps: list[str]) -> None:
+    run, *wanted = run_and_steps
+    rows = [_framed(read_image(Path(run) / "strips" / f"{int(step):06d}.png")) for step in wanted]
+    write_image(torch.cat(rows, 2), target, quality=85)
+
+
 def blend(target: Path, checkpoints: list[str]) -> None:
     first, second = (Stylizer.load(checkpoint) for checkpoint in checkpoints)
     both = Stylizer.blend(checkpoints)
@@ -73,4 +81,4 @@ def _framed(picture: torch.Tensor) -> torch.Tensor:
 
 if __name__ == "__main__":
     kind, target, *rest = sys.argv[1:]
-    {"sheet": sheet, "strengths": strengths, "curves": curves, "blend": blend}[kind](Path(target), rest)
+    {"sheet": sheet, "strengths": strengths, "curves": curves, "steps": steps, "blend": blend}[kind](Path(target), rest)

@@ -25,7 +25,7 @@ def bench() -> None:
 @bench_app.command("train")
 @reports_errors
 def bench_training(
-    recipe: Annotated[str, typer.Option(help="smoke, quick, full, or a .toml file.")] = "quick",
+    recipe: Annotated[str, typer.Option(help="smoke, quick, long, full, or a .toml file.")] = "quick",
     batch_size: Annotated[int | None, typer.Option(help="Photos a step.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the training crops, in pixels.")] = None,
     network: Annotated[str, typer.Option(help="Network of both, as in mobile-64; johnson is the paper's.")] = "johnson",
@@ -61,7 +61,7 @@ def bench_training(
 @reports_errors
 def bench_two_trainers(
     style: Annotated[Path, typer.Option("--style", help="The painting: an image file.", metavar="PAINTING")],
-    recipe: Annotated[str, typer.Option(help="smoke, quick, full, or a .toml file.")] = "quick",
+    recipe: Annotated[str, typer.Option(help="smoke, quick, long, full, or a .toml file.")] = "quick",
     photos: Annotated[str | None, typer.Option(help="As for faststyle train.")] = None,
     seconds: Annotated[float, typer.Option(help="Of training that ours gets.", min=1)] = 60.0,
     times: Annotated[float, typer.Option(help="As long the reference may train to get there.", min=1)] = 10.0,
