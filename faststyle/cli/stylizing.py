@@ -69,7 +69,7 @@ def stylize(
         float | None, typer.Option(help="The codec's CRF; lower is better. H.264: 18.", rich_help_panel=VIDEO)
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="The codec's speed. H.264: veryfast.", rich_help_panel=VIDEO)
+        str | None, typer.Option(help="The codec's speed. H.264: superfast.", rich_help_panel=VIDEO)
     ] = None,
     fps: Annotated[
         str | None, typer.Option(help="Make the rate constant: 25, or 24000/1001.", rich_help_panel=VIDEO)

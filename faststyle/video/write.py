@@ -61,7 +61,7 @@ class Coding:
 CODINGS = {
     "h264": Coding(
         "libx264",
-        options={"crf": "18", "preset": "veryfast"},
+        options={"crf": "18", "preset": "superfast"},
         quality=("crf",),
         preset="preset",
         even=True,
