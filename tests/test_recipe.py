@@ -136,9 +136,10 @@ def test_keys_and_types_are_checked(item: str, message: str) -> None:
         ("preview_every=0", "preview_every must be above 0"),
         ("state_every=0", "state_every must be above 0"),
         ("image_size=31", "image_size must be at least 32 pixels, got 31"),
-        ("shift=-1", "shift must be from 0 to image_size - 32"),
-        ("shift=190", "shift must be from 0 to image_size - 32 (168), got 190"),
-        ("window=193", "window must be 0, or from 32 to image_size - shift (192), got 193"),
+        ("shift=-1", "shift must be at least 0, got -1"),
+        ("margin=-1", "margin must be at least 0, got -1"),
+        ("shift=190", "image_size - shift - 2 margin must be at least 32, got"),
+        ("window=193", "window must be 0, or from 32 to image_size - shift - 2 margin (192), got 193"),
         ("warmup=1", "warmup is a share of the steps, at least 0 and below 1, got 1.0"),
         ("warmup=-0.1", "warmup is a share"),
         ("warmup=nan", "warmup is a share"),
@@ -162,7 +163,7 @@ def test_ranges_are_checked(item: str, message: str) -> None:
 
 
 def test_crops_that_are_too_small_for_the_layers_say_how_large_they_must_be() -> None:
-    with pytest.raises(RecipeError, match="need crops of 64 pixels; image_size - shift is 60. Set image_size to 64"):
+    with pytest.raises(RecipeError, match="of 64 pixels; image_size - shift - 2 margin is 60. Set image_size to 64"):
         load_recipe("smoke", ["image_size=60"])
     with pytest.raises(RecipeError, match="need crops of 64 pixels; .*Set image_size to 68"):
         load_recipe("smoke", ["image_size=60", "shift=4", "loss.style_layers={'relu5_1@1/4'=1.0, 'relu1_1'=1.0}"])

@@ -21,6 +21,12 @@ def test_crop_and_window_lie_inside_and_take_every_place() -> None:
     assert {view.window.top for view in views if view.window} == set(range(33))
 
 
+def test_the_margin_is_never_seen() -> None:
+    views = [draw_view(Recipe(image_size=88, shift=8, margin=8, window=32), step) for step in range(400)]
+    assert {view.crop.side for view in views} == {64}
+    assert {view.crop.top for view in views} == {view.crop.left for view in views} == set(range(8, 17))
+
+
 def test_the_crop_is_those_pixels() -> None:
     images = torch.rand(2, 3, 72, 72)
     view = draw_view(RECIPE, 5)

@@ -27,7 +27,8 @@ class Recipe:
 
     `batch_size` is per process and per accumulated part: a step sees batch_size x accumulate x processes photos.
     Sizes are in pixels: `image_size` the side of the square training crops; the objective looks at a part of them that
-    is smaller by `shift` and lies elsewhere at each step (view.py), its layers at full size at a `window` of that
+    is smaller by `shift` and lies elsewhere at each step, `margin` or more from the edges of what the network paints
+    (view.py), its layers at full size at a `window` of that
     (0: all of it); `painting_size` the shorter side of the painting, which sets how large strokes are; `stroke_size`
     multiplies it. `init` is where the weights start: "base", "scratch", or a checkpoint of the same network (start.py).
     `content_target` is the content_rel at which style is as strong as it gets (balance.py; 0: its
@@ -41,6 +42,7 @@ class Recipe:
     accumulate: int = 1
     image_size: int = 256
     shift: int = 0
+    margin: int = 0
     window: int = 0
     painting_size: int = 384
     stroke_size: float = 1.0
@@ -59,6 +61,11 @@ class Recipe:
     network: Mapping[str, Any] = field(default_factory=lambda: {"name": "johnson"})
     content_target: float = 0.0
     loss: LossConfig = field(default_factory=LossConfig)
+
+    @property
+    def seen(self) -> int:
+        """Return the side of the part of a crop that the objective looks at, in pixels."""
+        return self.image_size - self.shift - 2 * self.margin
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, ready for JSON; `recipe_from_dict` takes it back."""
@@ -131,11 +138,16 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
         raise RecipeError(f"image_size must be at least 32 pixels, got {recipe.image_size}")
     if not 0 <= recipe.content_target < 1:
         raise RecipeError(f"content_target must be at least 0 and below 1, got {recipe.content_target}")
-    seen = recipe.image_size - recipe.shift
-    if recipe.shift < 0 or seen < 32:
-        raise RecipeError(f"shift must be from 0 to image_size - 32 ({recipe.image_size - 32}), got {recipe.shift}")
+    seen = recipe.seen
+    for name in ("shift", "margin"):
+        if getattr(recipe, name) < 0:
+            raise RecipeError(f"{name} must be at least 0, got {getattr(recipe, name)}")
+    if seen < 32:
+        raise RecipeError(f"image_size - shift - 2 margin must be at least 32, got {seen}")
     if recipe.window and not 32 <= recipe.window <= seen:
-        raise RecipeError(f"window must be 0, or from 32 to image_size - shift ({seen}), got {recipe.window}")
+        raise RecipeError(
+            f"window must be 0, or from 32 to image_size - shift - 2 margin ({seen}), got {recipe.window}"
+        )
     if not 0 <= recipe.warmup < 1:
         raise RecipeError(f"warmup is a share of the steps, at least 0 and below 1, got {recipe.warmup}")
     if recipe.workers < 0:
@@ -147,8 +159,8 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
     needed = smallest_side([*content, *style])
     if seen < needed:
         raise RecipeError(
-            f"the layers of the loss need crops of {needed} pixels; image_size - shift is {seen}. Set image_size to "
-            f"{needed + recipe.shift} or more, or loss.style_layers without the coarsest"
+            f"the layers of the loss need crops of {needed} pixels; image_size - shift - 2 margin is {seen}. Set "
+            f"image_size to {needed + recipe.image_size - seen} or more, or loss.style_layers without the coarsest"
         )
     build_network(recipe.network)
     return recipe

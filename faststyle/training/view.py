@@ -1,7 +1,9 @@
 """What the objective looks at in a step: a crop of the output that is shifted at random, and a window of that.
 
 Why a shift: VGG pools on a grid of its own. If that grid always lay the same way on the grid on which the network
-upsamples, the network would learn a lattice that flatters it (docs/log.md has the figures).
+upsamples, the network would learn a lattice that flatters it. Why a margin: a network knows where the edges are, by the
+padding of its convolutions, and would put there what colours the painting has and the photo has no place for
+(docs/log.md has the figures of both).
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ class View(NamedTuple):
 def draw_view(recipe: Recipe, step: int) -> View:
     """Return the view of a step: a pure function of seed and step, so that resuming sees the same."""
     draw = random.Random(f"{recipe.seed} view {step}")
-    side = recipe.image_size - recipe.shift
-    crop = Window(draw.randint(0, recipe.shift), draw.randint(0, recipe.shift), side)
-    free = side - recipe.window
+    top, left = (recipe.margin + draw.randint(0, recipe.shift) for _ in range(2))
+    crop = Window(top, left, recipe.seen)
+    free = recipe.seen - recipe.window
     return View(crop, Window(draw.randint(0, free), draw.randint(0, free), recipe.window) if recipe.window else None)
