@@ -46,6 +46,7 @@ NEAR = 2  # bins around a frequency that count as it: the width of the Hann wind
 RING = (8, 20)  # bins around a frequency that it is compared with
 STRIPES_WINDOW, STRIPES_PERIOD = 64, 5  # pixels: side of the squares whose spectra are averaged, longest period
 BORDER = 8  # pixels
+BLOCK, EDGE, INSIDE = 8, 2, 5  # pixels a side of a block; blocks from the edge that are at it, and that are not
 # What is divided by is at least what rounding to 8 bits makes of nothing (rms of an even spread over 1/255): smaller
 # differences are in no file, and a flat picture has no others.
 ROUNDING = 1 / 255 / math.sqrt(12)
@@ -58,6 +59,7 @@ class Scores:
     """Means over photos, but for `grid` and `stripes`, which are medians: see the functions of this module.
 
     `style_closed` and `content_distance` are ratios of such means: no photo weighs more for being close to start with.
+    `edges` is of all photos together; of a few, it is mostly chance.
     """
 
     style_distance: float
@@ -66,6 +68,7 @@ class Scores:
     grid: float
     stripes: float
     border: float
+    edges: float
     high_frequency: float
     photos: int
 
@@ -146,6 +149,7 @@ class Judge:
             grid=median(map(grid, outputs)),
             stripes=median(map(stripes, outputs)),
             border=fmean(map(border, outputs, photos)),
+            edges=edges(outputs, photos),
             high_frequency=fmean(high_frequency(output, self.painting) for output in outputs),
             photos=len(photos),
         )
@@ -295,6 +299,23 @@ def border(image: Tensor, photo: Tensor) -> float:
     return _border_ratio(_checked(image, "the image")) / _border_ratio(_checked(photo, "the photo"))
 
 
+def edges(images: Sequence[Tensor], photos: Sequence[Tensor]) -> float:
+    """Return how far colours at the sides of pictures are from those that their photos would have got in the middle.
+
+    A network knows by its padding where the edges are, and one that is trained on what it paints there may learn to put
+    colours there that the photo has no place for: a bright edge on the left, a dark one on the right. In the middle of
+    each picture, means of 8x8 pixels are fitted by an affine map of the photo's; what differs from that map is averaged
+    over the outer 16 pixels on the left, and on the right, over the spread of the picture's colours, and over pictures.
+    The longer of both is returned: 0 for photos, some tenths by chance for a few pictures. Top and bottom are left out:
+    what photos have there, skies and ground, is nowhere else in them.
+    Pictures and photos are (1, 3, H, W) in [0, 1], of 96 pixels or more. Raises: ImageError.
+    """
+    images = [_checked(image, "the image", SMALLEST_GRID) for image in images]
+    photos = [_checked(photo, "the photo", SMALLEST_GRID) for photo in photos]
+    means = torch.stack([_at_edges(image, photo) for image, photo in zip(images, photos, strict=True)])
+    return float(means.mean(0).norm(dim=1).max())
+
+
 def high_frequency(image: Tensor, painting: Tensor) -> float:
     """Return the finest detail of `image` over that of the painting: 1 is as much, blur has less, noise has more.
 
@@ -350,6 +371,20 @@ def _border_ratio(image: Tensor) -> float:
         outer.append(steps[..., ~inside].flatten())
         inner.append(steps[..., inside].flatten())
     return max(float(torch.cat(outer).mean()), ROUNDING) / max(float(torch.cat(inner).mean()), ROUNDING)
+
+
+def _at_edges(image: Tensor, photo: Tensor) -> Tensor:
+    """What no affine map of the photo explains on the left and on the right, (2, 3), over the spread of colours."""
+    got, seen = (F.avg_pool2d(picture.cpu().double(), BLOCK)[0] for picture in (image, photo))  # (3, h, w)
+    h, w = got.shape[-2:]
+    away = min(INSIDE, h // 4, w // 4)
+    middle = torch.zeros(h, w, dtype=torch.bool)
+    middle[away:-away, away:-away] = True
+    known = torch.cat([seen, torch.ones(1, h, w, dtype=torch.float64)])  # (4, h, w)
+    map_ = torch.linalg.lstsq(known[:, middle].T, got[:, middle].T, driver="gelsd").solution  # (4, 3)
+    off = got - torch.einsum("khw,kc->chw", known, map_)
+    spread = max(float(got.flatten(1).std(1).norm()), ROUNDING)
+    return torch.stack([side.mean((1, 2)) for side in (off[:, :, :EDGE], off[:, :, -EDGE:])]) / spread
 
 
 def _fine_rms(image: Tensor) -> float:

@@ -28,7 +28,8 @@ from faststyle.training.recipe import Recipe
 
 NETWORK = {"name": "johnson", "width": 4, "blocks": 1, "start": "random"}
 TERMS = {"content_rel", "style_rel", "total", "seconds"}
-SCORES = ["style_distance", "style_closed", "content_distance", "grid", "stripes", "border", "high_frequency", "photos"]
+SCORES = ["style_distance", "style_closed", "content_distance", "grid", "stripes", "border", "edges", "high_frequency"]
+SCORES += ["photos"]
 STEPS = 2
 OBJECTIVE = LossConfig(content_layers={"relu4_2@1/2": 1.0}, style_layers={"relu1_1": 1.0, "relu5_1@1/2": 1.0})
 

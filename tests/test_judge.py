@@ -19,6 +19,7 @@ from faststyle.judge import (
     Gaussian,
     Judge,
     border,
+    edges,
     frechet_distance,
     grid,
     high_frequency,
@@ -305,6 +306,36 @@ def test_a_bright_frame_is_seen_at_the_border(photos: list[torch.Tensor]) -> Non
     assert border(framed, photo) > 2
     assert border(framed.flip(-1), photo.flip(-1)) == pytest.approx(border(framed, photo), rel=1e-6)
     assert border(torch.zeros(1, 3, 64, 64), torch.ones(1, 3, 64, 64)) == 1
+
+
+def test_what_the_photo_explains_is_at_no_edge() -> None:
+    photo = smooth()
+    recolored = torch.einsum("ij,bjhw->bihw", torch.tensor([[0.2, 0.3, 0.1], [0.0, 0.1, 0.4], [0.3, 0.0, 0.2]]), photo)
+    assert edges([photo, recolored + 0.1, torch.full_like(photo, 0.3)], [photo] * 3) < 1e-5
+
+
+@pytest.mark.parametrize("side", [0, 2])
+def test_a_colour_at_one_edge_by_hand(side: int) -> None:
+    photo = smooth(FULL, FULL) * 0.5
+    color = torch.zeros_like(photo)
+    color[..., :16] = torch.tensor([0.3, 0.0, 0.4])[:, None, None]
+    image = photo + color.rot90(side, (2, 3))
+    blocks = image.unfold(2, 8, 8).unfold(3, 8, 8).mean((4, 5))[0].flatten(1).double()
+    expected = 0.5 / float(blocks.std(1).norm())
+    assert edges([image], [photo]) == pytest.approx(expected, rel=1e-4)
+    assert edges([image, photo], [photo, photo]) == pytest.approx(expected / 2, rel=1e-4)
+
+
+def test_edges_that_differ_from_photo_to_photo_cancel_out() -> None:
+    photo = 0.25 + smooth(FULL, FULL) * 0.5
+    step = torch.zeros_like(photo)
+    step[..., :16] = 0.2
+    alone = edges([photo + step], [photo])
+    assert edges([photo + step, photo - step], [photo, photo]) < 0.3 * alone
+    with pytest.raises(ImageError, match="at least 96"):
+        edges([photo[..., :95]], [photo[..., :95]])
+    with pytest.raises(ValueError, match="longer"):
+        edges([photo], [photo, photo])
 
 
 def test_protocol_photo_is_the_middle_of_the_resized_photo(tmp_path: Path) -> None:

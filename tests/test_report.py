@@ -40,6 +40,7 @@ SCORES = {
     "grid": 1.9,
     "stripes": 1.2,
     "border": 1.01,
+    "edges": 0.12,
     "high_frequency": 0.93,
     "photos": 2,
 }

@@ -39,6 +39,7 @@ HINTS = {
     "grid": "near 2",
     "stripes": "near 1",
     "border": "near 1",
+    "edges": "near 0",
     "high_frequency": "near 1",
 }  # the judge's scores, and where good ones lie
 STARTS = {"content": "from the photo", "noise": "from noise"}
