@@ -19,6 +19,9 @@ FLAT = 1e-3  # variance of RGB in [0, 1] below which a photo's contrast is not s
 GREY = 0.02  # share of the mean variance that each colour axis has at least: a grey photo's noise is not blown up
 WHITEN_STEPS = 12  # enough for the smallest eigenvalue that GREY leaves, to float32
 STRIDE = 4  # the trunk works at 1/4 resolution
+# Pixels that are mirrored around a photo and cut off again: what the padding of convolutions does near edges is mostly
+# cut off with them. Johnson et al. (2016) have 40; a multiple of the stride, with whose rest it is less than MIN_SIDE.
+RIM = 12
 
 Start = Literal["palette", "identity", "random"]
 
@@ -80,10 +83,8 @@ class StyleNetwork(nn.Module, ABC):
 
         Raises: ImageError when a side is shorter than 16 pixels.
         """
-        _, _, h, w = photo.shape
-        check_size(h, w)
-        x = F.pad(photo, (0, -w % STRIDE, 0, -h % STRIDE), mode="reflect")
-        y = self.colour(x, self.paint(x))[..., :h, :w]
+        x = with_rim(photo)
+        y = without_rim(self.colour(x, self.paint(x)), photo)
         return y if self.training else y.clamp(0, 1)
 
     def colour(self, photo: Tensor, y: Tensor) -> Tensor:
@@ -96,6 +97,22 @@ class StyleNetwork(nn.Module, ABC):
             return photo + y
         # Differs from Johnson et al. (2016): there the tanh is scaled to [0, 255], here to [0, 1].
         return 0.5 + 0.5 * torch.tanh(y)
+
+
+def with_rim(photo: Tensor) -> Tensor:
+    """Return a photo, (B, C, H, W), with mirrored pixels around it and sides that are multiples of 4.
+
+    Raises: ImageError when a side is shorter than 16 pixels.
+    """
+    h, w = photo.shape[-2:]
+    check_size(h, w)
+    return F.pad(photo, (RIM, RIM + -w % STRIDE, RIM, RIM + -h % STRIDE), mode="reflect")
+
+
+def without_rim(picture: Tensor, photo: Tensor) -> Tensor:
+    """Return the part of a picture, (B, C, H', W'), that is the photo's."""
+    h, w = photo.shape[-2:]
+    return picture[..., RIM : RIM + h, RIM : RIM + w]
 
 
 def check_size(height: int, width: int) -> None:

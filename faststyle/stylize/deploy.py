@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from faststyle.networks.johnson import Johnson
 from faststyle.networks.mobile import COLORS, FOLDED, Mobile
-from faststyle.networks.start import FLAT, STRIDE, check_size, whitening
+from faststyle.networks.start import FLAT, STRIDE, whitening, with_rim, without_rim
 
 PIXELS = STRIDE**2  # that are folded into one place
 
@@ -72,17 +72,15 @@ class _Folded(nn.Module):
         self.head.weight, self.head.bias = nn.Parameter(weight[order]), nn.Parameter(bias[order])
 
     def forward(self, photo: Tensor) -> Tensor:
-        b, _, height, width = photo.shape
-        check_size(height, width)
-        x = F.pad(photo, (0, -width % STRIDE, 0, -height % STRIDE), mode="reflect")
-        h, w = x.shape[2] // STRIDE, x.shape[3] // STRIDE
+        x = with_rim(photo)
+        b, h, w = x.shape[0], x.shape[2] // STRIDE, x.shape[3] // STRIDE
         x = x.permute(0, 2, 3, 1).reshape(b, h, STRIDE, w, STRIDE, COLORS).permute(0, 1, 3, 2, 4, 5)
         x = x.reshape(b, h, w, FOLDED)
         y = self.head(self.network.features(x.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
         y = self._in_colours((_stretched(x) + y).reshape(b, h * w, FOLDED))
         y = y.view(b, h, w, STRIDE, STRIDE, COLORS).permute(0, 1, 3, 2, 4, 5)
-        y = y.reshape(b, h * STRIDE, w * STRIDE, COLORS)[:, :height, :width]
-        return y.clamp(0, 1).permute(0, 3, 1, 2)
+        y = y.reshape(b, h * STRIDE, w * STRIDE, COLORS).permute(0, 3, 1, 2)
+        return without_rim(y, photo).clamp(0, 1)
 
     def _in_colours(self, y: Tensor) -> Tensor:
         """Return (B, N, 48) as `StyleNetwork.colour` would: whitened, then in the painting's colours."""

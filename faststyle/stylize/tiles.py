@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from faststyle.networks.layers import InstanceNorm
-from faststyle.networks.start import FLAT, STRIDE, StyleNetwork, check_size, whitening
+from faststyle.networks.start import FLAT, RIM, STRIDE, StyleNetwork, check_size, whitening
 
 Pixels = NDArray[np.uint8]  # (H, W, 3)
 
@@ -44,7 +44,10 @@ class Canvas(Protocol):
 
 
 class Tile(NamedTuple):
-    """Rows and columns of the part that counts, [top, bottom) x [left, right), and of all that is looked at."""
+    """Rows and columns of the part that counts, [top, bottom) x [left, right), and of all that is looked at.
+
+    They are those of the photo with its rim.
+    """
 
     top: int
     bottom: int
@@ -116,12 +119,13 @@ def stylize_tiles(
 
 
 class _Job:
-    """A photo on its way through a network; its sides are mirrored to multiples of 4, as the network does it."""
+    """A photo on its way through a network, mirrored around its edges as the network does it."""
 
     def __init__(self, network: StyleNetwork, photo: Canvas, tile: int, progress: Callable[[int, int], None]) -> None:
         self.network, self.photo = network, photo
         self.height, self.width = photo.shape[:2]
-        self.tiles = list(_tiles(self.height + -self.height % STRIDE, self.width + -self.width % STRIDE, tile))
+        h, w = (side + -side % STRIDE + 2 * RIM for side in (self.height, self.width))
+        self.tiles = list(_tiles(h, w, tile))
         self.norms = [m for m in network.modules() if isinstance(m, InstanceNorm)]
         self.statistics: dict[InstanceNorm, Moments] = {}
         self.light, self.colours = Moments(), Moments()  # of the photo, and of the sum of photo and what is painted
@@ -146,9 +150,11 @@ class _Job:
                     self.colours.add(self._sum()[0].flatten(1), full=True)
             for tile in self._each():
                 rgb = self._painted()[0].clamp(0, 1).mul(255).round().byte()
-                bottom, right = min(tile.bottom, self.height), min(tile.right, self.width)
-                inside = rgb[:, : bottom - tile.top, : right - tile.left]
-                out[tile.top : bottom, tile.left : right] = inside.permute(1, 2, 0).numpy()
+                rows, columns = _inside(tile.top, tile.bottom, self.height), _inside(tile.left, tile.right, self.width)
+                top, left = RIM - tile.top, RIM - tile.left
+                part = rgb[:, rows.start + top : rows.stop + top, columns.start + left : columns.stop + left]
+                if part.numel():
+                    out[rows, columns] = part.permute(1, 2, 0).numpy()
 
     def _each(self) -> Iterator[Tile]:
         """Yield all tiles, one after the other the one that is worked on."""
@@ -161,10 +167,11 @@ class _Job:
 
     def _looked_at(self) -> Tensor:
         t = self.tile
-        part = self.photo[t.outer_top : t.outer_bottom, t.outer_left : t.outer_right]
-        more = (t.outer_bottom - t.outer_top - part.shape[0], t.outer_right - t.outer_left - part.shape[1])
-        if any(more):
-            part = np.pad(part, ((0, more[0]), (0, more[1]), (0, 0)), mode="reflect")
+        rows = _inside(t.outer_top, t.outer_bottom, self.height)
+        columns = _inside(t.outer_left, t.outer_right, self.width)
+        above, left = rows.start + RIM - t.outer_top, columns.start + RIM - t.outer_left
+        below, right = t.outer_bottom - RIM - rows.stop, t.outer_right - RIM - columns.stop
+        part = np.pad(self.photo[rows, columns], ((above, below), (left, right), (0, 0)), mode="reflect")
         x = torch.from_numpy(np.ascontiguousarray(part)).permute(2, 0, 1)[None].float().div_(255)
         return x.contiguous(memory_format=torch.channels_last)
 
@@ -206,11 +213,22 @@ class _Job:
         return y.relu_() if relu else y
 
 
+def _inside(first: int, end: int, side: int) -> slice:
+    """Return the pixels of a photo, `side` long, among those from `first` to `end` of the photo with its rim."""
+    start = max(0, first - RIM)
+    return slice(start, max(start, min(side, end - RIM)))
+
+
 def _tiles(h: int, w: int, side: int) -> Iterator[Tile]:
-    """Yield tiles of at most `side` pixels; all edges are multiples of 4, as feature maps are up to 4 times smaller."""
+    """Yield tiles of `side` pixels of the photo, or less; all edges are multiples of 4, as feature maps are smaller."""
     side = max(STRIDE, side // STRIDE * STRIDE)
-    for top in range(0, h, side):
-        for left in range(0, w, side):
-            bottom, right = min(top + side, h), min(left + side, w)
+    for top, bottom in _cuts(h, side):
+        for left, right in _cuts(w, side):
             outer = (max(0, top - HALO), min(h, bottom + HALO), max(0, left - HALO), min(w, right + HALO))
             yield Tile(top, bottom, left, right, *outer)
+
+
+def _cuts(length: int, side: int) -> list[tuple[int, int]]:
+    """Return beginnings and ends of tiles; the rim belongs to the outer ones."""
+    starts = [0, *range(RIM + side, length - RIM, side)]
+    return list(zip(starts, [*starts[1:], length], strict=True))
