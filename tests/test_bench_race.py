@@ -36,10 +36,18 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(held_out, "SCORE_SIZE", 48)
 
 
-def test_a_race_hangs_together(painting: Path, tiny_weights: VGGWeights) -> None:
+def test_a_race_hangs_together(painting: Path, tiny_weights: VGGWeights, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ten steps a turn: how many there are must not depend on what else the machine does."""
+
+    def run_for(runner: Runner, seconds: float) -> None:
+        for _ in range(10):
+            runner.step(next(runner.photos)["photo"].float().div(255))
+        runner.steps, runner.seconds = runner.steps + 10, runner.seconds + seconds
+
+    monkeypatch.setattr(Runner, "run_for", run_for)
     lines: list[str] = []
     race = bench_race(painting, RECIPE, tiny_weights, seconds=0.4, times=2, turn=0.2, see=lines.append)
-    assert race.target == race.ours_curve[-1][1]  # whether it learns in so short a time is no question here
+    assert race.target == race.ours_curve[-1][1] < race.ours_curve[0][1] * 1.05
     assert race.ours == next(s for s, total in race.ours_curve if total <= race.target)
     if race.reference is None:
         assert race.ratio == pytest.approx(race.reference_curve[-1][0] / race.ours)

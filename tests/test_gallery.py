@@ -34,6 +34,7 @@ def test_it_says_what_it_is_and_how_good(path: Path) -> None:
     assert about.scores["grid"] <= 5
     assert about.scores["stripes"] <= 5
     assert about.scores["border"] <= 1.25
+    assert about.scores["edges"] <= 0.35
     assert about.scores["style_closed"] > 0.3
     assert about.scores["content_distance"] < 0.95
     assert "/" not in about.recipe["photos"]
