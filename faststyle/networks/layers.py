@@ -24,8 +24,8 @@ class InstanceNorm(nn.Module):
     """Instance normalisation with a learned scale and shift (Ulyanov et al. 2016, equation 4).
 
     As a group normalisation with one channel a group, which is the same thing. Not `nn.InstanceNorm2d`, which reshapes
-    to a batch normalisation: that copies channels-last tensors twice, and is exported as one. In training on a CPU by
-    hand, in half of the time.
+    to a batch normalisation: that copies channels-last tensors twice, and is exported as one. In training on a CPU its
+    gradient is worked out by hand: torch's takes ten times as long in bf16.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
@@ -36,7 +36,7 @@ class InstanceNorm(nn.Module):
 
     def forward(self, x: Tensor, relu: bool = False) -> Tensor:
         """Return (B, C, H, W) normalised over each image's pixels; with `relu` the positive part of it."""
-        by_hand = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling()
+        by_hand = x.device.type == "cpu" and not torch.compiler.is_compiling()
         if self.training and torch.is_grad_enabled() and by_hand:
             out: Tensor = _NormReLU.apply(x, self.weight, self.bias, self.eps, relu)
             return out
@@ -49,35 +49,35 @@ class _NormReLU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> Tensor:
-        """Return the normalised (B, C, H, W)."""
+        """Return the normalised (B, C, H, W), in the precision that it came in."""
         b, c, h, w = x.shape
-        flat = x.permute(0, 2, 3, 1).reshape(b, h * w, c)
-        share = flat.new_full((b, 1, h * w), 1 / (h * w))
-        centred = flat - torch.bmm(share, flat)
-        inverse = (torch.bmm(share, centred.square()) + eps).rsqrt()  # (B, 1, C), over the standard deviation
-        y = torch.addcmul(bias, centred, inverse * weight)
+        scale, shift = weight.to(x.dtype), bias.to(x.dtype)
+        y, mean, inverse = torch.ops.aten.native_group_norm(x, scale, shift, b, c, h * w, c, eps)
         if relu:
             y.relu_()
-        ctx.save_for_backward(centred, inverse, weight, y if relu else None)
-        return y.view(b, h, w, c).permute(0, 3, 1, 2)
+        ctx.save_for_backward(x, mean, inverse, weight, y if relu else None)
+        out: Tensor = y
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        """Return the gradients of input, weight and bias."""
-        centred, inverse, weight, y = ctx.saved_tensors
-        b, c, h, w = grad.shape
-        g = grad.permute(0, 2, 3, 1).reshape(b, h * w, c)
+        """Return the gradients of input, weight and bias, summed in float32."""
+        x, mean, inverse, weight, y = ctx.saved_tensors
+        b, c, h, w = x.shape
         if y is not None:
-            g = torch.ops.aten.threshold_backward(g, y, 0)
+            grad = torch.ops.aten.threshold_backward(grad, y, 0)
+        g, flat = (t.permute(0, 2, 3, 1).reshape(b, h * w, c).float() for t in (grad, x))
+        mean, inverse = mean.float().view(b, 1, c), inverse.float().view(b, 1, c)
         ones = g.new_ones(b, 1, h * w)
         of_bias = torch.bmm(ones, g)  # (B, 1, C)
-        of_weight = torch.bmm(ones, g * centred) * inverse
+        of_weight = (torch.bmm(ones, g * flat) - mean * of_bias) * inverse
         scale = weight * inverse
         # The mean of the gradient, and its share along the normalised input, do not reach the input.
-        of_input = torch.addcmul(-scale * of_bias / (h * w), g, scale)
-        of_input.addcmul_(centred, -scale * inverse * of_weight / (h * w))
-        return of_input.view(b, h, w, c).permute(0, 3, 1, 2), of_weight.sum((0, 1)), of_bias.sum((0, 1)), None, None
+        along = -scale * inverse * of_weight / (h * w)
+        of_input = torch.addcmul(-scale * of_bias / (h * w) - along * mean, g, scale).addcmul_(flat, along)
+        of_input = of_input.to(x.dtype).view(b, h, w, c).permute(0, 3, 1, 2)
+        return of_input, of_weight.sum((0, 1)), of_bias.sum((0, 1)), None, None
 
 
 class ConvNorm(nn.Sequential):

@@ -83,6 +83,7 @@ class VGG(nn.Module):
             self.convs[name] = nn.Conv2d(channels, out, kernel_size=3, padding=1)
             channels = out
         self._winograd: dict[str, Winograd] = {}
+        self._rounded: dict[tuple[str, torch.device], tuple[Tensor, Tensor]] = {}
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
 
@@ -138,6 +139,15 @@ class VGG(nn.Module):
             self._winograd[name] = Winograd(conv.weight, conv.bias)
         return self._winograd[name]
 
+    def rounded(self, name: str) -> tuple[Tensor, Tensor]:
+        """Return weight and bias of convolution `name` in bf16: rounded once for a device, then kept."""
+        conv = self.conv(name)
+        assert conv.bias is not None
+        key = (name, conv.weight.device)
+        if key not in self._rounded:
+            self._rounded[key] = conv.weight.detach().bfloat16(), conv.bias.detach().bfloat16()
+        return self._rounded[key]
+
     def pool(self, x: Tensor, number: int) -> Tensor:
         """Halve (B, C, H, W), as it is done after block `number`, 1 to 4."""
         if self.pooling == "average":
@@ -170,6 +180,8 @@ class _Frozen(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, vgg: VGG, names: list[str], seen: list[str], keep: bool) -> tuple[Tensor, ...]:
         """Return the features `seen` of the convolutions `names`; `keep` what the gradient will need."""
+        kind = x.device.type
+        in_bf16 = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
         kept, feats = [x], {}
         for i, name in enumerate(names):
             if i and name[0] != names[i - 1][0]:
@@ -181,7 +193,12 @@ class _Frozen(torch.autograd.Function):
                 if keep:
                     kept.append(x)
             conv = vgg.conv(name)
-            x = vgg.winograd(name)(x, relu=True) if pays(x, conv.out_channels) else F.relu_(conv(x))
+            if pays(x, conv.out_channels):
+                x = vgg.winograd(name)(x, relu=True)
+            elif in_bf16:
+                x = F.relu_(F.conv2d(x, *vgg.rounded(name), padding=1))
+            else:
+                x = F.relu_(conv(x))
             if keep:
                 kept.append(x)
             if name in seen:
@@ -212,7 +229,8 @@ class _Frozen(torch.autograd.Function):
                 if pays(g, x.shape[1]):
                     g = vgg.winograd(name).backward(g)
                 else:
-                    g = conv2d_input(x.shape, vgg.conv(name).weight.to(g.dtype), g, padding=1)  # type: ignore[no-untyped-call]
+                    weight = vgg.rounded(name)[0] if g.dtype == torch.bfloat16 else vgg.conv(name).weight
+                    g = conv2d_input(x.shape, weight, g, padding=1)  # type: ignore[no-untyped-call]
                 ours = True
             if i and name[0] != names[i - 1][0]:
                 kept.pop()
