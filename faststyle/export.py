@@ -32,6 +32,7 @@ from faststyle.stylize.engines import (
     OpenVINOEngine,
     TorchEngine,
     import_openvino,
+    openvino_core,
 )
 from faststyle.stylize.graph import NEEDS, cache_file, cached_graph, graph_properties, require
 from faststyle.training.photos import NumberedPhotos, held_out_photos, open_source
@@ -177,7 +178,7 @@ def _write_openvino(
 ) -> None:
     """Write the .xml and .bin of a graph, in int8 if there are `photos` to calibrate it on."""
     ov = import_openvino()
-    model = ov.Core().read_model(graph)
+    model = openvino_core().read_model(graph)
     if photos is not None:
         announce(f"calibrating int8 on {CALIBRATION_PHOTOS} photos")
         model = _quantize(model, photos)

@@ -32,6 +32,13 @@ def _offline(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
+@pytest.fixture(autouse=True)
+def _without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests compare numbers in float32 on every CPU; those that are about bf16 ask for it, emulated or not."""
+    for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, probe, lambda: False, raising=False)
+
+
 @pytest.fixture(scope="session")
 def vgg_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A VGG-16 of a sixteenth of the width with seeded weights, as a file that `--vgg-weights` takes."""

@@ -241,9 +241,7 @@ class OpenVINOEngine(Engine):
     name = "openvino"
 
     def __init__(self, graph: Graph, device: str = "auto", precision: str = "auto", threads: int | None = None) -> None:
-        ov = import_openvino()
-        self._ov, self._core = ov, ov.Core()
-        self._core.set_property({"ENABLE_MMAP": False})  # a file that is mapped could not be written again
+        self._ov, self._core = import_openvino(), openvino_core()
         self.device = "cpu" if device == "auto" else device
         self._target = OPENVINO_DEVICES.get(self.device, "")
         there = [name for name, known in OPENVINO_DEVICES.items() if known in self._known_devices()]
@@ -348,6 +346,19 @@ def import_openvino() -> Any:
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     require("openvino", extra=EXTRAS["openvino"])
     return importlib.import_module("openvino")
+
+
+@functools.cache
+def openvino_core() -> Any:
+    """Return the one core of this process, which is never let go.
+
+    Its plugin for CPUs puts the stack that signals are handled on in place of the one before, and gives that back when
+    a core goes: of two cores that go in the order in which they came, the second leaves freed memory there, in which
+    the next Ctrl-C ends in a segmentation fault (OpenVINO 2026.4).
+    """
+    core = import_openvino().Core()
+    core.set_property({"ENABLE_MMAP": False})  # a file that is mapped could not be written again
+    return core
 
 
 GRAPH_ENGINES: dict[str, Callable[[Graph, str, str, int | None], Engine]] = {
