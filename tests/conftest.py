@@ -32,11 +32,13 @@ def _offline(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
-@pytest.fixture(autouse=True)
-def _without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def _without_bf16():
     """Tests compare numbers in float32 on every CPU; those that are about bf16 ask for it, emulated or not."""
-    for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
-        monkeypatch.setattr(torch.cpu, probe, lambda: False, raising=False)
+    with pytest.MonkeyPatch.context() as patch:
+        for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+            patch.setattr(torch.cpu, probe, lambda: False, raising=False)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -115,6 +115,15 @@ def test_the_loss_falls_along_the_golden_curve(train: Any) -> None:
 GOLDEN = [3.985, 2.083, 1.340, 1.695, 1.539]
 
 
+def test_in_bf16_the_loss_falls_alike_and_weights_stay_float32(train: Any) -> None:
+    """Emulated or not: what is slow without the hardware computes the same."""
+    result = train(tiny(steps=40, learning_rate=5e-4, log_every=10, preview_every=40, precision="bf16"))
+    totals = [value for _, value in scalars("dots", "total")]
+    assert totals == pytest.approx(GOLDEN, rel=0.05)
+    assert totals != pytest.approx(GOLDEN, rel=1e-6)
+    assert {value.dtype for value in load_file(result.checkpoint).values()} == {torch.float32}
+
+
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(train: Any) -> None:
     files = [load_file(train(tiny(seed=s), name=n).checkpoint) for s, n in ((0, "a"), (0, "b"), (1, "c"))]
     assert all(torch.equal(files[0][k], files[1][k]) for k in files[0])
