@@ -11,6 +11,7 @@ from conftest import draw
 from PIL import Image
 
 from faststyle.errors import PhotosError
+from faststyle.perceptual.weights import find_weights, load_vgg
 from faststyle.training.leaves import dead_leaves
 from faststyle.training.photos import (
     SAMPLE_HELD_OUT,
@@ -159,6 +160,20 @@ def test_sample_photos_are_carried_by_scikit_image_and_two_are_kept_out() -> Non
     leaves = {n for n in names if n.startswith("dead leaves")}
     assert names - leaves == set(SAMPLE_TRAIN)
     assert 30 <= len(leaves) <= 70  # a quarter of 200, give or take three standard deviations
+
+
+@pytest.mark.weights
+def test_dead_leaves_weigh_as_much_as_photos() -> None:
+    """The content error is relative to this variance: leaves once had more than twice that of photos."""
+    vgg, numbered = load_vgg(find_weights("vgg16"), ["relu4_2"]), NumberedPhotos(open_source("sample", 0), 224, 0)
+    of_leaves, of_photos = [], []
+    for number in range(64):
+        name, _ = numbered.source.photo(number, 0)
+        photo = numbered[number]["photo"][None].float() / 255
+        with torch.no_grad():
+            variance = float(vgg(photo, ["relu4_2"])["relu4_2"].var())
+        (of_leaves if name.startswith("dead leaves") else of_photos).append(variance)
+    assert np.mean(of_leaves) == pytest.approx(np.mean(of_photos), rel=0.3)
 
 
 def test_dead_leaves_have_edges_at_all_scales() -> None:

@@ -12,6 +12,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 SMALLEST, LARGEST = 0.03, 0.6  # radii, over the side of the image
+# Spread of the colours of an image, in levels of 255: as much as gives its features at relu4_2 the variance that those
+# of photos have. Content is counted against that variance; with more, leaves would outweigh the photos (docs/log.md).
+LIGHTNESS, CHROMA = 20, 10
 LEAVES = 700  # enough to cover the canvas: what is left bare is the background colour
 
 
@@ -39,10 +42,10 @@ def dead_leaves(rng: np.random.Generator, size: int) -> np.ndarray[Any, np.dtype
 
 
 def _palette(rng: np.random.Generator) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return 8 colours around one mean, as far apart as those of a photo."""
+    """Return 8 colours around one mean."""
     mean = rng.uniform(60, 190, 3)
-    lightness = rng.normal(0, 55, (8, 1))
-    return np.asarray((mean + lightness + rng.normal(0, 25, (8, 3))).clip(0, 255))
+    lightness = rng.normal(0, LIGHTNESS, (8, 1))
+    return np.asarray((mean + lightness + rng.normal(0, CHROMA, (8, 3))).clip(0, 255))
 
 
 def _shade(rng: np.random.Generator, size: int) -> np.ndarray[Any, np.dtype[np.float32]]:
