@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ import av
 import numpy as np
 import pytest
 from test_video_clips import CLICK, VARIABLE, H, W, click_of, draw, read_clip, write_clip
+from test_video_jobs import Network, names
 
 from faststyle.video import parts as video_parts
 from faststyle.video import read as video_read
@@ -32,33 +32,8 @@ def run(source: Path | str, target: Path | str, stylize: Callable[[Rgb], Rgb] = 
     return stylize_video(source, target, stylize, VideoOptions(threads=1, **options))
 
 
-class Network:
-    """Keeps frames as they are, but does something else before one of them; counts those that it has seen."""
-
-    def __init__(self, at: int | None = None, act: Callable[[], Any] = lambda: None) -> None:
-        self.at, self.act, self.seen = at, act, 0
-
-    def __call__(self, rgb: Rgb) -> Rgb:
-        if self.seen == self.at:
-            self.act()
-        self.seen += 1
-        return rgb.copy()
-
-
-def crash() -> None:
-    raise RuntimeError("the network failed")
-
-
-def interrupt() -> None:
-    signal.raise_signal(signal.SIGINT)
-
-
 def noise(seed: int, h: int, w: int) -> Rgb:
     return np.random.default_rng(seed).integers(0, 255, (h, w, 3), np.uint8)
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir())
 
 
 @pytest.fixture(autouse=True)
