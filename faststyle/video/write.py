@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -279,12 +279,12 @@ def _output_color(color: Color, coding: Coding) -> Color:
     return replace(color, range=LIMITED) if color.range == FULL and not coding.full else color
 
 
-def _encoders(container: Container) -> Iterator[str]:
-    """Yield the codecs of this build of FFmpeg that go into a container, our own names first."""
+def _encoders(container: Container) -> list[str]:
+    """Return the codecs of this build of FFmpeg that go into a container, each once."""
     with _open(io.BytesIO(), container.format) as file:
         takes = file.supported_codecs
-    yield from (name for name, coding in CODINGS.items() if coding.encoder in takes)
-    yield from filter(_is_encoder, takes)
+    ours = {name for name, coding in CODINGS.items() if coding.encoder in takes}
+    return sorted(ours | set(filter(_is_encoder, takes)))
 
 
 def _is_encoder(name: str) -> bool:
