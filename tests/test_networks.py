@@ -11,7 +11,7 @@ from faststyle.errors import ImageError, RecipeError
 from faststyle.networks import NETWORKS, build_network, parse_network
 from faststyle.networks.layers import BOXES
 from faststyle.networks.mobile import Mobile, folded_filter
-from faststyle.networks.start import FLAT, GREY, StyleNetwork, whiten
+from faststyle.networks.start import FLAT, GREY, StyleNetwork, whiten, whitening
 
 NAMES = pytest.mark.parametrize("name", list(NETWORKS))
 
@@ -78,6 +78,17 @@ def test_whitening_is_the_inverse_root_of_the_covariance(contrast: float) -> Non
     values, vectors = np.linalg.eigh(covariance)
     expected = vectors @ np.diag(values**-0.5) @ vectors.T @ (pixels - pixels.mean(1, keepdims=True))
     np.testing.assert_allclose(got, expected, atol=2e-3)
+
+
+def test_whitening_of_millions_of_pixels_is_exact() -> None:
+    """Tiles take their sums in double precision: a whole picture must agree with them at any size."""
+    torch.manual_seed(0)
+    photo = torch.rand(1, 1, 2048, 2048) + 0.1 * torch.rand(1, 3, 2048, 2048)  # all but grey
+    photo = photo.contiguous(memory_format=torch.channels_last)
+    flat = photo.double().flatten(2)
+    flat = flat - flat.mean(2, keepdim=True)
+    expected = whitening(flat @ flat.transpose(1, 2) / flat.shape[2]) @ flat
+    torch.testing.assert_close(whiten(photo).double().flatten(2), expected, atol=1e-5, rtol=0)
 
 
 @NAMES

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
+from PIL import Image
 
+from faststyle.checkpoint import find_checkpoint, load_checkpoint
 from faststyle.networks import NETWORKS, build_network
 from faststyle.networks.start import StyleNetwork
 from faststyle.stylize.tiles import HALO, Moments, Pixels, _tiles, stylize_tiles
@@ -43,6 +46,15 @@ def test_tiles_give_the_whole_picture(name: str, start: str) -> None:
     got = stylize_tiles(built, rgb, tile=64)
     assert got.shape == rgb.shape
     assert np.abs(got - whole(built, rgb)).max() < 0.6  # rounding to 8 bits is half a level
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["nocturne-mobile", "starry_night-mobile"])
+def test_trained_networks_give_the_same_large_picture(name: str) -> None:
+    """Sums over millions of pixels: whole pictures had them in float32, and were up to 5 levels off."""
+    rgb = np.array(Image.fromarray(skimage.data.astronaut()).resize((2048, 2048), Image.Resampling.BICUBIC))
+    built = load_checkpoint(find_checkpoint(name))[0].eval()
+    assert np.abs(stylize_tiles(built, rgb) - whole(built, rgb)).max() < 0.6
 
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 200), (130, 19), (64, 64), (65, 129)])
