@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,11 @@ def test_info_says_how_a_checkpoint_was_made(workplace: Path) -> None:
     text = call("info", "checkpoints/dots.safetensors").stdout
     assert text.startswith("checkpoints/dots.safetensors  0.")
     assert '"file": "dots.png"' in text
+
+
+def test_version_is_that_of_the_package() -> None:
+    result = call("--version")
+    assert (result.exit_code, result.stdout) == (0, f"faststyle {version('faststyle-trainer')}\n")
 
 
 def test_weights_says_where_they_are_from(vgg_file: Path) -> None:

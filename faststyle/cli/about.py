@@ -1,4 +1,4 @@
-"""`faststyle info`, `list` and `weights`: what is at hand, and where it is from."""
+"""`faststyle --version`, `info`, `list` and `weights`: what is at hand, and where it is from."""
 
 from __future__ import annotations
 
@@ -7,10 +7,26 @@ from typing import Annotated, Any
 
 import typer
 
+import faststyle
 from faststyle.cli.common import Json, VggWeights, app, reports_errors
 from faststyle.errors import CheckpointError
 
 SCORES = ("style_closed", "content_distance", "grid")  # of the judge
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"faststyle {faststyle.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Train a small network that repaints any photo in the style of one painting, and use it."""
 
 
 @app.command()

@@ -15,7 +15,6 @@ from faststyle.errors import DeviceError, FaststyleError, Interrupted
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     name="faststyle",
-    help="Train a small network that repaints any photo in the style of one painting, and use it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings=SETTINGS,
