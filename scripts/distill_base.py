@@ -20,9 +20,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
-from train_base import BALANCE, LOG_EVERY, NETWORK, Painted, endless_photos, kept_file, write_base
+from train_base import BALANCE, LOG_EVERY, NETWORK, Painted, endless_photos, keep, kept_file, write_base
 
 from faststyle.devices import keep_freed_memory
 from faststyle.images import fit_shorter, read_image
@@ -87,8 +87,7 @@ def main() -> None:
                 flush=True,
             )
             total.zero_()
-    tensors = student.tensors() | {BALANCE: kept[BALANCE]}
-    save_file(tensors, kept_file(args.output), metadata={NETWORK: json.dumps(config)})
+    keep(args.output, student, config, kept[BALANCE])
     photos_are = args.about_photos or args.photos
     about = {"network": config, "paintings": len(paintings), "photos": photos_are, "teacher": args.teacher.stem}
     write_base(args.output, student.mean(), {**about, "minutes": args.minutes})

@@ -7,7 +7,7 @@ All paintings share the convolutions; each has a scale and shift of its own in t
 et al. have it, and a weight of style of its own, found as training/balance.py finds it. The base is the convolutions
 with the mean of those scales and shifts: what all paintings have in common, from where each is near. It sees no real
 painting, so that none has to be left out when it is tested. What belongs to single paintings is kept beside the output
-(.paintings), so that --resume can go on with more minutes.
+(.paintings) at each line of the log, so that --resume can go on with more minutes.
 
 Source: Dumoulin, Shlens, Kudlur, "A learned representation for artistic style" (2016), https://arxiv.org/abs/1610.07629
 """
@@ -28,24 +28,24 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from faststyle.devices import keep_freed_memory
+from faststyle.devices import find_precision, keep_freed_memory
+from faststyle.files import writing
 from faststyle.images import fit_shorter, read_image
 from faststyle.networks import build_network
 from faststyle.networks.layers import InstanceNorm
 from faststyle.networks.start import StyleNetwork
 from faststyle.perceptual.losses import PerceptualLoss, deepest_layers
 from faststyle.perceptual.weights import find_weights, load_vgg
+from faststyle.training.balance import LIMITS, MOST
 from faststyle.training.balance import RATE as BALANCE_RATE
 from faststyle.training.photos import Batch, open_source, photo_loader
 from faststyle.training.recipe import Recipe, load_recipe
-from faststyle.training.start import KEY, PALETTE
+from faststyle.training.start import KEY, PALETTE, SCRATCH, start_network
 from faststyle.training.trainer import BETAS
 from faststyle.training.view import draw_view
 
 RATE, OWN_RATE = 1e-2, 2e-2  # each painting's scales and shifts are seen far less often than the convolutions
 WARM_UP = 100  # steps in which the rate rises
-CONTENT_TARGET = 0.7  # content_rel
-LIMITS = (1 / 32, 8.0)  # of the weight of style
 LOG_EVERY = 128
 BALANCE, NETWORK = "balance", "network"  # entries of a .paintings file: a tensor, and a metadata entry
 
@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("--about-photos", help="what the photos are and what they may be used for")
     parser.add_argument("--network", default="mobile")
     parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--init", default=SCRATCH, help="as faststyle train --init; base: the one that there is")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
@@ -66,6 +67,7 @@ def main() -> None:
     torch.manual_seed(args.seed)
     draw = random.Random(args.seed)
     recipe = dataclasses.replace(load_recipe("quick"), seed=args.seed)
+    half = find_precision(recipe.precision, torch.device("cpu")) == "bf16"
     config = {"name": args.network, "width": args.width}
     weights = find_weights(recipe.vgg, None)
     layout = torch.channels_last
@@ -73,7 +75,9 @@ def main() -> None:
     paintings = [fit_shorter(read_image(p), recipe.painting_size) for p in sorted(args.paintings.glob("*.png"))]
     losses = [PerceptualLoss(vgg, painting, recipe.loss) for painting in paintings]
 
-    network = Painted(build_network(config), paintings)
+    plain = build_network(config)
+    start_network(plain, config, args.init)
+    network = Painted(plain, paintings)
     balance = torch.full((len(paintings),), 0.4)
     if args.resume:
         kept = load_file(kept_file(args.output))
@@ -92,14 +96,15 @@ def main() -> None:
         which = order.pop()
         photos: Tensor = batch["photo"].float().div(255).contiguous(memory_format=layout)
         view, loss = draw_view(recipe, step), losses[which]
-        stylized = network.choose(which)(photos)
-        terms = loss(view.of(stylized), loss.targets(view.of(photos), view.window), view.window)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            targets = loss.targets(view.of(photos), view.window)
+            terms = loss(view.of(network.choose(which)(photos)), targets, view.window)
         optimizer.zero_grad()
         (terms.content + balance[which] * (terms.style + terms.mean)).backward()
         nn.utils.clip_grad_norm_(network.shared.values(), recipe.clip_norm)
         optimizer.step()
         step += 1
-        off = CONTENT_TARGET - terms.content_rel.detach()
+        off = recipe.content_target - terms.content_rel.detach().clamp(max=MOST)
         balance[which] = (balance[which] * torch.exp(BALANCE_RATE * off)).clamp(*LIMITS)
         sums += torch.stack([terms.content_rel, terms.style_rel, balance[which]]).detach()
         if step % LOG_EVERY == 0:
@@ -108,6 +113,7 @@ def main() -> None:
                 f"{step} steps, {time.monotonic() - began:.0f} s: content_rel, style_rel, balance {means}", flush=True
             )
             sums.zero_()
+            keep(args.output, network, config, balance)
 
     about = {
         "network": config,
@@ -116,9 +122,7 @@ def main() -> None:
         "steps": step,
         "vgg": weights.id,
     }
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {NETWORK: json.dumps(config)}
-    save_file(network.tensors() | {BALANCE: balance}, kept_file(args.output), metadata=metadata)
+    keep(args.output, network, config, balance)
     write_base(args.output, network.mean(), about)
 
 
@@ -187,6 +191,12 @@ class Painted:
 
 def kept_file(output: Path) -> Path:
     return output.with_suffix(".paintings")
+
+
+def keep(output: Path, network: Painted, config: dict[str, Any], balance: Tensor) -> None:
+    """Write all that belongs to single paintings, whole or not at all."""
+    with writing(kept_file(output)) as temporary:
+        save_file(network.tensors() | {BALANCE: balance}, temporary, metadata={NETWORK: json.dumps(config)})
 
 
 def write_base(path: Path, tensors: dict[str, Tensor], about: dict[str, object]) -> None:
