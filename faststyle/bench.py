@@ -28,6 +28,7 @@ from faststyle.perceptual.features import Window
 from faststyle.perceptual.losses import LossConfig, PerceptualLoss, Style, deepest_layers
 from faststyle.perceptual.weights import VGGWeights, load_vgg
 from faststyle.slow.optimize import Progress, SlowConfig, optimize_image
+from faststyle.training.pool import GramPool
 from faststyle.training.recipe import Recipe
 from faststyle.training.view import View, draw_view
 
@@ -255,21 +256,24 @@ def reference_step(network: nn.Module, painting: Tensor, weights: VGGWeights) ->
 def _our_step(
     network: nn.Module, painting: Tensor, weights: VGGWeights, config: LossConfig, recipe: Recipe | None = None
 ) -> TrainStep:
-    """Return our step with an objective; with a `recipe` as that looks at crops."""
+    """Return our step with an objective; with a `recipe` as that looks at crops, and pools Gram matrices."""
     loss = PerceptualLoss(load_vgg(weights, deepest_layers(config, weights.arch)), painting, config, weights.arch)
     loss = loss.to(memory_format=torch.channels_last)
     network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     bf16 = find_precision("auto", painting.device) == "bf16"
+    pool = GramPool(recipe.pooled, painting.device) if recipe and recipe.pooled else None
 
     def step(photos: Tensor) -> None:
         optimizer.zero_grad()
         view = draw_view(recipe, 0) if recipe else View(Window(0, 0, photos.shape[-1]), None)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             targets = loss.targets(view.of(photos), view.window)
-            total = loss(view.of(network(photos)), targets, view.window).total
+            total = loss(view.of(network(photos)), targets, view.window, pool.error if pool else None).total
         total.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
+        if pool:
+            pool.step()
 
     return step

@@ -148,9 +148,11 @@ def test_stopping_and_resuming_ends_in_the_same_bits(train: Any, accumulate: int
     assert sorted(s for s, _ in scalars("cut", "total")) == [1, 2, 4, 6, 8]
 
 
-def test_the_balance_and_the_window_resume_too(train: Any) -> None:
+@pytest.mark.parametrize("pooled", [0.0, 0.9])
+def test_the_balance_the_window_and_the_pool_resume_too(train: Any, pooled: float) -> None:
     """The weight of style changes after steps 10 and 20; the stop is between them."""
     recipe = tiny(steps=34, image_size=52, shift=4, window=32, content_target=0.3, preview_every=40, state_every=40)
+    recipe = dataclasses.replace(recipe, pooled=pooled)
     whole = train(recipe, name="whole").checkpoint
     with stop_after(15), pytest.raises(Interrupted):
         train(recipe, name="cut")

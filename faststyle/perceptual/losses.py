@@ -11,7 +11,7 @@ Johnson, Alahi, Fei-Fei (2016), section 3.2, https://arxiv.org/abs/1603.08155
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -50,6 +50,10 @@ STYLE_LAYERS: dict[str, Layers] = {
 # A flat photo has next to no variance to be relative to, and would drown the others: the variance of its features
 # counts as at least this share of the painting's.
 CONTENT_FLOOR = 0.5
+
+
+# From a key of painting and layer, Gram matrices (B, C, C) and the painting's (C, C) to errors (B,).
+GramError = Callable[[str, Tensor, Tensor], Tensor]
 
 
 class Weights(NamedTuple):
@@ -271,14 +275,19 @@ class PerceptualLoss(nn.Module):
             return observe(self.vgg, photo, self.content_layers, {}, lean=True).feats
         return extract(self.vgg, photo, self.content_layers, window)
 
-    def forward(self, stylized: Tensor, targets: Feats, window: Window | None = None) -> Terms:
-        """Return the terms of the objective for `stylized`, (B, 3, H, W), against `targets(photo, window)`."""
+    def forward(
+        self, stylized: Tensor, targets: Feats, window: Window | None = None, gram_error: GramError | None = None
+    ) -> Terms:
+        """Return the terms of the objective for `stylized`, (B, 3, H, W), against `targets(photo, window)`.
+
+        With a `gram_error` the style term of relative terms is made of that, instead of the error of each image.
+        """
         masks: list[Tensor | None] = [self.masks.get_buffer(f"mask{i}") for i in range(len(self.shares))]
         if all(m is None for m in masks):
             masks = [None]  # several paintings everywhere: one look at the image serves them all
         seen = observe(self.vgg, stylized, self.content_layers, self.style_layers, masks, self.lean, window)
         content, error, variance = self._content(seen.feats, targets)
-        parts = [self._style(seen.moments[i if len(masks) > 1 else 0], i) for i in range(len(self.shares))]
+        parts = [self._style(seen.moments[i if len(masks) > 1 else 0], i, gram_error) for i in range(len(self.shares))]
         style, mean, style_rel = (self._blend(values) for values in zip(*parts, strict=True))
         terms = (content, style, mean, total_variation(stylized.float()))
         content, style, mean, tv = (w * term.mean() for w, term in zip(self.weights, terms, strict=True))
@@ -305,7 +314,9 @@ class PerceptualLoss(nn.Module):
         content, error, variance = (torch.stack(values).sum(0) for values in (terms, errors, variances))
         return (content / sum(self.content_layers.values()) if self.mode == "relative" else content), error, variance
 
-    def _style(self, found: dict[str, Moments], style: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _style(
+        self, found: dict[str, Moments], style: int, gram_error: GramError | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return style, mean and style_rel, each (B,), of one style."""
         grams, means, relative = [], [], []
         for i, (layer, weight) in enumerate(self.style_layers.items()):
@@ -313,11 +324,16 @@ class PerceptualLoss(nn.Module):
             m, mean = found[layer].mean, self.style_targets.get_buffer(f"mean{style}_{i}")
             relative.append(weight * relative_error(g, target, target.square().sum()))
             means.append(weight * relative_error(m, mean, mean.square().sum()))
-            grams.append(weight * (g - target).square().flatten(1).sum(1))
+            if self.mode == "absolute":
+                grams.append(weight * (g - target).square().flatten(1).sum(1))
+            elif gram_error:
+                grams.append(weight * gram_error(f"{style} {layer}", g, target))
         share = 1 / sum(self.style_layers.values())
         style_rel = torch.stack(relative).sum(0) * share
         mean_rel = torch.stack(means).sum(0) * share
-        return (style_rel if self.mode == "relative" else torch.stack(grams).sum(0)), mean_rel, style_rel
+        if self.mode == "absolute":
+            return torch.stack(grams).sum(0), mean_rel, style_rel
+        return (torch.stack(grams).sum(0) * share if grams else style_rel), mean_rel, style_rel
 
 
 def _shares(styles: Sequence[Style]) -> list[float]:

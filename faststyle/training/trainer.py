@@ -38,6 +38,7 @@ from faststyle.training.balance import Balance
 from faststyle.training.guard import FiniteGuard
 from faststyle.training.held_out import HeldOut
 from faststyle.training.photos import Batch, Source, open_source, photo_loader
+from faststyle.training.pool import GramPool
 from faststyle.training.recipe import Recipe, learning_rate
 from faststyle.training.run import Run, checkpoint_path, make_writable, open_run
 from faststyle.training.start import check_start, start_network
@@ -144,11 +145,14 @@ class Trainer:
         loss = PerceptualLoss(vgg, self.painting, recipe.loss, recipe.vgg)
         self.loss: PerceptualLoss = loss.to(accelerator.device).to(memory_format=layout)
         self.balance = Balance(self.loss, recipe.content_target, recipe.loss.strength, recipe.steps)
+        self.pool = GramPool(recipe.pooled, accelerator.device) if recipe.pooled else None
         self.plain: nn.Module = build_network(recipe.network, self.painting).to(memory_format=layout)
         self.origin = start_network(self.plain, recipe.network, recipe.init)
         self.compiled = recipe.compile and self._try_compile()
         optimizer = torch.optim.Adam(self.plain.parameters(), lr=recipe.learning_rate, betas=BETAS)
         self.network, self.optimizer = accelerator.prepare(self.plain, optimizer)
+        if self.pool is not None:
+            accelerator.register_for_checkpointing(self.pool)
         self.guard = FiniteGuard(accelerator.device)
         self.held_out = HeldOut(self.plain, accelerator.device)
 
@@ -195,6 +199,8 @@ class Trainer:
                 continue
             self.step += 1
             self.balance.adjust(self.step, accelerator)
+            if self.pool is not None:
+                self.pool.step(accelerator)
             self.seconds = before + time.monotonic() - began
             self.progress.advance(self.step)
             if self._due(recipe.log_every) or self.step == first + 1:
@@ -224,7 +230,8 @@ class Trainer:
             with self.accelerator.autocast():
                 targets = self.loss.targets(view.of(photos), view.window)
                 stylized = self.network(photos)
-                terms: Terms = self.loss(view.of(stylized), targets, view.window)
+                error = self.pool.error if self.pool is not None else None
+                terms: Terms = self.loss(view.of(stylized), targets, view.window, error)
             self.accelerator.backward(terms.total)
             norm = torch.zeros((), device=photos.device)
             if self.accelerator.sync_gradients:
