@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
 
+from faststyle.perceptual.losses import LossConfig, PerceptualLoss, deepest_layers
+from faststyle.perceptual.weights import VGGWeights, load_vgg
 from faststyle.training.pool import DECAY, GramPool
 
 CPU = torch.device("cpu")
@@ -92,6 +96,21 @@ def test_a_network_that_bets_low_is_asked_for_more(accelerator: Accelerator) -> 
             pool.step(accelerator)
         found[share] = strength.item()
     assert found == {0.0: pytest.approx(1 / 1.64, abs=1e-3), 1.0: pytest.approx(1.0, abs=1e-3)}
+
+
+@pytest.mark.parametrize("mode", ["relative", "absolute"])
+def test_only_relative_terms_are_pooled(tiny_weights: VGGWeights, mode: Literal["relative", "absolute"]) -> None:
+    config = LossConfig(mode=mode)
+    vgg = load_vgg(tiny_weights, deepest_layers(config, "vgg16"))
+    loss = PerceptualLoss(vgg, torch.rand(1, 3, 64, 64), config)
+    pool, equal = GramPool(1.0, CPU), []
+    for stylized in (torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 64).round()):
+        targets = loss.targets(torch.rand(2, 3, 64, 64))
+        alone, pooled = loss(stylized, targets), loss(stylized, targets, gram_error=pool.error)
+        assert torch.equal(alone.style_rel, pooled.style_rel)  # what is logged is always of each image
+        equal.append(torch.allclose(alone.style, pooled.style))
+        pool.step()
+    assert equal == [True, mode == "absolute"]
 
 
 def test_what_was_saved_goes_on(accelerator: Accelerator) -> None:

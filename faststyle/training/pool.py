@@ -18,6 +18,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from faststyle.perceptual.features import TINY
+from faststyle.perceptual.losses import relative_error
 
 DECAY = 0.95  # of the running mean, a step
 
@@ -47,7 +48,7 @@ class GramPool:
         """
         flat, wanted = gram.float().flatten(1), target.float().flatten()
         norm = wanted.square().sum().clamp_min(TINY)
-        own = (flat - wanted).square().sum(1) / norm
+        own = relative_error(gram, target, norm)
         self.sums[key] = self.sums.get(key, 0) + flat.detach().sum(0)
         self.images[key] = self.images.get(key, 0) + len(flat)
         if key not in self.running:

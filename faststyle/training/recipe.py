@@ -32,8 +32,8 @@ class Recipe:
     (0: all of it); `painting_size` the shorter side of the painting, which sets how large strokes are; `stroke_size`
     multiplies it. `init` is where the weights start: "base", "scratch", or a checkpoint of the same network (start.py).
     `content_target` is the content_rel at which style is as strong as it gets (balance.py; 0: its
-    weight stays). `pooled` is the share of the style that is asked of the mean over photos, not of each (pool.py).
-    `warmup` is the share of steps in which the learning rate rises.
+    weight stays). `pooled` is the share of the style that is asked of the mean over photos, not of each (pool.py;
+    relative terms only). `warmup` is the share of steps in which the learning rate rises.
     """
 
     name: str = "custom"
@@ -152,8 +152,6 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
         )
     if not 0 <= recipe.pooled <= 1:
         raise RecipeError(f"pooled is a share, from 0 to 1, got {recipe.pooled}")
-    if recipe.pooled and recipe.loss.mode != "relative":
-        raise RecipeError(f"pooled needs loss.mode relative, got {recipe.loss.mode}; set it to 0")
     if not 0 <= recipe.warmup < 1:
         raise RecipeError(f"warmup is a share of the steps, at least 0 and below 1, got {recipe.warmup}")
     if recipe.workers < 0:
