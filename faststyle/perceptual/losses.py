@@ -1,8 +1,9 @@
 """The perceptual objective: content and style as VGG-16 sees them, and total variation.
 
 One objective serves training (the output of a network is judged) and the slow path (an image is optimised). It is
-a fixed function of the output and the photo: weights are never changed on the way. How good a result is, is judged
-elsewhere, by something that nobody trains on.
+a fixed function of the output and the photo: weights are never changed on the way. (Training may put an error over many
+photos in the place of one term: `gram_error`.) How good a result is, is judged elsewhere, by something that nobody
+trains on.
 
 Sources: Gatys, Ecker, Bethge, "A neural algorithm of artistic style" (2015), https://arxiv.org/abs/1508.06576;
 Johnson, Alahi, Fei-Fei (2016), section 3.2, https://arxiv.org/abs/1603.08155
