@@ -24,15 +24,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from faststyle.devices import find_precision, keep_freed_memory, peak_memory
 from faststyle.networks import build_network
-from faststyle.perceptual.features import Window
-from faststyle.perceptual.losses import LossConfig, PerceptualLoss, Style, deepest_layers
+from faststyle.networks.network import StyleNetwork
+from faststyle.perceptual.losses import LossConfig, Style
 from faststyle.perceptual.weights import VGGWeights, load_vgg
 from faststyle.slow.optimize import Progress, SlowConfig, optimize_image
-from faststyle.training.pool import GramPool
 from faststyle.training.recipe import Recipe
-from faststyle.training.view import View, draw_view
+from faststyle.training.step import TrainStep, build_objective
+from faststyle.training.trainer import open_accelerator
 
-PAPER_NETWORK = {"name": "johnson", "width": 32, "start": "random"}
+PAPER_NETWORK = {"name": "johnson", "width": 32}
 CONTENT_WEIGHT, STYLE_WEIGHT = 1e5, 1e10  # of pytorch/examples, for photos divided by this:
 TORCHVISION_STD = 0.226  # mean of the three; features of other VGG weights are larger or smaller in proportion
 SAME_LAYERS = LossConfig(mode="absolute", content_layers={"relu2_2": 1.0}, style_layers="johnson")
@@ -42,7 +42,7 @@ WARM_UP = 2  # steps of each side before the clock counts: allocation, and compi
 PEAK_CONVS = ((64, 128), (128, 64), (256, 64), (512, 32))
 SIDES = ("reference", "ours", "recipe")
 
-TrainStep = Callable[[Tensor], None]  # one step on photos (B, 3, S, S) in [0, 1]
+Step = Callable[[Tensor], None]  # one step on photos (B, 3, S, S) in [0, 1]
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,17 @@ def _step(side: str, recipe: Recipe, weights: VGGWeights, network: Mapping[str, 
         return partial(reference_step(build_network(network), painting, weights), photos)
     photos = photos.contiguous(memory_format=torch.channels_last)
     if side == "ours":
-        return partial(_our_step(build_network(network), painting, weights, SAME_LAYERS), photos)
-    return partial(_our_step(build_network(recipe.network), painting, weights, recipe.loss, recipe), photos)
+        same = Recipe(
+            batch_size=recipe.batch_size,
+            image_size=recipe.image_size,
+            painting_size=recipe.painting_size,
+            vgg=recipe.vgg,
+            network=network,
+            loss=SAME_LAYERS,
+        )
+        return partial(_our_step(build_network(network), painting, weights, same), photos)
+    own = build_network(recipe.network)
+    return partial(_our_step(own, painting, weights, recipe), photos)
 
 
 def _layers(config: LossConfig, weights: VGGWeights) -> str:
@@ -211,7 +220,7 @@ def _slow_in_process(weights: VGGWeights, size: int, optimizer: Literal["lbfgs",
     return SlowBench(optimizer, size, steps, threads, seconds, (peak_memory() - before) >> 20)
 
 
-def reference_step(network: nn.Module, painting: Tensor, weights: VGGWeights) -> TrainStep:
+def reference_step(network: nn.Module, painting: Tensor, weights: VGGWeights) -> Step:
     """Return the step that everyone copies, for a network that it trains.
 
     Its weights of content and style are those that do the same to features of the range of `weights`.
@@ -254,26 +263,15 @@ def reference_step(network: nn.Module, painting: Tensor, weights: VGGWeights) ->
 
 
 def _our_step(
-    network: nn.Module, painting: Tensor, weights: VGGWeights, config: LossConfig, recipe: Recipe | None = None
-) -> TrainStep:
-    """Return our step with an objective; with a `recipe` as that looks at crops, and pools Gram matrices."""
-    loss = PerceptualLoss(load_vgg(weights, deepest_layers(config, weights.arch)), painting, config, weights.arch)
-    loss = loss.to(memory_format=torch.channels_last)
+    network: StyleNetwork, painting: Tensor, weights: VGGWeights, recipe: Recipe
+) -> Step:
+    """Return the step that trains a network, on the CPU, as a recipe has it."""
+    accelerator = open_accelerator(recipe, "cpu")
+    loss = build_objective(recipe, [painting], weights)
     network.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
-    bf16 = find_precision("auto", painting.device) == "bf16"
-    pool = GramPool(recipe.pooled, painting.device) if recipe and recipe.pooled else None
+    train_step = TrainStep(accelerator, network, loss, recipe)
 
     def step(photos: Tensor) -> None:
-        optimizer.zero_grad()
-        view = draw_view(recipe, 0) if recipe else View(Window(0, 0, photos.shape[-1]), None)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            targets = loss.targets(view.of(photos), view.window)
-            total = loss(view.of(network(photos)), targets, view.window, pool.error if pool else None).total
-        total.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        if pool:
-            pool.step()
+        train_step(photos, torch.zeros(len(photos), dtype=torch.long), 0)
 
     return step

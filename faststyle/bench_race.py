@@ -7,6 +7,8 @@ objective of its own layers and weights (bench.py): it is a trainer as a whole t
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,20 +16,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from faststyle.bench import TrainStep, reference_step
+from faststyle.bench import Step, reference_step
 from faststyle.devices import keep_freed_memory
-from faststyle.images import fit_shorter, read_image
+from faststyle.images import fit_shorter
 from faststyle.networks import build_network
-from faststyle.perceptual.losses import PerceptualLoss, deepest_layers
-from faststyle.perceptual.weights import VGGWeights, load_vgg
+from faststyle.networks.network import StyleNetwork
+from faststyle.perceptual.losses import PerceptualLoss
+from faststyle.perceptual.weights import VGGWeights
 from faststyle.training.held_out import HeldOut
 from faststyle.training.photos import open_source, photo_loader
-from faststyle.training.recipe import Recipe, learning_rate
+from faststyle.training.painting import read_painting
+from faststyle.training.recipe import Recipe
 from faststyle.training.start import start_network
-from faststyle.training.trainer import BETAS
-from faststyle.training.view import draw_view
+from faststyle.training.step import TrainStep, build_objective
+from faststyle.training.trainer import open_accelerator
 
 REFERENCE_BATCH, REFERENCE_SIZE = 4, 256  # of pytorch/examples
 
@@ -37,8 +41,8 @@ class Runner:
     """One of the two: its network, one step of it, its time, and what it reached when."""
 
     name: str
-    network: nn.Module
-    step: TrainStep
+    network: StyleNetwork
+    step: Step
     photos: Iterator[Any]
     steps: int = 0
     seconds: float = 0.0
@@ -81,11 +85,12 @@ def bench_race(
     `ratio` is how much sooner ours was there; at least that where the plain one never was. On the CPU, in float32.
     """
     keep_freed_memory()
-    painting = fit_shorter(read_image(style), recipe.painting_size)
-    vgg = load_vgg(weights, deepest_layers(recipe.loss, weights.arch))
-    objective = PerceptualLoss(vgg, painting, recipe.loss, weights.arch).to(memory_format=torch.channels_last)
-    ours = _ours(recipe, painting, objective)
-    reference = _reference(recipe, painting, weights)
+    painting = read_painting(style)
+    loss = build_objective(recipe, [painting.image], weights)
+    ours = _ours(recipe, loss, painting.name)
+    objective = copy.deepcopy(loss)  # both are measured by what training began with
+    sized = fit_shorter(painting.image, recipe.painting_size)
+    reference = _reference(recipe, sized, weights)
     while ours.seconds < seconds or reference.seconds < seconds:
         for runner in (ours, reference):
             runner.run_for(min(turn, seconds))
@@ -101,30 +106,26 @@ def bench_race(
     return Race(target, soon, late, ratio, ours.curve, reference.curve)
 
 
-def _ours(recipe: Recipe, painting: Tensor, loss: PerceptualLoss) -> Runner:
+def _ours(recipe: Recipe, loss: PerceptualLoss, name: str) -> Runner:
     torch.manual_seed(recipe.seed)
-    network = build_network(recipe.network, painting).to(memory_format=torch.channels_last)
-    start_network(network, recipe.network, recipe.init)
-    optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate, betas=BETAS)
+    network = build_network(recipe.network).to(memory_format=torch.channels_last)
+    start_network(network, recipe.network, recipe.init, loss, [name])
+    accelerator = open_accelerator(dataclasses.replace(recipe, precision="float32"), "cpu")
+    train_step = TrainStep(accelerator, network, loss, recipe)
 
     def step(photos: Tensor) -> None:
         photos = photos.contiguous(memory_format=torch.channels_last)
-        view = draw_view(recipe, runner.steps)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(min(runner.steps, recipe.steps - 1), recipe)
-        total = loss(view.of(network(photos)), loss.targets(view.of(photos), view.window), view.window).total
-        optimizer.zero_grad()
-        total.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
-        optimizer.step()
+        which = torch.zeros(len(photos), dtype=torch.long)
+        train_step(photos, which, min(runner.steps, recipe.steps - 1))
 
-    runner = Runner("ours", network, step, _photos(recipe, recipe.batch_size, recipe.image_size))
+    photos = _photos(recipe, recipe.batch_size, recipe.image_size)
+    runner = Runner("ours", network, step, photos)
     return runner
 
 
 def _reference(recipe: Recipe, painting: Tensor, weights: VGGWeights) -> Runner:
     torch.manual_seed(recipe.seed)
-    network = build_network({**recipe.network, "start": "random"})
+    network = build_network(recipe.network)
     step = reference_step(network, painting, weights)
     return Runner("reference", network, step, _photos(recipe, REFERENCE_BATCH, REFERENCE_SIZE))
 
@@ -136,6 +137,6 @@ def _photos(recipe: Recipe, batch_size: int, size: int) -> Iterator[Any]:
 
 
 def _measure(runner: Runner, objective: PerceptualLoss, see: Callable[[str], None]) -> None:
-    total = HeldOut(runner.network, torch.device("cpu")).terms(objective)["total"]
+    total = HeldOut(lambda: runner.network, torch.device("cpu")).terms(objective)["total"]
     runner.curve.append((runner.seconds, total))
     see(f"{runner.name:9} {runner.seconds:6.1f} s, {runner.steps:5} steps: total {total:.3f}")

@@ -20,7 +20,7 @@ from PIL import Image
 
 from faststyle.checkpoint import About
 from faststyle.images import decode, flatten
-from faststyle.networks.start import StyleNetwork
+from faststyle.networks.network import StyleNetwork
 from faststyle.stylize.engines import Engine, open_engine
 from faststyle.stylize.stylizer import Stylizer
 from faststyle.training.photos import held_out_photos

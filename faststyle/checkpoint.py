@@ -7,32 +7,37 @@ from __future__ import annotations
 
 import glob
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from faststyle.errors import CheckpointError, FaststyleError
-from faststyle.files import write_bytes
-from faststyle.networks import build_network
-from faststyle.networks.start import StyleNetwork
+from faststyle.errors import CheckpointError, FaststyleError, did_you_mean
+from faststyle.files import sha256, write_bytes
+from faststyle.networks import build_network, one_painting, one_painting_config
+from faststyle.networks.network import StyleNetwork
+from faststyle.perceptual.weights import cache_folder
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 KEY = "faststyle"  # the metadata entry: safetensors allows strings only, so all of it is one JSON text
 SUFFIX = ".safetensors"
+MEANS = "paintings.means"  # the tensor by which a collection finds the painting nearest to another
 
 
 @dataclass(frozen=True)
 class About:
     """What a checkpoint says of itself.
 
-    `network` is the name and keyword arguments of the network; `painting` its file name, sha256 and size (height,
-    width); `vgg` the id and licence of the weights of the objective; `photos` what it was trained on, and under which
-    terms; `recipe` all settings; `scores` content_rel, style_rel and the judge's scores on photos that it never saw;
+    `network` is the name and keyword arguments of the network; `painting` its name, file name, sha256,
+    size (height, width) and weight of style (`balance`); of a collection it is empty, and
+    `paintings` has them all, in the order of the network's scales and shifts; `vgg` the id and licence of the weights of the objective; `photos` what it was trained on, and under which
+    terms, `photos_seen` how many; `recipe` all settings; `scores` content_rel, style_rel and the judge's scores on photos that it never saw;
     `base` the sha256 of the base that its weights descend from, "" when they do not or it is not known.
     """
 
@@ -45,11 +50,28 @@ class About:
     versions: Mapping[str, str] = field(default_factory=dict)
     license: str = "MIT"
     base: str = ""
+    paintings: Sequence[Mapping[str, Any]] = ()
+    photos_seen: int = 0
 
 
-def save_checkpoint(path: Path, network: nn.Module, about: About) -> None:
-    """Write weights and metadata to `path`, whole or not at all. Raises: OutputError."""
-    tensors: dict[str, Tensor] = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+def save_checkpoint(
+    path: Path,
+    network: nn.Module,
+    about: About,
+    dtype: torch.dtype | None = None,
+    means: Tensor | None = None,
+) -> None:
+    """Write weights and metadata to `path`, whole or not at all.
+
+    `dtype` rounds the weights; `means`, (P, C), are kept with a collection. Raises: OutputError.
+    """
+    state = network.state_dict()
+    if means is not None:
+        state[MEANS] = means
+    tensors: dict[str, Tensor] = {
+        name: value.detach().cpu().to(dtype or value.dtype).contiguous()
+        for name, value in state.items()
+    }
     metadata = {KEY: json.dumps({"format_version": FORMAT_VERSION, **asdict(about)}, sort_keys=True)}
     write_bytes(path, save(tensors, metadata=metadata))
 
@@ -79,46 +101,138 @@ def read_about(path: Path) -> About:
             "update faststyle, or train it again"
         )
     try:
-        return About(**values)
+        return About(**{**values, "paintings": tuple(values.get("paintings", ()))})
     except TypeError as error:
         raise CheckpointError(f"{path}: its metadata is incomplete ({error})") from None
 
 
-def load_checkpoint(path: Path) -> tuple[StyleNetwork, About]:
-    """Return the network, in evaluation mode on the CPU, and what the checkpoint says of itself.
-
-    Raises: CheckpointError.
-    """
-    about = read_about(path)
+@contextmanager
+def check_weights(path: Path) -> Iterator[None]:
+    """Turn what goes wrong with the weights of a checkpoint into a CheckpointError."""
     try:
-        network = build_network(about.network)
-        network.load_state_dict(load_file(path))
+        yield
     except (SafetensorError, OSError, RuntimeError, TypeError, ValueError, FaststyleError) as error:
         reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path}: its weights do not fit its network, train it again ({reason})") from None
+        raise CheckpointError(
+            f"{path}: its weights do not fit its network, train it again ({reason})"
+        ) from None
+
+
+def load_checkpoint(path: Path) -> tuple[StyleNetwork, About]:
+    """Return the network, in evaluation mode on the CPU in float32, and what the checkpoint says.
+
+    Raises: CheckpointError, also for a collection: `find_checkpoint` gives one of its paintings.
+    """
+    about = read_about(path)
+    if about.paintings:
+        names = painting_names(about)
+        raise CheckpointError(
+            f"{path} holds {len(names)} paintings; name one, as in {path.stem}:{names[0]}"
+        )
+    with check_weights(path):
+        network = build_network(about.network)
+        network.load_state_dict({k: v.float() for k, v in load_file(path).items()})
     return network.eval(), about
 
 
-def find_checkpoint(name: str, folder: Path = Path("checkpoints")) -> Path:
-    """Return the file that `name` means: a path, else a name in `folder`, else one in its `gallery`.
+def base_file() -> Path:
+    """Return the collection that comes with the package: what training starts from."""
+    return Path(__file__).with_name("training") / "bases" / f"collection{SUFFIX}"
 
-    There the name of the network may be left out: "nocturne" finds nocturne-mobile.
+
+def find_checkpoint(name: str, folder: Path = Path("checkpoints")) -> Path:
+    """Return the file that `name` means: a path, else a name in `folder`, else in its `gallery`.
+
+    There the name of the network may be left out: "nocturne" finds nocturne-mobile. Last comes the
+    collection of the package. "COLLECTION:PAINTING" is one painting of a collection: a checkpoint
+    of its own, which is written to the cache. The name of the painting may be cut short.
 
     Raises: CheckpointError that lists the names at hand.
     """
+    found = _find_file(name, folder)
+    if found is not None:
+        return found
+    collection, colon, painting = name.rpartition(":")
+    found = _find_file(collection, folder) if colon else None
+    if found is not None and found.suffix == SUFFIX and read_about(found).paintings:
+        return _one_of(found, painting)
+    known = names_at_hand(folder)
+    hint = f"at hand: {', '.join(known)}" if known else ""
+    hint = hint or "train one with: faststyle train --style PAINTING"
+    raise CheckpointError(f"no checkpoint {name!r}, neither as a path nor in {folder}; {hint}")
+
+
+def _find_file(name: str, folder: Path) -> Path | None:
     gallery = folder / "gallery"
     candidates = [Path(name), folder / f"{name}{SUFFIX}", gallery / f"{name}{SUFFIX}"]
     if Path(name).name == name:
         candidates += sorted(gallery.glob(f"{glob.escape(name)}-*{SUFFIX}"))
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    known = [path.stem for path in checkpoints_at_hand(folder)]
-    hint = f"at hand: {', '.join(known)}" if known else "train one with: faststyle train --style PAINTING"
-    raise CheckpointError(f"no checkpoint {name!r}, neither as a path nor in {folder}; {hint}")
+    if name == base_file().stem:
+        candidates.append(base_file())
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def painting_names(about: About) -> list[str]:
+    """Return the names of the paintings of a collection; none for a checkpoint of one painting."""
+    return [str(painting["name"]) for painting in about.paintings]
+
+
+def _one_of(path: Path, name: str) -> Path:
+    """Return the checkpoint of one painting of a collection, from the cache or written now.
+
+    Raises: CheckpointError for a painting that it does not have; OutputError.
+    """
+    about = read_about(path)
+    names = painting_names(about)
+    matching = [known for known in names if known.startswith(name)]
+    if name in names:
+        matching = [name]
+    if len(matching) != 1:
+        found = f"it could be {', '.join(matching)}" if matching else did_you_mean(name, names)
+        raise CheckpointError(
+            f"{path} has no painting {name!r}: {found.strip() or 'see faststyle list'}"
+        )
+    digest = sha256(path)
+    target = cache_folder() / "paintings" / digest[:16] / f"{matching[0]}{SUFFIX}"
+    if not target.is_file():
+        row = names.index(matching[0])
+        with check_weights(path):
+            network = build_network(about.network)
+            network.load_state_dict({k: v.float() for k, v in load_file(path).items() if k != MEANS})
+            mix = torch.eye(len(names))[row]
+            single = one_painting(network, about.network, mix)
+        own = replace(
+            about,
+            network=one_painting_config(about.network),
+            painting=about.paintings[row],
+            paintings=(),
+            scores={},
+            base=digest,
+        )
+        save_checkpoint(target, single, own)
+    return target
 
 
 def checkpoints_at_hand(folder: Path = Path("checkpoints")) -> list[Path]:
-    """Return the files in `folder` and its `gallery`, by name; of two of one name that in `folder`."""
-    found = {path.stem: path for path in (*folder.glob(f"gallery/*{SUFFIX}"), *folder.glob(f"*{SUFFIX}"))}
-    return [found[name] for name in sorted(found)]
+    """Return the files in `folder` and its `gallery`, by name; of two of one name that in `folder`.
+
+    The collection of the package comes last.
+    """
+    files = (*folder.glob(f"gallery/*{SUFFIX}"), *folder.glob(f"*{SUFFIX}"))
+    found = {path.stem: path for path in files}
+    paths = [found[name] for name in sorted(found)]
+    if base_file().is_file() and base_file().stem not in found:
+        paths.append(base_file())
+    return paths
+
+
+def names_at_hand(folder: Path = Path("checkpoints")) -> list[str]:
+    """Return the names of all styles at hand: of a collection "COLLECTION:PAINTING" for each."""
+    names: list[str] = []
+    for path in checkpoints_at_hand(folder):
+        try:
+            paintings = painting_names(read_about(path))
+        except CheckpointError:  # a damaged file is named, and says so when it is used
+            paintings = []
+        names += [f"{path.stem}:{painting}" for painting in paintings] or [path.stem]
+    return names

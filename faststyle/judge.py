@@ -37,7 +37,10 @@ SIZE = 256  # pixels, the side of the protocol's photos
 PAINTING_SCALE = 1.5  # shorter side of the painting over the side of the photos
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")  # those of Gatys et al. (2015)
 CONTENT_LAYER = "relu4_2"  # also theirs
-LAYERS = (*STYLE_LAYERS, CONTENT_LAYER)  # what the judge's VGG is to be built with
+# Layers and scales of clear_distance. relu4_2 at full size alone does not see light, shade and large
+# shapes: it calls networks equal that no viewer confuses.
+CLEAR = (("relu4_2", 1), ("relu4_2", 2), ("relu4_2", 4), ("relu2_2", 2), ("relu2_2", 4))
+LAYERS = (*STYLE_LAYERS, CONTENT_LAYER, "relu2_2")  # what the judge's VGG is to be built with
 SCALES = (1, 2, 4)  # the image is looked at in full, at half and at a quarter of its size
 
 SMALLEST = 64  # pixels: at a quarter of it, relu5_1 is one pixel
@@ -46,6 +49,8 @@ NEAR = 2  # bins around a frequency that count as it: the width of the Hann wind
 RING = (8, 20)  # bins around a frequency that it is compared with
 STRIPES_WINDOW, STRIPES_PERIOD = 64, 5  # pixels: side of the squares whose spectra are averaged, longest period
 BORDER = 8  # pixels
+LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in luminance: ITU-R BT.601
+LIGHT_SCALE = 8  # light and dark are compared at this part of the size
 BLOCK, EDGE, INSIDE = 8, 2, 5  # pixels a side of a block; blocks from the edge that are at it, and that are not
 # What is divided by is at least what rounding to 8 bits makes of nothing (rms of an even spread over 1/255): smaller
 # differences are in no file, and a flat picture has no others.
@@ -56,15 +61,20 @@ TINY = 1e-12  # keeps features that are all zero from being divided by
 
 @dataclass(frozen=True)
 class Scores:
-    """Means over photos, but for `grid` and `stripes`, which are medians: see the functions of this module.
+    """Means over photos, but for `grid` and `stripes`, which are medians.
 
-    `style_closed` and `content_distance` are ratios of such means: no photo weighs more for being close to start with.
+    `style_closed`, `content_distance` and `clear_distance` are ratios of such means: no photo weighs
+    more for being close to start with. `content_distance` is that of relu4_2 at full size alone;
+    `clear_distance` the mean of five, at full, half and a quarter of the size: large shapes, light
+    and shade count in it. `light` is the correlation of light and dark with the photo's.
     `edges` is of all photos together; of a few, it is mostly chance.
     """
 
     style_distance: float
     style_closed: float
     content_distance: float
+    clear_distance: float
+    light: float
     grid: float
     stripes: float
     border: float
@@ -135,17 +145,26 @@ class Judge:
             )
         outputs = [self._sized(output, f"output {i}") for i, output in enumerate(outputs, 1)]
         photos = [self._sized(photo, f"photo {i}") for i, photo in enumerate(photos, 1)]
-        distance = photo_distance = error = variance = 0.0
+        distance = 0.0
+        photo_distance = 0.0
+        errors = dict.fromkeys(CLEAR, 0.0)
+        variances = dict.fromkeys(CLEAR, 0.0)
         for output, photo in zip(outputs, photos, strict=True):
             gaussians, content = self._observe(output)
-            more = _errors(content, self._features(photo, [CONTENT_LAYER])[CONTENT_LAYER])
-            error, variance = error + more[0], variance + more[1]
+            targets = self._content(photo)
+            for key in CLEAR:
+                error, variance = _errors(content[key], targets[key])
+                errors[key] += error
+                variances[key] += variance
             distance += self._distance(gaussians) / len(photos)
             photo_distance += self._photo_distance(photo) / len(photos)
+        distances = {key: errors[key] / max(variances[key], TINY) for key in CLEAR}
         return Scores(
             style_distance=distance,
             style_closed=1 - distance / max(photo_distance, TINY),
-            content_distance=error / max(variance, TINY),
+            content_distance=distances[CONTENT_LAYER, 1],
+            clear_distance=fmean(distances.values()),
+            light=fmean(map(light, outputs, photos)),
             grid=median(map(grid, outputs)),
             stripes=median(map(stripes, outputs)),
             border=fmean(map(border, outputs, photos)),
@@ -184,20 +203,24 @@ class Judge:
         pairs = ((gaussian, self._targets[key]) for key, gaussian in gaussians.items())
         return fmean(frechet_distance(got, target.gaussian, target.root) / target.moment for got, target in pairs)
 
-    def _observe(self, image: Tensor) -> tuple[dict[Key, Gaussian], Tensor]:
-        """The Gaussians of all style layers and scales, and the features of the content layer."""
-        h, w = image.shape[-2:]
+    def _observe(self, image: Tensor) -> tuple[dict[Key, Gaussian], dict[Key, Tensor]]:
+        """Return the Gaussians of all style layers and scales, and the features of `CLEAR`."""
         gaussians: dict[Key, Gaussian] = {}
-        image = image.float()
-        full = self._features(image, LAYERS)
+        content: dict[Key, Tensor] = {}
         for scale in SCALES:
-            size = (round(h / scale), round(w / scale))
-            feats = full
-            if scale > 1:
-                smaller = F.interpolate(image, size, mode="bilinear", antialias=True)
-                feats = self._features(smaller, STYLE_LAYERS)
+            feats = self._features(_scaled(image, scale), LAYERS)
             gaussians |= {(layer, scale): _gaussian(feats[layer]) for layer in STYLE_LAYERS}
-        return gaussians, full[CONTENT_LAYER]
+            content |= {key: feats[key[0]] for key in CLEAR if key[1] == scale}
+        return gaussians, content
+
+    def _content(self, image: Tensor) -> dict[Key, Tensor]:
+        """Return the features of `CLEAR`."""
+        found: dict[Key, Tensor] = {}
+        for scale in SCALES:
+            wanted = [layer for layer, at in CLEAR if at == scale]
+            feats = self._features(_scaled(image, scale), wanted)
+            found |= {(layer, scale): feats[layer] for layer in wanted}
+        return found
 
     @torch.no_grad()
     def _features(self, image: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
@@ -238,6 +261,18 @@ def frechet_distance(a: Gaussian, b: Gaussian, root: Tensor | None = None) -> fl
     mixed = torch.linalg.eigvalsh(root @ a.covariance @ root).clamp_min(0).sqrt().sum()
     squared = (a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * mixed
     return max(0.0, float(squared))  # rounding may leave a little less than 0
+
+
+def light(image: Tensor, photo: Tensor) -> float:
+    """Return the correlation of the luminance of `image` with the photo's, both at 1/8 of the size.
+
+    1 is the photo's light and dark, whatever the colours, 0 none of it; less is a negative. Of a
+    flat picture it is 0. Both are (1, 3, H, W) in [0, 1], of one size. Raises: ImageError.
+    """
+    grey = [_luminance(_checked(x, name)) for x, name in ((image, "the image"), (photo, "the photo"))]
+    x, y = (g - g.mean() for g in grey)
+    spread = float((x.square().mean() * y.square().mean()).sqrt())
+    return float((x * y).mean()) / max(spread, ROUNDING**2)
 
 
 def grid(image: Tensor) -> float:
@@ -324,6 +359,22 @@ def high_frequency(image: Tensor, painting: Tensor) -> float:
     """
     fine = _fine_rms(_checked(painting, "the painting"))
     return _fine_rms(_checked(image, "the image")) / max(fine, ROUNDING)
+
+
+def _scaled(image: Tensor, scale: int) -> Tensor:
+    """Return (1, 3, H, W) at a part of its size, antialiased."""
+    image = image.float()
+    if scale == 1:
+        return image
+    size = [round(side / scale) for side in image.shape[-2:]]
+    return F.interpolate(image, size, mode="bilinear", antialias=True)
+
+
+def _luminance(image: Tensor) -> Tensor:
+    """Return the luminance of (1, 3, H, W) at 1/8 of the size, (h, w)."""
+    weights = torch.tensor(LUMA).view(1, 3, 1, 1)
+    grey = (image.cpu().float() * weights).sum(1, keepdim=True)
+    return _scaled(grey, LIGHT_SCALE)[0, 0].double()
 
 
 def _gaussian(feats: Tensor) -> Gaussian:

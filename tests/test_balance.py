@@ -8,9 +8,19 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from faststyle.perceptual.losses import LossConfig, PerceptualLoss, Terms, deepest_layers
+from faststyle.perceptual.losses import (
+    LossConfig,
+    PerceptualLoss,
+    Style,
+    Terms,
+    deepest_layers,
+)
 from faststyle.perceptual.weights import VGGWeights, load_vgg
 from faststyle.training.balance import EVERY, LIMITS, RATE, Balance
+
+
+FIRST = torch.tensor([0])  # every photo is for the only painting
+SHARE = RATE * EVERY  # of the logarithm of the weight, for one photo a step
 
 
 @pytest.fixture
@@ -27,14 +37,14 @@ def accelerator() -> Accelerator:
 def terms(error: float, variance: float = 0.5) -> Terms:
     """Terms of a batch with this content_rel."""
     values = dict.fromkeys(Terms._fields, torch.tensor(0.0))
-    return Terms(
-        **values | {"content_error": torch.tensor(error * variance), "content_variance": torch.tensor(variance)}
-    )
+    values["content_error"] = torch.tensor([error * variance])
+    values["content_variance"] = torch.tensor([variance])
+    return Terms(**values)
 
 
 def go(balance: Balance, errors: list[float], accelerator: Accelerator, first: int = 0) -> None:
     for step, error in enumerate(errors, first + 1):
-        balance.add(terms(error))
+        balance.add(terms(error), FIRST)
         balance.adjust(step, accelerator)
 
 
@@ -43,27 +53,27 @@ def test_too_much_content_error_lowers_style_and_too_little_raises_it(
 ) -> None:
     balance = Balance(loss, 0.7, 1.0, 1000)
     go(balance, [0.9] * EVERY, accelerator)
-    assert float(loss.balance) == pytest.approx(math.exp(-0.2 * RATE))
+    assert float(loss.balance) == pytest.approx(math.exp(-0.2 * SHARE))
     go(balance, [0.4] * EVERY, accelerator, EVERY)
-    assert float(loss.balance) == pytest.approx(math.exp(0.1 * RATE))
+    assert float(loss.balance) == pytest.approx(math.exp(0.1 * SHARE))
 
 
 def test_a_flat_photo_weighs_no_more_than_it_holds(loss: PerceptualLoss, accelerator: Accelerator) -> None:
     balance = Balance(loss, 0.7, 1.0, 1000)
     for step in range(1, EVERY + 1):
-        balance.add(terms(100.0, 0.001) if step == 4 else terms(0.7))
+        balance.add(terms(100.0, 0.001) if step == 4 else terms(0.7), FIRST)
         balance.adjust(step, accelerator)
-    assert float(loss.balance) == pytest.approx(math.exp(-RATE * ((9 * 0.35 + 0.1) / 4.501 - 0.7)), rel=1e-5)
+    assert float(loss.balance) == pytest.approx(math.exp(-SHARE * ((9 * 0.35 + 0.1) / 4.501 - 0.7)), rel=1e-5)
 
 
 def test_it_settles(loss: PerceptualLoss, accelerator: Accelerator) -> None:
     balance = Balance(loss, 0.7, 1.0, steps=50)
     go(balance, [0.0] * 50, accelerator)
-    assert float(loss.balance) == pytest.approx(math.exp(4 * 0.7 * RATE))  # after steps 10 to 40, not 50
+    assert float(loss.balance) == pytest.approx(math.exp(4 * 0.7 * SHARE))  # after steps 10 to 40, not 50
 
 
 def test_it_has_limits(loss: PerceptualLoss, accelerator: Accelerator) -> None:
-    go(Balance(loss, 0.7, 1.0, 10**6), [50.0] * 10 * EVERY, accelerator)
+    go(Balance(loss, 0.7, 1.0, 10**6), [50.0] * 20 * EVERY, accelerator)
     assert float(loss.balance) == pytest.approx(LIMITS[0])
 
 
@@ -93,11 +103,23 @@ def test_it_goes_on_where_it_was(tiny_weights: VGGWeights, accelerator: Accelera
     assert torch.equal(losses[0].balance, losses[2].balance)
 
 
-def test_it_goes_on_from_what_the_version_before_kept(loss: PerceptualLoss, accelerator: Accelerator) -> None:
-    balance = Balance(loss, 0.7, 1.0, 100)
-    balance.restore({"balance": 0.25, "sum": 2.1, "count": 3.0})
-    go(balance, [0.9] * EVERY, accelerator)
-    assert float(loss.balance) == pytest.approx(0.25 * math.exp(-0.2 * RATE))
+def test_each_painting_has_a_weight_of_its_own(
+    tiny_weights: VGGWeights, accelerator: Accelerator
+) -> None:
+    """What the photos of one painting say changes that of no other."""
+    config = LossConfig()
+    vgg = load_vgg(tiny_weights, deepest_layers(config, "vgg16"))
+    styles = [Style(torch.rand(1, 3, 64, 64)) for _ in range(3)]
+    loss = PerceptualLoss(vgg, styles, config)
+    balance = Balance(loss, 0.7, 1.0, 1000)
+    batch = terms(0.0)._replace(
+        content_error=torch.tensor([0.9, 0.4, 0.9]), content_variance=torch.ones(3)
+    )
+    for _ in range(EVERY):
+        balance.add(batch, torch.tensor([0, 2, 0]))
+    balance.adjust(EVERY, accelerator)
+    expected = [math.exp(-0.2 * 2 * SHARE), 1.0, math.exp(0.3 * SHARE)]
+    assert loss.balance.tolist() == pytest.approx(expected)
 
 
 def test_it_multiplies_the_style_terms_alone(loss: PerceptualLoss) -> None:
@@ -110,4 +132,5 @@ def test_it_multiplies_the_style_terms_alone(loss: PerceptualLoss) -> None:
     torch.testing.assert_close(after.mean, 2 * before.mean)
     torch.testing.assert_close(after.content, before.content)
     torch.testing.assert_close(after.style_rel, before.style_rel)
-    torch.testing.assert_close(after.total, before.content + 2 * before.style + 2 * before.mean)
+    rest = before.content + before.light
+    torch.testing.assert_close(after.total, rest + 2 * before.style + 2 * before.mean)

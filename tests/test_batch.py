@@ -25,8 +25,8 @@ ROOT = Path(__file__).parents[1]
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("checkpoint") / "dots.safetensors"
-    network = {"name": "johnson", "width": 4, "blocks": 1, "start": "random"}
-    save_checkpoint(path, Johnson(4, 1, "random"), About(network, painting={}, vgg={}, photos="none", recipe={}))
+    network = {"name": "johnson", "width": 4, "blocks": 1}
+    save_checkpoint(path, Johnson(4, 1), About(network, painting={}, vgg={}, photos="none", recipe={}))
     return path
 
 

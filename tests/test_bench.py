@@ -77,7 +77,7 @@ def test_the_recipes_side_is_the_recipes(tiny_weights: VGGWeights) -> None:
 
 
 def test_the_papers_network_has_the_papers_width() -> None:
-    assert PAPER_NETWORK == {"name": "johnson", "width": 32, "start": "random"}
+    assert PAPER_NETWORK == {"name": "johnson", "width": 32}
     assert SAME_LAYERS.layers("vgg16")[1].keys() == {"relu1_2", "relu2_2", "relu3_3", "relu4_3"}
 
 
@@ -91,7 +91,7 @@ def test_the_reference_learns_the_same_from_features_of_another_range(tiny_weigh
     photos, painting, after = torch.rand(2, 3, 32, 32), torch.rand(1, 3, 40, 40), []
     for weights in (tiny_weights, larger):
         torch.manual_seed(0)
-        network = build_network({**SMALL, "start": "random"})
+        network = build_network(SMALL)
         step = reference_step(network, painting, weights)
         for _ in range(3):
             step(photos)

@@ -136,7 +136,7 @@ def test_the_papers_network_is_the_reference(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(bench, "PAPER_NETWORK", PAPER_NETWORK)
     monkeypatch.setattr(bench, "build_network", lambda config: asked.append(config) or torch.nn.Identity())
     bench._open(Side("paper", REFERENCE, "float32"), 1)
-    assert asked == [{"name": "johnson", "width": 32, "start": "random"}]
+    assert asked == [{"name": "johnson", "width": 32}]
 
 
 @pytest.mark.parametrize(("text", "size"), [("480x848", (480, 848)), ("32x32", (32, 32))])

@@ -25,7 +25,7 @@ def save(name: str, seed: int, base: str = "one", width: int = 4) -> Path:
     """A checkpoint with random weights; all biases and palettes are equal to its seed."""
     torch.manual_seed(seed)
     config = {**NETWORK, "width": width}
-    network = build_network(config, torch.rand(1, 3, 20, 20))
+    network = build_network(config)
     torch.nn.init.normal_(network.get_parameter("head.weight"), std=0.1)
     path = Path("checkpoints") / f"{name}.safetensors"
     save_checkpoint(path, network, About(config, {"file": name}, {}, "", {}, base=base))

@@ -17,7 +17,7 @@ from faststyle.errors import CheckpointError, OutputError
 from faststyle.networks.johnson import Johnson
 
 ABOUT = About(
-    network={"name": "johnson", "width": 8, "blocks": 2, "start": "random"},
+    network={"name": "johnson", "width": 8, "blocks": 2},
     painting={"file": "dots.png", "sha256": "ab" * 32, "size": [80, 96]},
     vgg={"id": "vgg16-tiny", "license": "none"},
     photos="six photos",
@@ -42,7 +42,7 @@ with torch.no_grad():
 @pytest.fixture
 def network() -> Johnson:
     torch.manual_seed(0)
-    return Johnson(width=8, blocks=2, start="random")
+    return Johnson(width=8, blocks=2).eval()
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def path(tmp_path: Path, network: Johnson) -> Path:
 
 def rewrite(path: Path, **changes: Any) -> None:
     """Change keys of the metadata; None removes a key."""
-    metadata = {"format_version": 1, **asdict(ABOUT), **changes}
+    metadata = {"format_version": 2, **asdict(ABOUT), **changes}
     text = json.dumps({k: v for k, v in metadata.items() if v is not None})
     path.write_bytes(save(load_file(path), metadata={"faststyle": text}))
 
@@ -89,7 +89,7 @@ def test_the_file_is_plain_safetensors_with_one_json_text(path: Path) -> None:
     size = int.from_bytes(path.read_bytes()[:8], "little")
     metadata = json.loads(path.read_bytes()[8 : 8 + size])["__metadata__"]
     assert list(metadata) == ["faststyle"]
-    assert json.loads(metadata["faststyle"])["format_version"] == 1
+    assert json.loads(metadata["faststyle"])["format_version"] == 2
     assert json.loads(metadata["faststyle"])["painting"]["file"] == "dots.png"
 
 
@@ -99,10 +99,10 @@ def test_a_place_that_cannot_be_written_is_an_error(tmp_path: Path, network: Joh
         save_checkpoint(tmp_path / "file" / "a.safetensors", network, ABOUT)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1.1"])
+@pytest.mark.parametrize("version", [1, 3, "1.1"])
 def test_another_version_says_which_one_it_is(path: Path, version: Any) -> None:
     rewrite(path, format_version=version)
-    with pytest.raises(CheckpointError, match=f"format version {version}, this faststyle reads version 1; update"):
+    with pytest.raises(CheckpointError, match=f"format version {version}, this faststyle reads version 2; update"):
         load_checkpoint(path)
 
 

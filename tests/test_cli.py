@@ -48,9 +48,9 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, painting: Path) -
     (tmp_path / "dots.png").write_bytes(painting.read_bytes())
     draw(0, 24, 36).save(tmp_path / "photo.png")
     torch.manual_seed(0)
-    network = {"name": "johnson", "width": 4, "blocks": 1, "start": "random"}
+    network = {"name": "johnson", "width": 4, "blocks": 1}
     about = About(network, {"file": "dots.png"}, {"id": "tiny"}, "none", {"steps": 3}, {"style_rel": 0.5})
-    save_checkpoint(tmp_path / "checkpoints" / "dots.safetensors", Johnson(4, 1, "random"), about)
+    save_checkpoint(tmp_path / "checkpoints" / "dots.safetensors", Johnson(4, 1), about)
     return tmp_path
 
 
@@ -244,7 +244,7 @@ def test_info_says_how_a_checkpoint_was_made(workplace: Path) -> None:
     result = call("info", "dots", "--json")
     assert (result.exit_code, result.stderr) == (0, "")
     about = json.loads(result.stdout)
-    assert about["network"] == {"name": "johnson", "width": 4, "blocks": 1, "start": "random"}
+    assert about["network"] == {"name": "johnson", "width": 4, "blocks": 1}
     assert (about["painting"], about["scores"]) == ({"file": "dots.png"}, {"style_rel": 0.5})
     text = call("info", "checkpoints/dots.safetensors").stdout
     assert text.startswith("checkpoints/dots.safetensors  0.")

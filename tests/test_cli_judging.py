@@ -26,9 +26,12 @@ from faststyle.perceptual.losses import LossConfig
 from faststyle.slow.descent import Descent, Step
 from faststyle.training.recipe import Recipe
 
-NETWORK = {"name": "johnson", "width": 4, "blocks": 1, "start": "random"}
+NETWORK = {"name": "johnson", "width": 4, "blocks": 1}
 TERMS = {"content_rel", "style_rel", "total", "seconds"}
-SCORES = ["style_distance", "style_closed", "content_distance", "grid", "stripes", "border", "edges", "high_frequency"]
+SCORES = [
+    *["style_distance", "style_closed", "content_distance", "clear_distance", "light"],
+    *["grid", "stripes", "border", "edges", "high_frequency"],
+]
 SCORES += ["photos"]
 STEPS = 2
 OBJECTIVE = LossConfig(content_layers={"relu4_2@1/2": 1.0}, style_layers={"relu1_1": 1.0, "relu5_1@1/2": 1.0})
@@ -38,7 +41,7 @@ def save_network(path: str, painting: Path, seed: int = 0) -> None:
     torch.manual_seed(seed)
     recipe = Recipe(painting_size=80, network=NETWORK, loss=OBJECTIVE).to_dict()
     about = About(NETWORK, {"file": painting.name, "sha256": sha256(painting)}, {"id": "vgg16-tiny"}, "none", recipe)
-    save_checkpoint(Path(path), Johnson(4, 1, "random"), about)
+    save_checkpoint(Path(path), Johnson(4, 1), about)
 
 
 @pytest.fixture(autouse=True)

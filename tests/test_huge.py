@@ -20,7 +20,7 @@ from faststyle.cli import app
 from faststyle.errors import ImageError, Interrupted, OutputError
 from faststyle.images import read_image
 from faststyle.networks import build_network
-from faststyle.networks.start import StyleNetwork
+from faststyle.networks.network import StyleNetwork
 from faststyle.stylize import batch, huge
 from faststyle.stylize.batch import plan_jobs, run_jobs
 from faststyle.stylize.huge import PixelFile, picture_size, stylize_huge
@@ -34,7 +34,7 @@ CONFIG = {"name": "mobile", "width": 4, "blocks": 1}
 @pytest.fixture
 def network() -> StyleNetwork:
     torch.manual_seed(0)
-    built = build_network(CONFIG, torch.rand(1, 3, 20, 30))
+    built = build_network(CONFIG)
     torch.nn.init.normal_(built.get_parameter("head.weight"), std=0.1)
     return built.eval()
 

@@ -14,8 +14,11 @@ from faststyle.perceptual.losses import (
     STYLE_LAYERS,
     LossConfig,
     PerceptualLoss,
+    Style,
     Terms,
     deepest_layers,
+    light_error,
+    luminance,
     total_variation,
 )
 from faststyle.perceptual.weights import VGGWeights, load_vgg
@@ -37,6 +40,13 @@ def numpy_gram(feats: np.ndarray) -> np.ndarray:
         for j in range(c):
             out[i, j] = (feats[i] * feats[j]).sum() / (c * h * w)
     return out
+
+
+def numpy_light(images: torch.Tensor) -> np.ndarray:
+    """Luminance of (B, 3, H, W), means over squares of 8 pixels."""
+    grey = np.einsum("bchw,c->bhw", images.double().numpy(), [0.299, 0.587, 0.114])
+    b, h, w = grey.shape
+    return grey.reshape(b, h // 8, 8, w // 8, 8).mean((2, 4))
 
 
 def test_gram_is_the_sum_of_products_over_c_h_w() -> None:
@@ -81,6 +91,7 @@ def test_relative_terms_against_numpy(tiny_weights: VGGWeights) -> None:
         content_weight=2.0,
         tv_weight=0.5,
         strength=0.7,
+        light_weight=1.5,
     )
     loss = make(tiny_weights, painting, config)
     terms = loss(stylized, loss.targets(photo))
@@ -105,7 +116,12 @@ def test_relative_terms_against_numpy(tiny_weights: VGGWeights) -> None:
     d = stylized.double().numpy()
     tv = ((np.diff(d, axis=3) ** 2).sum((1, 2, 3)) + (np.diff(d, axis=2) ** 2).sum((1, 2, 3))) / (3 * 64 * 64)
     parts = (2 * np.mean(content), 0.7 * 3 * np.mean(style), 0.7 * 5 * np.mean(mean), 0.5 * np.mean(tv))
-    np.testing.assert_allclose([float(t) for t in terms[1:5]], parts, rtol=2e-4)
+    kept = []
+    for x, y in zip(numpy_light(stylized), numpy_light(photo), strict=True):
+        kept.append(np.corrcoef(x.ravel(), y.ravel())[0, 1])
+    parts = (*parts, 1.5 * (1 - np.mean(kept)))
+    assert terms.light_kept.item() == pytest.approx(np.mean(kept), rel=1e-4)
+    np.testing.assert_allclose([float(t) for t in terms[1:6]], parts, rtol=2e-4)
     assert terms.total.item() == pytest.approx(sum(parts), rel=2e-4)
     assert terms.content_rel.item() == pytest.approx(sum(errors) / sum(variances), rel=2e-4)
     assert terms.style_rel.item() == pytest.approx(np.mean(style), rel=2e-4)
@@ -144,7 +160,8 @@ def test_a_batch_is_the_mean_of_its_images(tiny_weights: VGGWeights) -> None:
     parts = [loss(stylized[i : i + 1], loss.targets(photo[i : i + 1])) for i in range(2)]
     for name in whole._fields:
         halves = sum(getattr(p, name) for p in parts) / 2
-        torch.testing.assert_close(getattr(whole, name), halves, rtol=1e-5, atol=1e-6)
+        value = getattr(whole, name).mean()  # two are of each image
+        torch.testing.assert_close(value, halves.mean(), rtol=1e-5, atol=1e-6)
     together = Terms.means(parts)
     torch.testing.assert_close(whole.content_rel, together.content_rel)
     torch.testing.assert_close(whole.named(), together.named(), rtol=1e-5, atol=1e-6)
@@ -180,7 +197,7 @@ def test_a_photo_without_any_contrast_gives_finite_terms(tiny_weights: VGGWeight
     noisy = (flat + 0.1 * torch.randn_like(flat)).requires_grad_()
     terms = loss(noisy, loss.targets(flat))
     terms.total.backward()
-    assert all(bool(torch.isfinite(t)) for t in terms)
+    assert all(bool(torch.isfinite(t).all()) for t in terms)
     assert noisy.grad is not None
     assert bool(torch.isfinite(noisy.grad).all())
 
@@ -202,3 +219,33 @@ def test_a_config_that_makes_no_sense_is_explained(config: LossConfig, message: 
 
     with pytest.raises(RecipeError, match=message):
         check()
+
+
+def test_light_is_light_and_dark_whatever_colours_and_contrast(tiny_weights: VGGWeights) -> None:
+    """A darker, flatter picture in other colours keeps the light; a negative loses it."""
+    _, photo, _ = pictures(5)
+    photo[..., :32] *= 0.3
+    dark = torch.stack([0.1 + 0.2 * photo.mean(1)] * 2 + [0.05 + 0.1 * photo.mean(1)], 1)
+    assert light_error(luminance(dark), luminance(photo)).max() < 0.02
+    assert light_error(luminance(photo), luminance(photo)).tolist() == [0, 0]
+    assert light_error(luminance(1 - photo), luminance(photo)).tolist() == pytest.approx([2, 2])
+    flat = luminance(torch.full_like(photo, 0.4))
+    assert light_error(flat, luminance(photo)).tolist() == pytest.approx([0.5, 0.5], abs=1e-5)
+
+
+def test_each_image_of_a_batch_may_be_for_a_painting_of_its_own(tiny_weights: VGGWeights) -> None:
+    """The terms are the means of those of each painting alone, each with its balance."""
+    painting, photo, stylized = pictures(6)
+    paintings = [painting, painting.flip(1).sqrt()]
+    config = LossConfig(tv_weight=1.0)
+    vgg = load_vgg(tiny_weights, deepest_layers(config, "vgg16"))
+    both = PerceptualLoss(vgg, [Style(p) for p in paintings], config)
+    both.balance.copy_(torch.tensor([0.5, 3.0]))
+    together = both(stylized, both.targets(photo), which=torch.tensor([1, 0]))
+    parts = []
+    for i, number in enumerate([1, 0]):
+        alone = PerceptualLoss(vgg, paintings[number], config)
+        alone.balance.copy_(both.balance[number])
+        x = photo[i : i + 1]
+        parts.append(alone(stylized[i : i + 1], alone.targets(x)))
+    torch.testing.assert_close(together.scalars(), sum(p.scalars() for p in parts) / 2)

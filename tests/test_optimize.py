@@ -370,7 +370,7 @@ def test_a_dream_beside_content_and_style_is_part_of_the_total(run: Run, tiny_we
     vgg = load_vgg(tiny_weights, ["relu3_1"])
     for now in (seen[0], seen[-1]):
         terms = now.terms
-        parts = sum(terms[name] for name in ("content", "style", "mean", "tv", "dream"))
+        parts = sum(terms[name] for name in ("content", "style", "mean", "tv", "light", "dream"))
         assert terms["total"] == pytest.approx(parts, rel=1e-4)
         b, c, h, w = now.image.shape
         halved = now.image.reshape(b, c, h // 2, 2, w // 2, 2).mean((3, 5))

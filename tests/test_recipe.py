@@ -19,12 +19,13 @@ def write(path: Path, text: str) -> str:
     return str(path)
 
 
-def test_three_recipes_come_with_the_package() -> None:
-    assert recipe_names() == ["full", "long", "quick", "smoke"]
+def test_recipes_come_with_the_package() -> None:
+    names = ["collection", "full", "instant", "long", "quick", "smoke"]
+    assert recipe_names() == names
     assert sorted(p.stem for p in RECIPES.glob("*.toml")) == recipe_names()
 
 
-@pytest.mark.parametrize("name", ["full", "long", "quick", "smoke"])
+@pytest.mark.parametrize("name", ["collection", "full", "instant", "long", "quick", "smoke"])
 def test_every_recipe_loads_as_its_file_says(name: str) -> None:
     recipe = load_recipe(name)
     written = tomllib.loads((RECIPES / f"{name}.toml").read_text(encoding="utf-8"))
@@ -149,7 +150,9 @@ def test_keys_and_types_are_checked(item: str, message: str) -> None:
         ("seed=-1", "seed must be 0 or more and below 2**32, got -1"),
         ("seed=4294967296", "seed must be 0 or more and below 2**32"),
         ("network.width=-1", "cannot be built with"),
-        ("network.start=sideways", "cannot be built with"),
+        ("average=1", "average is a decay"),
+        ("image_size=222", "image_size must be a multiple of 4"),
+        ("schedule=linear", "schedule must be cosine, constant"),
         ("loss.strength=-1", "loss.strength must be a number, 0 or more, got -1.0"),
         ("loss.strength=nan", "loss.strength must be a number, 0 or more, got nan"),
         ("loss.content_weight=-1", "loss.content_weight must be a number, 0 or more"),
@@ -186,7 +189,7 @@ def test_the_ends_of_ranges_are_allowed(item: str) -> None:
 def test_unknown_recipes_get_a_suggestion_else_the_list() -> None:
     with pytest.raises(RecipeError, match=r"unknown recipe 'quik'. Did you mean 'quick'\?"):
         load_recipe("quik")
-    with pytest.raises(RecipeError, match=r"unknown recipe 'xyz'. Allowed: full, long, quick, smoke\."):
+    with pytest.raises(RecipeError, match=r"unknown recipe 'xyz'. Allowed: collection, full, instant, long, quick, smoke\."):
         load_recipe("xyz")
 
 

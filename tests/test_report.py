@@ -37,6 +37,8 @@ SCORES = {
     "style_distance": 0.222,
     "style_closed": 0.4,
     "content_distance": 0.81,
+    "clear_distance": 0.72,
+    "light": 0.8,
     "grid": 1.9,
     "stripes": 1.2,
     "border": 1.01,
@@ -317,8 +319,8 @@ def test_scatter_for_several_checkpoints_only(page: Page) -> None:
     both = comparison(("night", "dots"))
     several = Page(report_html(both))
     assert "Speed against quality" in several.words
-    assert "night, 0.81" in several.words
-    assert "dots, 0.81" in several.words
+    assert "night, 0.72" in several.words
+    assert "dots, 0.72" in several.words
     assert len(several.all("svg")) == 5  # two for each checkpoint, and the scatter
     unscored = dataclasses.replace(both, summaries=[summary("night"), summary("dots", judge={})])
     assert "Speed against quality" not in Page(report_html(unscored)).words

@@ -33,7 +33,10 @@ from faststyle.slow.optimize import PAPER, Progress, SlowConfig
 from faststyle.slow.run import SlowJob, configure, parse_layers, parse_style, run_slow
 
 ROOT = Path(__file__).parents[1]
-TERMS = ("total", "content", "style", "mean", "tv", "content_rel", "style_rel")
+TERMS = (
+    *("total", "content", "style", "mean", "tv", "light"),
+    *("content_rel", "style_rel", "light_kept"),
+)
 HEIGHT, WIDTH = 48, 65
 ONE_SIZE = ["--smallest", "48", "--optimizer", "adam", "--device", "cpu"]
 

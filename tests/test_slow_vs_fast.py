@@ -18,7 +18,7 @@ from skimage import data_dir
 from faststyle.checkpoint import About, save_checkpoint
 from faststyle.compare import slow_vs_fast as module
 from faststyle.compare.results import Comparison, FastRow, SlowRow
-from faststyle.compare.slow_vs_fast import compare, equal_row, list_photos, objective
+from faststyle.compare.slow_vs_fast import compare, equal_row, list_photos
 from faststyle.errors import CheckpointError, FaststyleError, ImageError, Interrupted, RecipeError
 from faststyle.files import sha256
 from faststyle.images import fit_shorter, read_image
@@ -28,11 +28,12 @@ from faststyle.perceptual.losses import LossConfig
 from faststyle.perceptual.vgg import VGG
 from faststyle.perceptual.weights import VGGWeights, find_weights, load_vgg
 from faststyle.slow.descent import Descent, Step
+from faststyle.training.step import build_objective
 from faststyle.training.recipe import Recipe
 
 SIZE = 96  # pixels: the least that the judge takes
 STEPS = 2
-NETWORK = {"name": "johnson", "width": 4, "blocks": 1, "start": "random"}
+NETWORK = {"name": "johnson", "width": 4, "blocks": 1}
 LOSS = LossConfig(
     content_layers={"relu4_2@1/2": 1.0},
     style_layers={"relu1_1": 1.0, "relu3_1": 1.0, "relu2_1@1/2": 1.0, "relu5_1@1/2": 1.0},
@@ -54,7 +55,7 @@ def save_network(path: Path, painting: Path, seed: int = 0, loss: LossConfig = L
         "none",
         recipe.to_dict(),
     )
-    save_checkpoint(path, Johnson(4, 1, "random"), about)
+    save_checkpoint(path, Johnson(4, 1), about)
     return path
 
 
@@ -155,12 +156,17 @@ def numpy_terms(
     def gram(f: np.ndarray) -> np.ndarray:
         return np.einsum("ihw,jhw->ij", f, f, optimize=True) / f.size
 
+    def light(image: np.ndarray) -> np.ndarray:
+        grey = np.tensordot([0.299, 0.587, 0.114], image, 1)
+        h, w = (side // 8 for side in grey.shape)
+        return grey[: 8 * h, : 8 * w].reshape(h, 8, w, 8).mean((1, 3)).ravel()
+
     content_layers, style_layers = loss.layers("vgg16")
     y, s = (seen(p, {**content_layers, **style_layers}) for p in (stylized, painting))
     x = seen(photo, content_layers)
     errors = [((y[k] - x[k]) ** 2).mean() for k in content_layers]
     content = [e / max(x[k].var(), 0.5 * s[k].var()) for e, k in zip(errors, content_layers, strict=True)]
-    content_rel = float(np.mean([e / x[k].var() for e, k in zip(errors, content_layers, strict=True)]))
+    content_rel = float(np.sum(errors) / np.sum([x[k].var() for k in content_layers]))
     style = [relative(gram(y[k]), gram(s[k])) for k in style_layers]
     mean = [relative(y[k].mean((1, 2)), s[k].mean((1, 2))) for k in style_layers]
     tv = ((np.diff(stylized, axis=1) ** 2).sum() + (np.diff(stylized, axis=2) ** 2).sum()) / stylized.size
@@ -171,6 +177,7 @@ def numpy_terms(
         + weights.style * style_rel
         + weights.mean * np.mean(mean)
         + weights.tv * tv
+        + weights.light * (1 - np.corrcoef(light(stylized), light(photo))[0, 1])
     )
     return {"content_rel": content_rel, "style_rel": style_rel, "total": float(total)}
 
@@ -256,7 +263,7 @@ def test_the_objective_agrees_with_numpy_on_features_of_torchvision(name: str, s
     photo = protocol_photo(Path(data_dir) / name, size)
     generator = torch.Generator().manual_seed(0)
     stylized = (0.6 * photo + 0.4 * torch.rand(photo.shape, generator=generator)).flip(3)
-    loss = objective(recipe, painting, weights)
+    loss = build_objective(recipe, [painting], weights)
     with torch.no_grad():
         terms = loss(stylized, loss.targets(photo))
     style = array(fit_shorter(painting, 224))
@@ -350,7 +357,7 @@ def test_what_a_reader_needs_to_repeat_it_is_said(comparison: Comparison, painti
     assert about["objective"]["one"] == dataclasses.asdict(LOSS)
     assert (about["vgg"], about["device"], about["threads"]) == ("vgg16-tiny", "cpu", torch.get_num_threads())
     assert about["machine"]
-    network = Johnson(4, 1, "random")
+    network = Johnson(4, 1)
     (one, _) = comparison.checkpoints
     assert (one.name, one.network, one.parameters) == ("one", NETWORK, sum(p.numel() for p in network.parameters()))
     assert one.megabytes == pytest.approx(sum(t.numel() for t in network.state_dict().values()) * 4 / 1e6)

@@ -19,7 +19,7 @@ from faststyle.networks.johnson import Johnson
 from faststyle.stylize.stylizer import Stylizer
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-NETWORK = {"name": "johnson", "width": 8, "blocks": 1, "start": "random"}
+NETWORK = {"name": "johnson", "width": 8, "blocks": 1}
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("checkpoint") / "dots.safetensors"
     about = About(network=NETWORK, painting={}, vgg={}, photos="none", recipe={})
-    save_checkpoint(path, Johnson(8, 1, "random"), about)
+    save_checkpoint(path, Johnson(8, 1), about)
     return path
 
 

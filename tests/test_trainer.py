@@ -94,7 +94,8 @@ def test_a_run_leaves_what_the_readme_promises(train: Any) -> None:
 def test_everything_is_logged(train: Any) -> None:
     train(tiny())
     events = EventAccumulator("outputs/dots/tensorboard").Reload()
-    tags = {"total", "content", "style", "mean", "tv", "content_rel", "style_rel"}
+    tags = {"total", "content", "style", "mean", "tv", "light"}
+    tags |= {"content_rel", "style_rel", "light_kept", "photos_seen"}
     tags |= {"images_per_second", "learning_rate", "gradient_norm", "balance"}
     assert {t.removeprefix("train/") for t in events.Tags()["scalars"]} == tags
     assert [e.step for e in events.Images("strip")] == [4, 8]
@@ -112,7 +113,7 @@ def test_the_loss_falls_along_the_golden_curve(train: Any) -> None:
 
 
 # Of this recipe with torch 2.15 on a CPU; one and two threads differ by half a percent at the end.
-GOLDEN = [3.985, 2.207, 1.398, 1.891, 1.576]
+GOLDEN = [3.983, 2.587, 1.832, 1.970, 1.804]
 
 
 def test_in_bf16_the_loss_falls_alike_and_weights_stay_float32(train: Any) -> None:

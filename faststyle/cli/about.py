@@ -11,7 +11,7 @@ import faststyle
 from faststyle.cli.common import Json, VggWeights, app, reports_errors
 from faststyle.errors import CheckpointError
 
-SCORES = ("style_closed", "content_distance", "grid")  # of the judge
+SCORES = ("style_closed", "clear_distance", "light", "grid")  # of the judge
 
 
 def _print_version(asked: bool) -> None:
@@ -73,15 +73,17 @@ def list_styles(as_json: Json = False) -> None:
             typer.echo(f"left out: {error}", err=True)
             continue
         megabytes = round(path.stat().st_size / 1e6, 2)
-        rows.append(
-            {
-                "name": path.stem,
-                "network": dict(about.network),
-                "megabytes": megabytes,
-                "painting": about.painting.get("file", ""),
-                "scores": {key: about.scores[key] for key in SCORES if key in about.scores},
-            }
-        )
+        paintings = [(f"{path.stem}:{p['name']}", p) for p in about.paintings]
+        for name, painting in paintings or [(path.stem, about.painting)]:
+            rows.append(
+                {
+                    "name": name,
+                    "network": dict(about.network),
+                    "megabytes": megabytes,
+                    "painting": painting.get("file", ""),
+                    "scores": {key: about.scores[key] for key in SCORES if key in about.scores},
+                }
+            )
     if as_json:
         typer.echo(json.dumps(rows))
         return

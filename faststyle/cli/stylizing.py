@@ -176,7 +176,7 @@ def sheet(
 
     Example: faststyle sheet photo.jpg -o sheet.png
     """
-    from faststyle.checkpoint import checkpoints_at_hand, find_checkpoint
+    from faststyle.checkpoint import find_checkpoint, names_at_hand
     from faststyle.errors import CheckpointError
     from faststyle.files import write_bytes
     from faststyle.images import encode_image, output_format, read_image
@@ -184,9 +184,10 @@ def sheet(
     from faststyle.stylize.stylizer import Stylizer
 
     format = output_format(output)
-    paths = [find_checkpoint(style) for style in styles] if styles else checkpoints_at_hand()
-    if not paths:
+    names = styles or names_at_hand()
+    if not names:
         raise CheckpointError("no checkpoints at hand; train one with: faststyle train --style PAINTING")
+    paths = [find_checkpoint(name) for name in names]
     loaded = ((path.stem, Stylizer.load(path, device, threads)) for path in paths)
     picture = contact_sheet(photo, loaded, size)
     write_bytes(output, encode_image(read_image(picture), format))

@@ -16,10 +16,17 @@ TRAINING, OBJECTIVE = "Training", "Objective"
 @app.command()
 @reports_errors
 def train(
-    style: Annotated[str, typer.Option("--style", help="The painting: an image file.", metavar="PAINTING")],
+    style: Annotated[
+        str,
+        typer.Option(
+            "--style",
+            help="The painting: an image file; or a folder of paintings, for one network of all.",
+            metavar="PAINTING",
+        ),
+    ],
     recipe: Annotated[
         str | None,
-        typer.Option(help="smoke, quick, long, full, or a .toml file; default: quick, or the run's own with --resume."),
+        typer.Option(help="instant, quick, long, full, collection, smoke, or a .toml file; default: quick, or the run's own with --resume."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the style; default: the painting's file name.")] = None,
     photos: Annotated[
@@ -111,20 +118,23 @@ def train(
         typer.echo(json.dumps(asdict(result), default=str))
         return
     for bad, reason in result.skipped:
-        typer.echo(f"skipped photo {bad}: {reason}", err=True)
+        typer.echo(f"skipped {bad}: {reason}", err=True)
     minutes = f"{int(result.seconds // 60)}:{int(result.seconds % 60):02d} minutes"
     typer.echo(
         f"{result.steps} steps in {minutes}; on photos it never saw: "
         f"content_rel {result.content_rel:.3f}, style_rel {result.style_rel:.3f}"
     )
     judge = result.judge
-    typer.echo(
-        f"judge       style_closed {judge.style_closed:.2f}  content_distance {judge.content_distance:.2f}  "
-        f"grid {judge.grid:.1f}  stripes {judge.stripes:.1f}"
-    )
+    if judge is not None:
+        typer.echo(
+            f"judge       style_closed {judge.style_closed:.2f}  "
+            f"clear_distance {judge.clear_distance:.2f}  light {judge.light:.2f}  "
+            f"grid {judge.grid:.1f}"
+        )
     typer.echo(f"checkpoint  {result.checkpoint}")
     typer.echo(f"preview     {result.preview}")
-    typer.echo(f"use it      faststyle stylize PHOTO --style {result.checkpoint} -o out.png")
+    named = f"{result.checkpoint}" if judge is not None else f"{result.checkpoint}:PAINTING"
+    typer.echo(f"use it      faststyle stylize PHOTO --style {named} -o out.png")
 
 
 def run_train() -> None:

@@ -59,12 +59,12 @@ class Curve:
 
 @dataclass(frozen=True)
 class Point:
-    """A network: seconds for a photo, the judge's style_closed and content_distance."""
+    """A network: seconds for a photo, the judge's style_closed and clear_distance."""
 
     label: str
     seconds: float
     style_closed: float
-    content_distance: float
+    clear_distance: float
 
 
 def objective_by_step(curves: Sequence[Curve], level: float, equal: Mapping[str, float | None], name: str) -> str:
@@ -122,7 +122,7 @@ def objective_by_seconds(curves: Sequence[Curve], level: float, seconds: float, 
 
 
 def speed_and_quality(points: Sequence[Point], name: str) -> str:
-    """Return seconds against style_closed, the area of a point growing with its content_distance."""
+    """Return seconds against style_closed, the area of a point growing with its clear_distance."""
 
     def draw(axes: Axes) -> None:
         times, closed = [p.seconds for p in points], [p.style_closed for p in points]
@@ -134,12 +134,12 @@ def speed_and_quality(points: Sequence[Point], name: str) -> str:
         axes.set_xlabel("seconds for a photo (log scale)")
         axes.set_ylabel("style_closed, higher is better")
         axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.8)
-        areas = [60 * max(0.1, p.content_distance) for p in points]  # square points; 0.6 to 2 is usual
+        areas = [60 * max(0.1, p.clear_distance) for p in points]  # square points; 0.6 to 2 is usual
         axes.scatter(times, closed, s=areas, color=COLOURS["network"], alpha=0.8, linewidths=0, clip_on=False)
         starts = [_up(axes, p.style_closed) for p in points]
         for point, start, y in zip(points, starts, spread_out(starts, LABEL_GAP), strict=True):
             axes.annotate(
-                f"{_shorten(point.label)}, {point.content_distance:.2f}",
+                f"{_shorten(point.label)}, {point.clear_distance:.2f}",
                 (_across(axes, point.seconds), start),
                 (1.03, y),
                 xycoords="axes fraction",
@@ -150,7 +150,7 @@ def speed_and_quality(points: Sequence[Point], name: str) -> str:
             )
 
     told = "; ".join(
-        f"{p.label}: {p.seconds:.3g} s, style_closed {p.style_closed:.2f}, content_distance {p.content_distance:.2f}"
+        f"{p.label}: {p.seconds:.3g} s, style_closed {p.style_closed:.2f}, clear_distance {p.clear_distance:.2f}"
         for p in points
     )
     return _svg(draw, name, f"Seconds against style_closed. {told}.", right=0.63)

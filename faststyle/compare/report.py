@@ -36,6 +36,8 @@ HINTS = {
     "style_distance": "lower \N{DOWNWARDS ARROW}",
     "style_closed": "higher \N{UPWARDS ARROW}",
     "content_distance": "lower \N{DOWNWARDS ARROW}",
+    "clear_distance": "lower \N{DOWNWARDS ARROW}",
+    "light": "higher \N{UPWARDS ARROW}",
     "grid": "near 2",
     "stripes": "near 1",
     "border": "near 1",
@@ -253,7 +255,9 @@ def _scatter(comparison: Comparison) -> str:
     points = []
     for summary in comparison.summaries:
         fast = _plain(summary.judge).get("fast") or {}
-        seconds, closed, content = summary.fast["seconds"], fast.get("style_closed"), fast.get("content_distance")
+        seconds = summary.fast["seconds"]
+        closed = fast.get("style_closed")
+        content = fast.get("clear_distance")
         if seconds > 0 and closed is not None and content is not None:
             label = summary.checkpoint + (f" {summary.size} px" if len(sizes) > 1 else "")
             points.append(Point(label, seconds, closed, content))

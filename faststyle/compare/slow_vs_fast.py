@@ -30,19 +30,20 @@ from faststyle.compare.results import Checkpoint, Comparison, FastRow, Gallery, 
 from faststyle.devices import find_device
 from faststyle.errors import CheckpointError, ImageError, Interrupted, OutputError, RecipeError
 from faststyle.files import sha256, write_bytes
-from faststyle.images import READABLE, fit_shorter, read_image
+from faststyle.images import READABLE, read_image
 from faststyle.judge import LAYERS, SMALLEST_GRID, Judge, protocol_photo
-from faststyle.perceptual.losses import PerceptualLoss, Terms, deepest_layers
-from faststyle.perceptual.weights import VGGWeights, cache_folder, find_weights, load_vgg
+from faststyle.perceptual.losses import PerceptualLoss, Terms
+from faststyle.perceptual.weights import cache_folder, find_weights, load_vgg
 from faststyle.progress import StepProgress
 from faststyle.signals import Stop, noted_signals
 from faststyle.slow.descent import Descent
 from faststyle.training.recipe import Recipe, recipe_from_dict
+from faststyle.training.step import build_objective
 
 INITS = ("content", "noise")
 SHOWN_STEPS = (10, 50, 100, 300)  # whose pictures are kept, shown and judged, and the last one
 TIMED_RUNS = 3  # of a network on one photo, after one that warms up; their median counts
-CACHE_VERSION = 3  # of what is kept of the slow path; part of the key
+CACHE_VERSION = 4  # of what is kept of the slow path; part of the key
 
 
 @dataclass(frozen=True)
@@ -196,9 +197,17 @@ def _open(path: Path, style: Path, painting: Tensor, vgg_weights: Path | None, d
         )
     recipe = recipe_from_dict(about.recipe)
     weights = find_weights(recipe.vgg, vgg_weights)
-    loss = objective(recipe, painting, weights).to(device)
+    loss = build_objective(recipe, [painting], weights).to(device)
     layers = recipe.loss.layers(recipe.vgg)
-    parts = [sha256(style), recipe.painting_size, recipe.loss.mode, layers, recipe.loss.weights(), weights.id]
+    parts = [
+        sha256(style),
+        recipe.painting_size * recipe.stroke_size,
+        recipe.loss.mode,
+        recipe.loss.balance,
+        layers,
+        recipe.loss.weights(),
+        weights.id,
+    ]
     layout = torch.channels_last
     network = network.to(device).to(memory_format=layout)
     return _Subject(path.stem, network, recipe, loss, _hash(parts))
@@ -220,13 +229,6 @@ def _check(subjects: Sequence[_Subject], size: int, device: torch.device) -> Non
                 subject.loss(blank, subject.loss.targets(blank))
     except ImageError as error:
         raise ImageError(f"--size {size}: {error}") from None
-
-
-def objective(recipe: Recipe, painting: Tensor, weights: VGGWeights) -> PerceptualLoss:
-    """Return the objective that a recipe trains on, for `painting`, (1, 3, H, W) in [0, 1]."""
-    vgg = load_vgg(weights, deepest_layers(recipe.loss, recipe.vgg))
-    loss = PerceptualLoss(vgg, fit_shorter(painting, recipe.painting_size), recipe.loss, recipe.vgg)
-    return loss.to(memory_format=torch.channels_last)
 
 
 def _gallery(

@@ -11,9 +11,11 @@ from torch import Tensor
 from faststyle.errors import RecipeError, did_you_mean
 from faststyle.networks.johnson import Johnson
 from faststyle.networks.mobile import Mobile
-from faststyle.networks.start import StyleNetwork
+from faststyle.networks.network import StyleNetwork
 
 NETWORKS: dict[str, type[StyleNetwork]] = {"johnson": Johnson, "mobile": Mobile}
+DEFAULT = "johnson"  # where no name is given
+PAINTINGS = "paintings"  # the option that makes a network one of many paintings
 
 
 def parse_network(text: str) -> dict[str, Any] | None:
@@ -31,7 +33,7 @@ def parse_network(text: str) -> dict[str, Any] | None:
 
 def network_options(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return name and all arguments of a network, defaults included: equal for configurations of the same network."""
-    options = {"name": "johnson", **config}
+    options = {"name": DEFAULT, **config}
     parameters = inspect.signature(NETWORKS[options["name"]]).parameters
     return {**{key: p.default for key, p in parameters.items()}, **options}
 
@@ -42,10 +44,8 @@ def bytes_per_pixel(config: Mapping[str, Any]) -> int:
     return NETWORKS[options["name"]].bytes_per_pixel(options["width"])
 
 
-def build_network(config: Mapping[str, Any], painting: Tensor | None = None) -> StyleNetwork:
-    """Return a new network from its name and keyword arguments, as a recipe or a checkpoint holds them.
-
-    Before training, `painting`, (1, 3, H, W) in [0, 1], gives the network the colours that it starts from.
+def build_network(config: Mapping[str, Any]) -> StyleNetwork:
+    """Return a new network from its name and keyword arguments, as a recipe or checkpoint has them.
 
     Raises: RecipeError for an unknown network or argument.
 
@@ -53,7 +53,7 @@ def build_network(config: Mapping[str, Any], painting: Tensor | None = None) -> 
         >>> network = build_network({"name": "johnson", "width": 16})
     """
     options = dict(config)
-    name = options.pop("name", "johnson")
+    name = options.pop("name", DEFAULT)
     if name not in NETWORKS:
         raise RecipeError(f"unknown network {name!r}.{did_you_mean(name, NETWORKS)}")
     allowed = inspect.signature(NETWORKS[name]).parameters
@@ -64,6 +64,25 @@ def build_network(config: Mapping[str, Any], painting: Tensor | None = None) -> 
         network = NETWORKS[name](**options)
     except (TypeError, ValueError, RuntimeError) as error:
         raise RecipeError(f"network {name!r} cannot be built with {options}: {error}") from error
-    if painting is not None:
-        network.set_palette(painting)
     return network
+
+
+def one_painting(network: StyleNetwork, config: Mapping[str, Any], mix: Tensor) -> StyleNetwork:
+    """Return the network of one painting, or of a mix of them, from `network`, one of many.
+
+    `config` is what the network was built from; `mix`, (P,), the shares of its paintings. Their
+    scales and shifts are mixed; everything else is shared.
+    """
+    single = build_network(one_painting_config(config))
+    own = single.state_dict()
+    found = network.state_dict()
+    for name, value in own.items():
+        many = found[name].to(value.dtype)
+        own[name] = many if many.shape == value.shape else mix.to(value.dtype) @ many
+    single.load_state_dict(own)
+    return single.eval()
+
+
+def one_painting_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration of the network of one painting that a network of many holds."""
+    return {key: value for key, value in config.items() if key != PAINTINGS}

@@ -1,81 +1,73 @@
-"""A network made for few memory accesses: every convolution sees a sixteenth of the pixels.
+"""A network made for few memory accesses: no feature map is ever as large as the photo.
 
-The photo is folded to 1/4 of its sides, 48 channels, with nothing lost (`pixel_unshuffle`; Shi et al. 2016), and the
-picture is unfolded from as many, so that no feature map is ever as large as the photo. What is unfolded goes through a
-fixed filter, in which every stripe of 4 and of 2 pixels vanishes, which unfolding alone would leave, and those of 3, in
-which networks hide texture that nobody painted: of what repeats within 4 pixels next to nothing is left.
-Source of folding: https://arxiv.org/abs/1609.05158
+The photo is folded to half its sides, 12 channels, with nothing lost (`pixel_unshuffle`), the trunk
+works at 1/4 of its size like that of Johnson et al. (2016), and the picture is unfolded from half
+its size. It paints every pixel itself: no part of the photo is added to it.
+Source of folding: Shi et al. (2016), https://arxiv.org/abs/1609.05158
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from faststyle.networks.layers import BOXES, ConvNorm, Residual
-from faststyle.networks.start import STRIDE, Start, StyleNetwork
+from faststyle.networks.layers import ConvNorm, Trunk, enlarge
+from faststyle.networks.network import StyleNetwork
 
 COLORS = 3
-FOLDED = COLORS * STRIDE**2  # channels
+FOLD = 2  # pixels a side that are folded into channels
+FOLDED = COLORS * FOLD**2  # channels
 
 
 class Mobile(StyleNetwork):
-    """Photo to stylized photo, with `width` channels everywhere.
+    """Photo to stylized photo; `width` channels at 1/4 of the size, fewer at half of it.
 
     Example:
         >>> Mobile()(torch.rand(1, 3, 33, 70)).shape
         torch.Size([1, 3, 33, 70])
     """
 
-    filter: Tensor  # (48, 16, 3, 3): for each colour, from 4x4 pixels and their neighbours to 4x4 pixels
+    def __init__(self, width: int = 48, blocks: int = 5, paintings: int = 0) -> None:
+        super().__init__(width, blocks, paintings)
+        half = max(1, width // 2)
+        self.encode1 = ConvNorm(FOLDED, max(1, width // 4), 3, paintings=paintings)
+        self.encode2 = ConvNorm(max(1, width // 4), width, 3, stride=2, paintings=paintings)
+        self.trunk = Trunk(width, blocks, paintings)
+        self.decode = ConvNorm(width, half, 3, paintings=paintings)
+        self.head = nn.Conv2d(half, FOLDED, 3, padding=1, padding_mode="reflect")
+        self._start_smooth()
 
-    def __init__(self, width: int = 32, blocks: int = 5, start: Start = "palette") -> None:
-        super().__init__(start)
-        if width < 1 or blocks < 0:
-            raise ValueError(f"width is at least 1 and blocks at least 0, got {width} and {blocks}")
-        self.stem = ConvNorm(FOLDED, width, 3)
-        self.trunk = nn.Sequential(*(Residual(width) for _ in range(blocks)))
-        self.decode = ConvNorm(width, width, 3)
-        self.head = nn.Conv2d(width, FOLDED, 3)  # of features with a border for it and for the filter
-        self.register_buffer("filter", folded_filter(STRIDE).repeat(COLORS, 1, 1, 1), persistent=False)
-        self.begin(self.head)
+    @torch.no_grad()
+    def _start_smooth(self) -> None:
+        """Let the four pixels that are unfolded from one place begin equal, and all near grey.
+
+        Else a lattice is there from the first step on, at full contrast.
+
+        Source: Aitken et al., "Checkerboard artifact free sub-pixel convolution" (2017),
+        https://arxiv.org/abs/1707.02937
+        """
+        for values in self.head.parameters():
+            values.copy_(0.1 * values[:: FOLD**2].repeat_interleave(FOLD**2, 0))
 
     @staticmethod
     def bytes_per_pixel(width: int) -> int:
-        """Return the most memory that evaluation takes: measured (docs/log.md), with a tenth added."""
+        """Return the most memory that evaluation takes, for each pixel of the photo."""
         return 120 + width
 
-    def features(self, folded: Tensor) -> Tensor:
-        """Return what the head sees, (B, width, h + 4, w + 4), of a folded photo (B, 48, h, w)."""
-        y = self.decode(self.trunk(self.stem(folded, relu=True)), relu=True)
-        return F.pad(y, (2, 2, 2, 2), mode="reflect")
-
-    def paint(self, photo: Tensor) -> Tensor:
-        """Return what is added to a photo, (B, 3, H, W)."""
-        y = self.head(self.features(F.pixel_unshuffle(photo, STRIDE)))
-        return F.pixel_shuffle(F.conv2d(y, self.filter, groups=COLORS), STRIDE)
+    def paint(self, photo: Tensor, mix: Tensor | None = None) -> Tensor:
+        """Return what the head says of a photo, (B, 3, H, W); sides are multiples of 4."""
+        y = self.encode1(F.pixel_unshuffle(photo, FOLD), True, mix)
+        y = self.encode2(y, True, mix)
+        y = self.trunk(y, mix)
+        y = self.decode(enlarge(y), True, mix)
+        return without_lattice(F.pixel_shuffle(self.head(y), FOLD))
 
 
-def folded_filter(size: int, boxes: Sequence[int] = BOXES) -> Tensor:
-    """Return the filter that is `boxes`, means over so many pixels, one after the other, for images folded by `size`.
+def without_lattice(image: Tensor) -> Tensor:
+    """Return (B, C, H, W) as means over 2x2 pixels, each pixel with its neighbours below and right.
 
-    (size², size², 3, 3): what each pixel of `size` x `size` takes from those around it. A mean over n pixels is blind
-    to every stripe whose period divides n. Together the boxes reach no further than `size` pixels.
+    Of a lattice of period 2 nothing is left, and of waves of 4 pixels 0.7. Unfolding alone would
+    leave one: it is the cheapest texture there is, and networks fill all flat places with it.
     """
-    kernel = torch.ones(1, 1, 1)
-    for box in boxes:
-        kernel = F.conv1d(kernel, torch.full((1, 1, box), 1 / box), padding=box - 1)
-    reach = kernel.numel() // 2
-    assert reach <= size
-    assert kernel.numel() % 2
-    taps = torch.zeros(size, size, 3)  # to, from, and in which of three neighbours
-    for to in range(size):
-        for neighbour in range(3):
-            for source in range(size):
-                away = size * (neighbour - 1) + source - to
-                if abs(away) <= reach:
-                    taps[to, source, neighbour] = kernel[0, 0, reach + away]
-    return torch.einsum("aim,bjn->abijmn", taps, taps).reshape(size**2, size**2, 3, 3)
+    return F.avg_pool2d(F.pad(image, (0, 1, 0, 1), mode="replicate"), 2, stride=1)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from faststyle.errors import RecipeError, did_you_mean
@@ -28,7 +29,8 @@ from faststyle.perceptual.vgg import VGG, Feats, deepest_block, layer_names
 CONTENT_LAYERS: dict[str, Layers] = {
     "gatys": {"relu4_2": 1.0},
     "johnson": {"relu3_3": 1.0},  # section 4.1 says relu3_3, the supplementary material relu2_2
-    "pyramid": {"relu4_2": 1.0},
+    # Light, shade and large shapes are content too, and relu4_2 at full size does not see them.
+    "pyramid": {"relu4_2": 1.0, "relu4_2@1/2": 1.0, "relu4_2@1/4": 1.0},
 }
 STYLE_LAYERS: dict[str, Layers] = {
     "gatys": {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0, "relu5_1": 1.0},
@@ -52,8 +54,13 @@ STYLE_LAYERS: dict[str, Layers] = {
 # counts as at least this share of the painting's.
 CONTENT_FLOOR = 0.5
 
+LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in luminance: ITU-R BT.601
+LIGHT_SQUARE = 8  # pixels: side of the squares over which light and dark are compared
+FLAT_LIGHT = 1e-5  # variance of luminance in [0, 1] that keeps flat pictures from dividing by zero
+LIGHT = "light"  # the key of the photo's luminance among the targets
 
-# From a key of painting and layer, Gram matrices (B, C, C) and the painting's (C, C) to errors (B,).
+
+# From a layer, Gram matrices (B, C, C) and the painting's (C, C) to errors (B,).
 GramError = Callable[[str, Tensor, Tensor], Tensor]
 
 
@@ -64,6 +71,7 @@ class Weights(NamedTuple):
     style: float
     mean: float
     tv: float
+    light: float
 
 
 # What each mode uses where nothing else is asked for. Relative: found by experiment, docs/log.md. Absolute: the
@@ -71,8 +79,8 @@ class Weights(NamedTuple):
 # published with the paper (content 1, style 5, total variation 1e-6), on features of images in 0-255.
 LAYER_SETS = {"relative": "pyramid", "absolute": "johnson"}
 WEIGHTS = {
-    "relative": Weights(content=1.0, style=8.0, mean=8.0, tv=0.0),
-    "absolute": Weights(content=1.0, style=5.0, mean=0.0, tv=1e-6),
+    "relative": Weights(content=1.0, style=8.0, mean=8.0, tv=0.0, light=0.5),
+    "absolute": Weights(content=1.0, style=5.0, mean=0.0, tv=1e-6, light=0.0),
 }
 
 
@@ -93,6 +101,7 @@ class LossConfig:
     style_weight: float | None = None
     mean_weight: float | None = None
     tv_weight: float | None = None
+    light_weight: float | None = None
 
     def layers(self, arch: str) -> tuple[dict[str, float], dict[str, float]]:
         """Return the layers of content and of style, each as {layer: weight}.
@@ -112,21 +121,29 @@ class LossConfig:
         if self.mode not in WEIGHTS:
             raise RecipeError(f"unknown loss.mode {self.mode!r}.{did_you_mean(self.mode, WEIGHTS)}")
         own = WEIGHTS[self.mode]
-        given = (self.content_weight, self.style_weight, self.mean_weight, self.tv_weight)
-        content, style, mean, tv = (o if g is None else g for o, g in zip(own, given, strict=True))
+        given = (
+            self.content_weight,
+            self.style_weight,
+            self.mean_weight,
+            self.tv_weight,
+            self.light_weight,
+        )
+        weights = Weights(*(o if g is None else g for o, g in zip(own, given, strict=True)))
         if math.isinf(self.strength):
-            return Weights(0.0, style, mean, tv)
-        return Weights(content, self.strength * style, self.strength * mean, tv)
+            return weights._replace(content=0.0, light=0.0)
+        return weights._replace(
+            style=self.strength * weights.style, mean=self.strength * weights.mean
+        )
 
 
 class Terms(NamedTuple):
-    """The objective of a batch; each a scalar, the mean over its images.
+    """The objective of a batch; each a scalar, the mean over its images, but for two.
 
-    `total` is the weighted sum that is minimised; `content`, `style`, `mean` and `tv` are its parts, weighted.
-    `content_error` and `content_variance` are the squared errors of the content layers and the variances of the
-    photo's, both over the painting's variance.
-    Their ratio, `content_rel`, and `style_rel` are unweighted relative errors, comparable between runs and paintings: 0
+    `total` is the weighted sum that is minimised; `content`, `style`, `mean`, `tv` and `light` are
+    its parts, weighted. `content_error` and `content_variance`, (B,), are the
+    squared errors of the content layers and the variances of the photo's. Their ratio, `content_rel`, and `style_rel` are unweighted relative errors, comparable between runs and paintings: 0
     is perfect; 1 is what features without any structure (content) or zero Gram matrices (style) would get.
+    `light_kept` is the correlation of light and dark with the photo's (`light_error`).
     """
 
     total: Tensor
@@ -134,19 +151,26 @@ class Terms(NamedTuple):
     style: Tensor
     mean: Tensor
     tv: Tensor
+    light: Tensor
     content_error: Tensor
     content_variance: Tensor
     style_rel: Tensor
+    light_kept: Tensor
 
     @property
     def content_rel(self) -> Tensor:
         """The errors of all images over the variances of all, so that a flat photo weighs no more than it holds."""
-        return self.content_error / self.content_variance.clamp_min(TINY)
+        return self.content_error.mean() / self.content_variance.mean().clamp_min(TINY)
+
+    def scalars(self) -> Tensor:
+        """Return the means of all fields over the batch, detached, in float32, as one tensor."""
+        return torch.stack([value.detach().float().mean() for value in self])
 
     def named(self) -> dict[str, Tensor]:
-        """Return the total, its parts, `content_rel` and `style_rel` by name."""
-        names = ("total", "content", "style", "mean", "tv", "content_rel", "style_rel")
-        return {name: getattr(self, name) for name in names}
+        """Return the total, its parts, and what is comparable between runs, by name."""
+        parts = ("total", "content", "style", "mean", "tv", "light")
+        comparable = ("content_rel", "style_rel", "light_kept")
+        return {name: getattr(self, name) for name in parts + comparable}
 
     @staticmethod
     def means(terms: Sequence[Terms]) -> Terms:
@@ -169,6 +193,32 @@ def total_variation(image: Tensor) -> Tensor:
     across = (image[..., :, 1:] - image[..., :, :-1]).square().flatten(1).sum(1)
     down = (image[..., 1:, :] - image[..., :-1, :]).square().flatten(1).sum(1)
     return (across + down) / (c * h * w)
+
+
+def luminance(image: Tensor) -> Tensor:
+    """Return the luminance, (B, 1, H / 8, W / 8), of RGB (B, 3, H, W): means over squares.
+
+    The weights are those of ITU-R BT.601. Images of less than 8 pixels a side are one square.
+    """
+    weights = torch.tensor(LUMA, device=image.device).view(1, 3, 1, 1)
+    grey = (image.float() * weights).sum(1, keepdim=True)
+    return F.avg_pool2d(grey, min(LIGHT_SQUARE, *grey.shape[-2:]))
+
+
+def light_error(x: Tensor, y: Tensor) -> Tensor:
+    """Return 1 minus the correlation, (B,), of two luminances, (B, 1, h, w): 0 where they agree.
+
+    Colours, brightness and contrast are free: a dark painting may stay dark. It is computed as half
+    the squared difference of both at unit variance, which is 0 to the last bit for equal pictures.
+    A flat one has no light and dark: against it the error is 1/2.
+    """
+    return 0.5 * (_unit_variance(x) - _unit_variance(y)).square().mean(1)
+
+
+def _unit_variance(x: Tensor) -> Tensor:
+    x = x.flatten(1)
+    x = x - x.mean(1, keepdim=True)
+    return x / x.square().mean(1, keepdim=True).clamp_min(FLAT_LIGHT).sqrt()
 
 
 def resolve_layers(layers: str | Layers, sets: Mapping[str, Layers], arch: str) -> dict[str, float]:
@@ -251,20 +301,27 @@ class PerceptualLoss(nn.Module):
         self.weights = config.weights()
         self.content_layers, self.style_layers = config.layers(arch)
         self.shares = _shares(styles)
-        self.register_buffer("balance", torch.tensor(float(config.balance)))
+        self.register_buffer("balance", torch.full((len(styles),), float(config.balance)))
         self.style_targets = _Buffers()
         self.masks = _Buffers()
         for i, part in enumerate(styles):
             self.masks.register_buffer(f"mask{i}", part.mask)
         with torch.no_grad():
-            observed = [observe(vgg, s.painting, self.content_layers, self.style_layers, lean=lean) for s in styles]
-            for i, layer in enumerate(self.content_layers):
-                variances = [o.feats[layer].float().var(correction=0) for o in observed]  # of one element
-                self.style_targets.register_buffer(f"variance{i}", self._blend(variances).clamp_min(TINY))
-            for s, part_observed in enumerate(observed):
-                for i, layer in enumerate(self.style_layers):
-                    self.style_targets.register_buffer(f"gram{s}_{i}", part_observed.moments[0][layer].gram)
-                    self.style_targets.register_buffer(f"mean{s}_{i}", part_observed.moments[0][layer].mean)
+            observed = [self._observe_painting(part.painting) for part in styles]
+        for key in observed[0]:
+            self.style_targets.register_buffer(key, torch.stack([o[key] for o in observed]))
+
+    def _observe_painting(self, painting: Tensor) -> dict[str, Tensor]:
+        """Return all that is asked for of a painting: "variance{i}", "gram{i}" and "mean{i}"."""
+        seen = observe(self.vgg, painting, self.content_layers, self.style_layers, lean=self.lean)
+        found = {}
+        for i, layer in enumerate(self.content_layers):
+            variance = seen.feats[layer].float().var(correction=0)  # of one element
+            found[f"variance{i}"] = variance.clamp_min(TINY)
+        for i, layer in enumerate(self.style_layers):
+            found[f"gram{i}"] = seen.moments[0][layer].gram[0]
+            found[f"mean{i}"] = seen.moments[0][layer].mean[0]
+        return found
 
     @torch.no_grad()
     def targets(self, photo: Tensor, window: Window | None = None) -> Feats:
@@ -273,42 +330,79 @@ class PerceptualLoss(nn.Module):
         With a `window` layers at full size look at that part only, here and in `forward` the same.
         """
         if self.lean:
-            return observe(self.vgg, photo, self.content_layers, {}, lean=True).feats
-        return extract(self.vgg, photo, self.content_layers, window)
+            feats = observe(self.vgg, photo, self.content_layers, {}, lean=True).feats
+        else:
+            feats = extract(self.vgg, photo, self.content_layers, window)
+        return {**feats, LIGHT: luminance(photo)}
 
     def forward(
-        self, stylized: Tensor, targets: Feats, window: Window | None = None, gram_error: GramError | None = None
+        self,
+        stylized: Tensor,
+        targets: Feats,
+        window: Window | None = None,
+        gram_error: GramError | None = None,
+        which: Tensor | None = None,
     ) -> Terms:
-        """Return the terms of the objective for `stylized`, (B, 3, H, W), against `targets(photo, window)`.
+        """Return the terms of the objective for `stylized`, (B, 3, H, W).
 
-        With a `gram_error` the style term of relative terms is made of that, instead of the error of each image.
+        They are against `targets(photo, window)`. With a `gram_error` the style term of relative
+        terms is made of that, instead of the error of each image. With `which`, (B,), each image is
+        asked for one of the paintings only, by its number.
         """
-        masks: list[Tensor | None] = [self.masks.get_buffer(f"mask{i}") for i in range(len(self.shares))]
-        if all(m is None for m in masks):
-            masks = [None]  # several paintings everywhere: one look at the image serves them all
-        seen = observe(self.vgg, stylized, self.content_layers, self.style_layers, masks, self.lean, window)
-        content, error, variance = self._content(seen.feats, targets)
-        parts = [self._style(seen.moments[i if len(masks) > 1 else 0], i, gram_error) for i in range(len(self.shares))]
-        style, mean, style_rel = (self._blend(values) for values in zip(*parts, strict=True))
-        terms = (content, style, mean, total_variation(stylized.float()))
-        content, style, mean, tv = (w * term.mean() for w, term in zip(self.weights, terms, strict=True))
-        style, mean = self.balance * style, self.balance * mean
-        seen_as = (error.mean().detach(), variance.mean(), style_rel.mean())
-        return Terms(content + style + mean + tv, content, style, mean, tv, *seen_as)
+        masks: list[Tensor | None] = [
+            self.masks.get_buffer(f"mask{i}") for i in range(len(self.shares))
+        ]
+        if which is not None or all(m is None for m in masks):
+            masks = [None]  # one look at the image serves all paintings
+        seen = observe(
+            self.vgg, stylized, self.content_layers, self.style_layers, masks, self.lean, window
+        )
+        content, error, variance = self._content(seen.feats, targets, which)
+        if which is not None:
+            style, mean, style_rel = self._style(seen.moments[0], which, gram_error)
+        else:
+            each = [
+                self._style(seen.moments[i if len(masks) > 1 else 0], i, gram_error)
+                for i in range(len(self.shares))
+            ]
+            style, mean, style_rel = (self._blend(values) for values in zip(*each, strict=True))
+        light = light_error(luminance(stylized), targets[LIGHT])
+        parts = Weights(
+            content=content,
+            style=style,
+            mean=mean,
+            tv=total_variation(stylized.float()),
+            light=light,
+        )
+        weighted = Weights(*(w * part.mean() for w, part in zip(self.weights, parts, strict=True)))
+        return Terms(
+            sum(weighted),
+            *weighted,
+            error.detach(),
+            variance,
+            style_rel.mean(),
+            1 - light.mean(),
+        )
 
-    def _blend(self, values: Sequence[Tensor]) -> Tensor:
+    def _blend(self, values: Sequence[Tensor] | Tensor) -> Tensor:
         """Return the mean of one value for each style, by their shares."""
-        return torch.stack([share * value for share, value in zip(self.shares, values, strict=True)]).sum(0)
+        return torch.stack(
+            [share * value for share, value in zip(self.shares, values, strict=True)]
+        ).sum(0)
 
-    def _content(self, feats: Feats, targets: Feats) -> tuple[Tensor, Tensor, Tensor]:
+    def _content(
+        self, feats: Feats, targets: Feats, which: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the content term, the squared errors and the photo's variances, (B,) each."""
         terms, errors, variances = [], [], []
         for i, (layer, weight) in enumerate(self.content_layers.items()):
-            target, of_painting = targets[layer].float(), self.style_targets.get_buffer(f"variance{i}")
+            target = targets[layer].float()
+            of_paintings = self.style_targets.get_buffer(f"variance{i}")
+            of_painting = self._blend(of_paintings) if which is None else of_paintings[which]
             error = (feats[layer].float() - target).square().flatten(1).mean(1)
             variance = target.flatten(1).var(1, correction=0)  # (B,), of all channels about one mean
-            errors.append(weight * error / of_painting)
-            variances.append(weight * variance / of_painting)
+            errors.append(weight * error)
+            variances.append(weight * variance)
             if self.mode == "relative":
                 error = error / torch.maximum(variance, CONTENT_FLOOR * of_painting)
             terms.append(weight * error)
@@ -316,25 +410,35 @@ class PerceptualLoss(nn.Module):
         return (content / sum(self.content_layers.values()) if self.mode == "relative" else content), error, variance
 
     def _style(
-        self, found: dict[str, Moments], style: int, gram_error: GramError | None
+        self, found: dict[str, Moments], which: int | Tensor, gram_error: GramError | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return style, mean and style_rel, each (B,), of one style."""
-        grams, means, relative = [], [], []
+        """Return style, mean and style_rel, (B,), of one style, or of one for each image.
+
+        The first two are multiplied by the balance of their painting.
+        """
+        grams = []
+        means = []
+        relative = []
         for i, (layer, weight) in enumerate(self.style_layers.items()):
-            g, target = found[layer].gram, self.style_targets.get_buffer(f"gram{style}_{i}")
-            m, mean = found[layer].mean, self.style_targets.get_buffer(f"mean{style}_{i}")
-            relative.append(weight * relative_error(g, target, target.square().sum()))
-            means.append(weight * relative_error(m, mean, mean.square().sum()))
+            g, m = found[layer]
+            target = self.style_targets.get_buffer(f"gram{i}")[which]  # ([B,] C, C)
+            mean = self.style_targets.get_buffer(f"mean{i}")[which]  # ([B,] C)
+            norm = target.square().sum((-2, -1))
+            relative.append(weight * relative_error(g, target, norm))
+            means.append(weight * relative_error(m, mean, mean.square().sum(-1)))
             if self.mode == "absolute":
                 grams.append(weight * (g - target).square().flatten(1).sum(1))
             elif gram_error:
-                grams.append(weight * gram_error(f"{style} {layer}", g, target))
+                one = target if target.dim() == 2 else target[0]  # of the one painting
+                grams.append(weight * gram_error(layer, g, one))
         share = 1 / sum(self.style_layers.values())
         style_rel = torch.stack(relative).sum(0) * share
         mean_rel = torch.stack(means).sum(0) * share
-        if self.mode == "absolute":
-            return torch.stack(grams).sum(0), mean_rel, style_rel
-        return (torch.stack(grams).sum(0) * share if grams else style_rel), mean_rel, style_rel
+        style = style_rel
+        if grams:
+            style = torch.stack(grams).sum(0) * (1.0 if self.mode == "absolute" else share)
+        balance = self.balance[which]
+        return balance * style, balance * mean_rel, style_rel
 
 
 def _shares(styles: Sequence[Style]) -> list[float]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from faststyle.checkpoint import About, find_checkpoint, load_checkpoint, read_about
 from faststyle.errors import CheckpointError
 from faststyle.networks import network_options
-from faststyle.networks.start import StyleNetwork
+from faststyle.networks.network import StyleNetwork
 from faststyle.stylize.engines import READERS, Engine
 
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from faststyle.checkpoint import About, load_checkpoint
 from faststyle.devices import DEVICES, find_device, find_precision, has_fast_bf16, set_threads
 from faststyle.errors import CheckpointError, DeviceError, did_you_mean
-from faststyle.networks.start import check_size
+from faststyle.networks.network import check_size
 from faststyle.stylize.graph import INPUT, NEEDS, cache_file, cached_graph, graph_properties, require, to_onnx
 
 ENGINES = ("auto", "torch", "onnxruntime", "openvino")

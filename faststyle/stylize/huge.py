@@ -23,7 +23,7 @@ from PIL import Image, UnidentifiedImageError
 from faststyle.errors import ImageError, Interrupted, OutputError
 from faststyle.files import output_error, writing
 from faststyle.images import MAX_PIXELS
-from faststyle.networks.start import StyleNetwork, check_size
+from faststyle.networks.network import StyleNetwork, check_size
 from faststyle.signals import noted_signals
 from faststyle.stylize.graph import require
 from faststyle.stylize.tiles import TILE, Pixels, stylize_tiles

@@ -19,7 +19,7 @@ from faststyle.checkpoint import About, find_checkpoint, load_checkpoint, read_a
 from faststyle.errors import ImageError
 from faststyle.images import Picture, Source, fit_shorter, fitted_size, open_picture, resize, to_pil, transfer_luma
 from faststyle.networks import bytes_per_pixel
-from faststyle.networks.start import StyleNetwork
+from faststyle.networks.network import StyleNetwork
 from faststyle.stylize.blend import MeanOfPictures, can_be_mixed, mean_network, parse_style
 from faststyle.stylize.engines import READERS, Engine, engine_line, open_engine
 from faststyle.stylize.tiles import TILE, stylize_tiles

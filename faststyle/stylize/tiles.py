@@ -10,7 +10,6 @@ What it is not: an approximation from a thumbnail. Only torch runs tiles: other 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -18,12 +17,11 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from faststyle.networks.layers import InstanceNorm
-from faststyle.networks.start import FLAT, RIM, STRIDE, StyleNetwork, check_size, whitening
+from faststyle.networks.network import RIM, STRIDE, StyleNetwork, check_size, in_range
 
 Pixels = NDArray[np.uint8]  # (H, W, 3)
 
@@ -72,21 +70,20 @@ class Moments:
     def __init__(self) -> None:
         self.count = 0
         self.mean = torch.zeros(())
-        self.scatter = torch.zeros(())  # sum of squares, or of outer products, around the mean
+        self.scatter = torch.zeros(())  # sum of squares around the mean
 
-    def add(self, x: Tensor, full: bool = False) -> None:
-        """Count (C, N) values; `full` asks for covariances of the C."""
+    def add(self, x: Tensor) -> None:
+        """Count (C, N) values."""
         x = x.double()
         n, mean = x.shape[1], x.mean(1)
         centred = x - mean[:, None]
-        scatter = centred @ centred.T if full else centred.square().sum(1)
+        scatter = centred.square().sum(1)
         if self.count == 0:
             self.count, self.mean, self.scatter = n, mean, scatter
             return
         total = self.count + n
         off = mean - self.mean
-        between = torch.outer(off, off) if full else off.square()
-        self.scatter = self.scatter + scatter + between * (self.count * n / total)
+        self.scatter = self.scatter + scatter + off.square() * (self.count * n / total)
         self.mean = self.mean + off * (n / total)
         self.count = total
 
@@ -128,7 +125,6 @@ class _Job:
         self.tiles = list(_tiles(h, w, tile))
         self.norms = [m for m in network.modules() if isinstance(m, InstanceNorm)]
         self.statistics: dict[InstanceNorm, Moments] = {}
-        self.light, self.colours = Moments(), Moments()  # of the photo, and of the sum of photo and what is painted
         self.tile = self.tiles[0]
         self.measured: tuple[InstanceNorm, Moments] | None = None
         self.done, self.progress = 0, progress
@@ -143,13 +139,9 @@ class _Job:
                         self.network.paint(self._looked_at())
                 self.statistics[norm] = self.measured[1]
             self.measured = None
-            if self.network.start == "palette":
-                for _ in self._each():
-                    self.light.add(self.tile.core(self._looked_at()).reshape(1, -1))
-                for _ in self._each():
-                    self.colours.add(self._sum()[0].flatten(1), full=True)
             for tile in self._each():
-                rgb = self._painted()[0].clamp(0, 1).mul(255).round().byte()
+                painted = in_range(self.network.paint(self._looked_at()))
+                rgb = self.tile.core(painted)[0].clamp(0, 1).mul(255).round().byte()
                 rows, columns = _inside(tile.top, tile.bottom, self.height), _inside(tile.left, tile.right, self.width)
                 top, left = RIM - tile.top, RIM - tile.left
                 part = rgb[:, rows.start + top : rows.stop + top, columns.start + left : columns.stop + left]
@@ -158,7 +150,7 @@ class _Job:
 
     def _each(self) -> Iterator[Tile]:
         """Yield all tiles, one after the other the one that is worked on."""
-        passes = len(self.norms) + (3 if self.network.start == "palette" else 1)
+        passes = len(self.norms) + 1
         for tile in self.tiles:
             self.tile = tile
             yield tile
@@ -175,22 +167,6 @@ class _Job:
         x = torch.from_numpy(np.ascontiguousarray(part)).permute(2, 0, 1)[None].float().div_(255)
         return x.contiguous(memory_format=torch.channels_last)
 
-    def _sum(self) -> Tensor:
-        """Return the tile of what is whitened: the photo, with the statistics of all of it, and what is painted on."""
-        x = self._looked_at()
-        light = (x - float(self.light.mean)) / math.sqrt(float(self.light.scatter) / self.light.count + FLAT)
-        return self.tile.core(light + self.network.paint(x))
-
-    def _painted(self) -> Tensor:
-        """Return the tile of the stylized photo."""
-        if self.network.start != "palette":
-            x = self._looked_at()
-            return self.tile.core(self.network.colour(x, self.network.paint(x)))
-        y = self._sum() - self.colours.mean.float().view(1, 3, 1, 1)
-        covariance = (self.colours.scatter / self.colours.count).float()
-        white = F.conv2d(y, whitening(covariance[None])[0].view(3, 3, 1, 1))
-        return F.conv2d(white, self.network.palette_matrix) + self.network.palette_mean
-
     @contextmanager
     def _norms_replaced(self) -> Iterator[None]:
         """Let norms take the statistics of the whole picture, and the one that is measured give its values."""
@@ -202,7 +178,9 @@ class _Job:
             for norm in self.norms:
                 del norm.forward
 
-    def _norm(self, norm: InstanceNorm, x: Tensor, relu: bool = False) -> Tensor:
+    def _norm(
+        self, norm: InstanceNorm, x: Tensor, relu: bool = False, mix: Tensor | None = None
+    ) -> Tensor:
         if self.measured is not None and norm is self.measured[0]:
             self.measured[1].add(self.tile.core(x)[0].flatten(1))
             raise _Found

@@ -64,9 +64,14 @@ class Source(Protocol):
 
 
 class Batch(TypedDict):
-    """What the loader yields: `photo` (B, 3, S, S) uint8, the bad photos met on the way, and why it cannot go on."""
+    """What the loader yields.
+
+    `photo` is (B, 3, S, S) uint8, `painting` (B,) the number of the painting that each is for;
+    then come the bad photos met on the way, and why it cannot go on.
+    """
 
     photo: Tensor
+    painting: Tensor
     skipped: list[Skipped]
     failure: str | None
 
@@ -229,10 +234,16 @@ class StreamPhotos:
 
 
 class NumberedPhotos(Dataset[Batch]):
-    """Sample n of a source as a batch of one: decoded, cropped, flipped and, for few photos, colour-jittered."""
+    """Sample n of a source as a batch of one: decoded, cropped, flipped and, if few, colour-jittered.
 
-    def __init__(self, source: Source, size: int, seed: int) -> None:
-        self.source, self.size, self.seed = source, size, seed
+    Of `paintings`, each gets one of so many samples, in an order that is new for each turn.
+    """
+
+    def __init__(self, source: Source, size: int, seed: int, paintings: int = 1) -> None:
+        self.source = source
+        self.size = size
+        self.seed = seed
+        self.paintings = paintings
 
     def __getitem__(self, number: int) -> Batch:
         skipped: list[Skipped] = []
@@ -246,7 +257,9 @@ class NumberedPhotos(Dataset[Batch]):
                 continue
             except PhotosError as error:
                 return self._failed(str(error), skipped)
-            return Batch(photo=photo, skipped=skipped, failure=None)
+            return Batch(
+                photo=photo, painting=self._painting(number), skipped=skipped, failure=None
+            )
         name, reason = skipped[-1]
         message = f"--photos: {MAX_ATTEMPTS} photos in a row cannot be used; the last was {name} ({reason})"
         return self._failed(message, skipped)
@@ -276,24 +289,43 @@ class NumberedPhotos(Dataset[Batch]):
         return photo.contiguous()
 
     def _failed(self, message: str, skipped: list[Skipped]) -> Batch:
-        return Batch(photo=torch.zeros(3, self.size, self.size, dtype=torch.uint8), skipped=skipped, failure=message)
+        photo = torch.zeros(3, self.size, self.size, dtype=torch.uint8)
+        return Batch(photo=photo, painting=torch.tensor(0), skipped=skipped, failure=message)
+
+    def _painting(self, number: int) -> Tensor:
+        """Return the number of the painting that a sample is for: a pure function of (seed, n)."""
+        turn, place = divmod(number, self.paintings)
+        order = np.random.default_rng((self.seed, turn, 4)).permutation(self.paintings)
+        return torch.tensor(int(order[place]))
 
 
 def collate(samples: list[Batch]) -> Batch:
     """Join samples to a batch; the first failure is kept."""
     return Batch(
         photo=torch.stack([s["photo"] for s in samples]),
+        painting=torch.stack([s["painting"] for s in samples]),
         skipped=[bad for s in samples for bad in s["skipped"]],
         failure=next((s["failure"] for s in samples if s["failure"]), None),
     )
 
 
 def photo_loader(
-    source: Source, *, size: int, batch_size: int, start: int, stop: int, seed: int, workers: int
+    source: Source,
+    *,
+    size: int,
+    batch_size: int,
+    start: int,
+    stop: int,
+    seed: int,
+    workers: int,
+    paintings: int = 1,
 ) -> DataLoader[Batch]:
-    """Return a loader of the samples from number `start` to `stop`, in batches; a final short batch is dropped."""
+    """Return a loader of the samples from number `start` to `stop`, in batches.
+
+    A final short batch is dropped.
+    """
     return DataLoader(
-        NumberedPhotos(source, size, seed),
+        NumberedPhotos(source, size, seed, paintings),
         batch_size=batch_size,
         sampler=range(start, stop),
         num_workers=workers,

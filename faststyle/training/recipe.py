@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from faststyle.errors import RecipeError, did_you_mean
 from faststyle.networks import build_network
+from faststyle.networks.network import STRIDE
 from faststyle.perceptual.losses import LossConfig, smallest_side
 
 
@@ -33,7 +34,11 @@ class Recipe:
     multiplies it. `init` is where the weights start: "base", "scratch", or a checkpoint of the same network (start.py).
     `content_target` is the content_rel at which style is as strong as it gets (balance.py; 0: its
     weight stays). `pooled` is the share of the style that is asked of the mean over photos, not of each (pool.py;
-    relative terms only). `warmup` is the share of steps in which the learning rate rises.
+    relative terms only). `warmup` is the share of steps in which the learning rate rises; then it
+    falls to zero (`schedule` "cosine") or stays ("constant"). `average` is the decay of the running
+    mean of the weights that is looked at and saved (0: the weights themselves). `train` says what
+    learns: "all", or the "norms" alone, scales and shifts. In a network of many paintings these
+    learn `norm_rate` times as fast.
     """
 
     name: str = "custom"
@@ -50,6 +55,10 @@ class Recipe:
     init: str = "scratch"
     learning_rate: float = 2e-3
     warmup: float = 0.1
+    schedule: Literal["cosine", "constant"] = "cosine"
+    average: float = 0.0
+    train: Literal["all", "norms"] = "all"
+    norm_rate: float = 5.0
     clip_norm: float = 1000.0
     precision: Literal["auto", "float32", "bf16"] = "auto"
     compile: bool = False
@@ -81,6 +90,7 @@ POSITIVE = (
     "painting_size",
     "stroke_size",
     "learning_rate",
+    "norm_rate",
     "clip_norm",
     "log_every",
     "preview_every",
@@ -154,6 +164,10 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
         raise RecipeError(f"pooled is a share, from 0 to 1, got {recipe.pooled}")
     if not 0 <= recipe.warmup < 1:
         raise RecipeError(f"warmup is a share of the steps, at least 0 and below 1, got {recipe.warmup}")
+    if not 0 <= recipe.average < 1:
+        raise RecipeError(f"average is a decay, at least 0 and below 1, got {recipe.average}")
+    if recipe.image_size % STRIDE:
+        raise RecipeError(f"image_size must be a multiple of {STRIDE}, got {recipe.image_size}")
     if recipe.workers < 0:
         raise RecipeError(f"workers must be 0 or more, got {recipe.workers}")
     if not 0 <= recipe.seed < 2**32:
@@ -171,14 +185,17 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:
-    """Return the rate for a step, counted from 0: a linear rise over `warmup`, then half a cosine to zero.
+    """Return the rate for a step, counted from 0: a linear rise over `warmup`, then the schedule's.
 
+    That is half a cosine to zero, or a constant.
     Source: Smith and Topin, "Super-convergence" (2018), https://arxiv.org/abs/1708.07120, with a cosine as descent.
     Differs from Johnson et al. (2016), who keep 1e-3 throughout.
     """
     rise = max(1, round(recipe.warmup * recipe.steps))
     if step < rise:
         return recipe.learning_rate * (step + 1) / rise
+    if recipe.schedule == "constant":
+        return recipe.learning_rate
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step + 1 - rise) / (recipe.steps + 1 - rise)))
 
 

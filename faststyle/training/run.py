@@ -37,6 +37,11 @@ class Run:
         return self.folder / "preview.png"
 
     @property
+    def newest(self) -> Path:
+        """Return the file of the newest weights of a collection, to be used while it trains."""
+        return self.folder / f"newest{SUFFIX}"
+
+    @property
     def json(self) -> Path:
         return self.folder / "run.json"
 

@@ -1,82 +1,138 @@
-"""Where the weights of a network start from: the base that comes with the package, a checkpoint, or from scratch.
+"""Where the weights of a network start from: the base, a checkpoint, or from scratch.
 
-The base is a network for many generated paintings (scripts/train_base.py): what all of them need, strokes and
-outlines, is there before the first step.
+The base that comes with the package is a network of many paintings, a collection: what all of them
+need, strokes and outlines, is there before the first step. A new painting starts from its
+convolutions, and from the scales and shifts of the painting in it that is nearest.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from importlib import resources
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors import safe_open
+import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from faststyle.checkpoint import load_checkpoint
+from faststyle.checkpoint import MEANS, About, base_file, check_weights, read_about
 from faststyle.errors import RecipeError
 from faststyle.files import sha256
-from faststyle.networks import network_options
+from faststyle.networks import network_options, one_painting_config
+from faststyle.perceptual.losses import PerceptualLoss
 
-BASE, SCRATCH = "base", "scratch"
-KEY = "faststyle_base"  # the metadata entry of a base: JSON, with the network that it is for
-PALETTE = "palette_"  # buffers that belong to a painting: a start from elsewhere leaves them as they are
+BASE = "base"
+SCRATCH = "scratch"
 
 
 class Origin(NamedTuple):
-    """What weights bring along: the photos that they were trained on, and the sha256 of their base; "" for none."""
+    """What the weights bring along.
+
+    `photos` they were trained on, how many of them (`photos_seen`), the sha256 of their `base`, and
+    the painting in it that is `nearest`; "" where there is none.
+    """
 
     photos: str = ""
     base: str = ""
+    photos_seen: int = 0
+    nearest: str = ""
 
 
 def check_start(init: str, network: Mapping[str, Any]) -> None:
-    """Raise RecipeError when there is no such start for a network of that name and those arguments."""
-    if init == BASE:
-        _base(network)
-    elif init != SCRATCH and not Path(init).is_file():
-        raise RecipeError(f"init is {BASE}, {SCRATCH} or a checkpoint; there is no file {init!r}")
+    """Raise RecipeError when there is no such start for a network of that configuration."""
+    if init == SCRATCH:
+        return
+    if init != BASE and not Path(init).is_file():
+        raise RecipeError(
+            f"init is {BASE}, {SCRATCH} or a checkpoint; there is no file {init!r}"
+        )
+    path = base_file() if init == BASE else Path(init)
+    if init == BASE and not path.is_file():
+        raise RecipeError(f"this installation has no base; use --init {SCRATCH}")
+    held = _shape(read_about(path).network)
+    wanted = _shape(network)
+    if held != wanted:
+        name = "the base" if init == BASE else init
+        differing = ", ".join(f"{k} {held[k]}" for k in held if held[k] != wanted.get(k))
+        raise RecipeError(
+            f"{name} holds another network: {differing}. Use --init {SCRATCH}, or a network like it"
+        )
 
 
-def start_network(network: nn.Module, config: Mapping[str, Any], init: str) -> Origin:
-    """Give `network`, as built from `config`, the weights to start from; the painting's palette stays.
+def start_network(
+    network: nn.Module,
+    config: Mapping[str, Any],
+    init: str,
+    loss: PerceptualLoss,
+    names: Sequence[str],
+) -> Origin:
+    """Give `network`, built from `config`, the weights to start from, and `loss` its balance.
 
-    Who passes a checkpoint on must know what photos the start was trained on.
-    Raises: RecipeError when there is no base for it, or the checkpoint's network is another one; CheckpointError.
+    `names` are those of the paintings that it is for, in the order of `loss`. From a collection
+    each painting takes scales, shifts and weight of style of the painting of its own name, else of
+    the nearest. Raises: RecipeError when the start is of another network; CheckpointError.
     """
+    check_start(init, config)
     if init == SCRATCH:
         return Origin()
-    if init == BASE:
-        path = _base(config)
-        weights, origin = load_file(path), Origin(str(_about(path)["photos"]), sha256(path))
-    else:
-        other, about = load_checkpoint(Path(init))
-        if network_options(about.network) != network_options(config):
-            raise RecipeError(
-                f"{init} holds another network, {network_options(about.network)}; this one is {network_options(config)}"
-            )
-        weights, origin = dict(other.state_dict()), Origin(about.photos, about.base)
-    own: dict[str, Tensor] = network.state_dict()
-    own |= {name: w.to(own[name].dtype) for name, w in weights.items() if not name.startswith(PALETTE)}
-    network.load_state_dict(own)
-    return origin
+    path = base_file() if init == BASE else Path(init)
+    about = read_about(path)
+    with check_weights(path):
+        weights = load_file(path)
+    means = weights.pop(MEANS, None)
+    nearest = ""
+    if about.paintings and means is not None:
+        rows = _rows(about, means, loss, names)
+        nearest = str(about.paintings[rows[0]]["name"]) if len(rows) == 1 else ""
+        found = torch.tensor([float(about.paintings[row]["balance"]) for row in rows])
+        loss.balance.copy_(found)
+        weights = _for_paintings(weights, network.state_dict(), rows)
+    with check_weights(path):
+        network.load_state_dict({k: w.float() for k, w in weights.items()})
+    base = sha256(path) if about.paintings else about.base
+    return Origin(about.photos, base, about.photos_seen, nearest)
 
 
-def _base(config: Mapping[str, Any]) -> Path:
-    """Return the file of the base for a network. Raises: RecipeError when there is none."""
-    wanted, known = network_options(config), []
-    for path in sorted(Path(str(resources.files("faststyle.training") / "bases")).glob("*.safetensors")):
-        found = network_options(_about(path)["network"])
-        if found == wanted:
-            return path
-        known.append(" ".join(f"{key}={value}" for key, value in found.items()))
-    raise RecipeError(f"no base fits this network; there is one for {'; '.join(known)}. Use --init {SCRATCH}")
+def painting_means(loss: PerceptualLoss) -> Tensor:
+    """Return the channel means of each painting of a loss at all style layers, (P, C), in one row.
+
+    Each layer is divided by the length of its part, so that all layers count alike.
+    """
+    parts = [loss.style_targets.get_buffer(f"mean{i}") for i in range(len(loss.style_layers))]
+    return torch.cat([part / part.norm(dim=1, keepdim=True).clamp_min(1e-12) for part in parts], 1)
 
 
-def _about(path: Path) -> dict[str, Any]:
-    with safe_open(path, "pt") as file:
-        about: dict[str, Any] = json.loads(file.metadata()[KEY])
-    return about
+def _rows(
+    about: About, means: Tensor, loss: PerceptualLoss, names: Sequence[str]
+) -> list[int]:
+    """Return, for each painting of a loss, the number of the one in a collection to start from."""
+    known = [str(painting["name"]) for painting in about.paintings]
+    wanted = painting_means(loss).cpu()
+    if wanted.shape[1] != means.shape[1]:  # other layers: there is nothing to compare with
+        return [known.index(name) if name in known else 0 for name in names]
+    near = torch.cdist(wanted, means.float()).argmin(1).tolist()
+    many = len(names) > 1
+    return [
+        known.index(name) if many and name in known else int(row)
+        for name, row in zip(names, near, strict=True)
+    ]
+
+
+def _for_paintings(
+    weights: Mapping[str, Tensor], own: Mapping[str, Tensor], rows: Sequence[int]
+) -> dict[str, Tensor]:
+    """Return the weights of a collection with the rows of scales and shifts that are wanted."""
+    chosen = {}
+    for name, value in weights.items():
+        if value.shape == own[name].shape and value.dim() != 2:
+            chosen[name] = value
+        elif own[name].dim() == 1:  # one painting
+            chosen[name] = value[rows[0]]
+        else:
+            chosen[name] = value[list(rows)]
+    return chosen
+
+
+def _shape(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what two networks must share for one to start from the other."""
+    return network_options(one_painting_config(config))

@@ -1,0 +1,140 @@
+"""What is minimised, and one step towards it: the trainer, the benchmarks and `compare` share both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from faststyle.images import fit_shorter
+from faststyle.networks.layers import InstanceNorm
+from faststyle.networks.network import StyleNetwork
+from faststyle.perceptual.losses import PerceptualLoss, Style, Terms, deepest_layers
+from faststyle.perceptual.weights import VGGWeights, load_vgg
+from faststyle.training.balance import Balance
+from faststyle.training.guard import FiniteGuard
+from faststyle.training.pool import GramPool
+from faststyle.training.recipe import Recipe, learning_rate
+from faststyle.training.view import draw_view
+
+BETAS = (0.9, 0.99)  # Adam's: the second moment forgets the first steps of a short run
+
+
+def build_objective(
+    recipe: Recipe, paintings: Sequence[Tensor], weights: VGGWeights
+) -> PerceptualLoss:
+    """Return the objective that a recipe asks for, of paintings (1, 3, H, W) in [0, 1] of any size."""
+    vgg = load_vgg(weights, deepest_layers(recipe.loss, recipe.vgg))
+    size = round(recipe.painting_size * recipe.stroke_size)
+    styles = [Style(fit_shorter(painting, size)) for painting in paintings]
+    loss = PerceptualLoss(vgg, styles, recipe.loss, recipe.vgg)
+    return loss.to(memory_format=torch.channels_last)
+
+
+class Stepped(NamedTuple):
+    """What a step leaves: pictures (B, 3, S, S), and the terms of the objective with the norm of
+    the gradient last, as one tensor on the device."""
+
+    stylized: Tensor
+    values: Tensor
+
+
+class TrainStep:
+    """Forward, backward, and a step of Adam, for one painting or for many.
+
+    `network` is the one that learns, `loss` what it is asked for. `shown` is the network to look at
+    and to save: `network`, or, where the recipe has an `average`, the running mean of its weights.
+
+    Example:
+        >>> step = TrainStep(accelerator, network, loss, recipe)
+        >>> step(photos, which, 0).values
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        network: StyleNetwork,
+        loss: PerceptualLoss,
+        recipe: Recipe,
+    ) -> None:
+        self.accelerator = accelerator
+        self.recipe = recipe
+        self.plain = network
+        self.loss = loss
+        self.balance = Balance(loss, recipe.content_target, recipe.loss.strength, recipe.steps)
+        self.pool = GramPool(recipe.pooled, accelerator.device) if recipe.pooled else None
+        self.guard = FiniteGuard(accelerator.device)
+        groups = _parameter_groups(network, recipe)
+        optimizer = torch.optim.Adam(groups, lr=recipe.learning_rate, betas=BETAS)
+        self.network, self.optimizer = accelerator.prepare(network, optimizer)
+        self.average: AveragedModel | None = None
+        if recipe.average:
+            mean = get_ema_multi_avg_fn(recipe.average)
+            self.average = AveragedModel(network, multi_avg_fn=mean)
+            accelerator.register_for_checkpointing(self.average)
+        if self.pool is not None:
+            accelerator.register_for_checkpointing(self.pool)
+
+    @property
+    def shown(self) -> StyleNetwork:
+        """Return the network to look at and to save."""
+        if self.average is None:
+            return self.plain
+        network: StyleNetwork = self.average.module  # type: ignore[assignment]
+        return network
+
+    def __call__(self, photos: Tensor, which: Tensor, step: int) -> Stepped:
+        """Learn from photos, (B, 3, S, S) in [0, 1], in channels last; `step` counts from 0.
+
+        `which`, (B,), is the painting that each photo is for, by its number.
+        """
+        accelerator = self.accelerator
+        recipe = self.recipe
+        view = draw_view(recipe, step)
+        mix = F.one_hot(which, self.plain.paintings).float() if self.plain.paintings else None
+        with accelerator.accumulate(self.network):
+            with accelerator.autocast():
+                targets = self.loss.targets(view.of(photos), view.window)
+                stylized = self.network(photos) if mix is None else self.network(photos, mix)
+                error = self.pool.error if self.pool is not None else None
+                terms: Terms = self.loss(view.of(stylized), targets, view.window, error, which)
+            accelerator.backward(terms.total)
+            norm = torch.zeros((), device=photos.device)
+            if accelerator.sync_gradients:
+                rate = learning_rate(step, recipe)
+                for group in self.optimizer.param_groups:
+                    group["lr"] = rate * group["times"]
+                norm = accelerator.clip_grad_norm_(self.network.parameters(), recipe.clip_norm)
+            values = torch.cat([terms.scalars(), norm.detach().float().view(1)])
+            self.guard.check(values, self.plain)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        self.balance.add(terms, which)
+        if accelerator.sync_gradients:
+            self.balance.adjust(step + 1, accelerator)
+            if self.pool is not None:
+                self.pool.step(accelerator)
+            if self.average is not None:
+                self.average.update_parameters(self.plain)
+        return Stepped(stylized.detach(), values)
+
+
+def _parameter_groups(network: StyleNetwork, recipe: Recipe) -> list[dict[str, object]]:
+    """Return the parameters that are trained, `times` the learning rate of each.
+
+    Of many paintings each sees few of the photos: their scales and shifts learn faster.
+    """
+    norms = [p for m in network.modules() if isinstance(m, InstanceNorm) for p in m.parameters()]
+    known = {id(p) for p in norms}
+    shared: list[nn.Parameter] = [p for p in network.parameters() if id(p) not in known]
+    if recipe.train == "norms":
+        for parameter in shared:
+            parameter.requires_grad_(False)
+        return [{"params": norms, "times": 1.0}]
+    times = recipe.norm_rate if network.paintings else 1.0
+    return [{"params": shared, "times": 1.0}, {"params": norms, "times": times}]
