@@ -23,6 +23,7 @@ from faststyle.judge import (
     frechet_distance,
     grid,
     high_frequency,
+    light,
     protocol_photo,
     stripes,
 )
@@ -126,6 +127,8 @@ def test_the_photo_itself_has_gone_no_way_and_lost_nothing(judge: Judge, photos:
     scores = judge.score(photos, photos)
     assert scores.style_closed == pytest.approx(0, abs=1e-6)
     assert scores.content_distance == 0
+    assert scores.clear_distance == 0
+    assert scores.light == pytest.approx(1)
     assert scores.border == pytest.approx(1)
     assert scores.photos == 3
 
@@ -180,6 +183,37 @@ def test_content_errors_against_numpy(judge: Judge, photos: list[torch.Tensor]) 
     x, y = (judge.vgg(image)["relu4_2"].double().numpy() for image in (photo, output))
     expected = (((y - x) ** 2).sum(), ((x - x.mean()) ** 2).sum())
     assert judge.content_errors(output, photo) == pytest.approx(expected, rel=1e-6)
+
+
+def test_clear_distance_against_numpy(judge: Judge, photos: list[torch.Tensor]) -> None:
+    """Five layers and scales; of each, errors over variances, both summed over the photos."""
+    outputs = [photo.flip(-1) for photo in photos]
+    ratios = []
+    for layer, scale in (
+        *(("relu4_2", 1), ("relu4_2", 2), ("relu4_2", 4)),
+        *(("relu2_2", 2), ("relu2_2", 4)),
+    ):
+        error = variance = 0.0
+        for output, photo in zip(outputs, photos, strict=True):
+            small = [TF.resize(image, [SIZE // scale] * 2, antialias=True) for image in (output, photo)]
+            y, x = (judge.vgg(image)[layer].double().numpy() for image in small)
+            error += ((y - x) ** 2).sum()
+            variance += ((x - x.mean()) ** 2).sum()
+        ratios.append(error / variance)
+    assert judge.score(outputs, photos).clear_distance == pytest.approx(np.mean(ratios), rel=1e-5)
+
+
+def test_light_against_numpy(photos: list[torch.Tensor]) -> None:
+    photo, other = photos[:2]
+    seen = []
+    for image in (photo, other):
+        grey = np.einsum("chw,c->hw", image[0].double().numpy(), [0.299, 0.587, 0.114])
+        small = TF.resize(torch.from_numpy(grey)[None], [SIZE // 8] * 2, antialias=True)
+        seen.append(small.numpy().ravel())
+    assert light(other, photo) == pytest.approx(np.corrcoef(*seen)[0, 1], abs=1e-4)
+    assert light(1 - photo, photo) == pytest.approx(-1)
+    assert light(0.1 + 0.3 * photo, photo) == pytest.approx(1)
+    assert light(torch.full_like(photo, 0.3), photo) == pytest.approx(0, abs=1e-6)
 
 
 def test_scores_do_not_depend_on_gradients_or_autocast(judge: Judge, photos: list[torch.Tensor]) -> None:

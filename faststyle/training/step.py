@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from faststyle.images import fit_shorter
 from faststyle.networks.layers import InstanceNorm
@@ -74,8 +75,7 @@ class TrainStep:
         self.network, self.optimizer = accelerator.prepare(network, optimizer)
         self.average: AveragedModel | None = None
         if recipe.average:
-            mean = get_ema_multi_avg_fn(recipe.average)
-            self.average = AveragedModel(network, multi_avg_fn=mean)
+            self.average = AveragedModel(network, multi_avg_fn=partial(_average, recipe.average))
             accelerator.register_for_checkpointing(self.average)
         if self.pool is not None:
             accelerator.register_for_checkpointing(self.pool)
@@ -122,6 +122,13 @@ class TrainStep:
             if self.average is not None:
                 self.average.update_parameters(self.plain)
         return Stepped(stylized.detach(), values)
+
+
+@torch.no_grad()
+def _average(decay: float, means: list[Tensor], weights: list[Tensor], updates: Tensor) -> None:
+    """Take weights into their running means; the first steps are forgotten sooner."""
+    early = (1 + float(updates)) / (10 + float(updates))  # counted on the CPU: nothing waits
+    torch._foreach_lerp_(means, weights, 1 - min(decay, early))
 
 
 def _parameter_groups(network: StyleNetwork, recipe: Recipe) -> list[dict[str, object]]:

@@ -1,0 +1,42 @@
+"""Make the newest weights of a collection the base of the package, faststyle/training/bases/collection.safetensors.
+
+    python scripts/add_base.py outputs/collection/newest.safetensors \
+        --photos "1,291 photos of BSDS500 and of ImageNet's classes (research use)" \
+        --license "research use"
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from faststyle.checkpoint import MEANS, base_file, read_about, save_checkpoint
+from faststyle.networks import build_network
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("newest", type=Path)
+    parser.add_argument("--photos", required=True, help="what it saw, and what that may be used for")
+    parser.add_argument("--license", required=True)
+    args = parser.parse_args()
+    about = read_about(args.newest)
+    weights = load_file(args.newest)
+    means = weights.pop(MEANS)
+    network = build_network(about.network)
+    network.load_state_dict({name: value.float() for name, value in weights.items()})
+    recipe = {**about.recipe, "photos": args.photos}
+    about = dataclasses.replace(about, photos=args.photos, license=args.license, recipe=recipe)
+    target = base_file()
+    target.parent.mkdir(exist_ok=True)
+    save_checkpoint(target, network, about, torch.float16, means)
+    count = len(about.paintings)
+    print(f"wrote {target}: {count} paintings, {about.photos_seen} photos seen")
+
+
+if __name__ == "__main__":
+    main()
