@@ -258,7 +258,7 @@ def test_kill_nine_costs_only_the_steps_since_the_last_state(
     started = command(paintings, vgg_file, "--steps", "60")
     process = start_until(started, tmp_path, 7)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     done = subprocess.run(
         [sys.executable, *started, "--resume"],
         cwd=tmp_path,
