@@ -28,7 +28,7 @@ class Mobile(StyleNetwork):
         torch.Size([1, 3, 33, 70])
     """
 
-    def __init__(self, width: int = 48, blocks: int = 5, paintings: int = 0) -> None:
+    def __init__(self, width: int = 96, blocks: int = 5, paintings: int = 0) -> None:
         super().__init__(width, blocks, paintings)
         half = max(1, width // 2)
         self.encode1 = ConvNorm(FOLDED, max(1, width // 4), 3, paintings=paintings)

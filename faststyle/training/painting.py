@@ -33,7 +33,8 @@ class Painting:
 
 def read_painting(path: str | Path) -> Painting:
     """Return the painting of an image file. Raises: ImageError."""
-    return Painting(Path(path), sha256(Path(path)), read_image(path))
+    image = read_image(path)  # says what is wrong with the file
+    return Painting(Path(path), sha256(path), image)
 
 
 def read_paintings(path: str | Path) -> tuple[list[Painting], list[tuple[str, str]]]:
