@@ -262,9 +262,7 @@ def reference_step(network: nn.Module, painting: Tensor, weights: VGGWeights) ->
     return step
 
 
-def _our_step(
-    network: StyleNetwork, painting: Tensor, weights: VGGWeights, recipe: Recipe
-) -> Step:
+def _our_step(network: StyleNetwork, painting: Tensor, weights: VGGWeights, recipe: Recipe) -> Step:
     """Return the step that trains a network, on the CPU, as a recipe has it."""
     accelerator = open_accelerator(recipe, "cpu")
     loss = build_objective(recipe, [painting], weights)

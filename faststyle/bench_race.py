@@ -26,8 +26,8 @@ from faststyle.networks.network import StyleNetwork
 from faststyle.perceptual.losses import PerceptualLoss
 from faststyle.perceptual.weights import VGGWeights
 from faststyle.training.held_out import HeldOut
-from faststyle.training.photos import open_source, photo_loader
 from faststyle.training.painting import read_painting
+from faststyle.training.photos import open_source, photo_loader
 from faststyle.training.recipe import Recipe
 from faststyle.training.start import start_network
 from faststyle.training.step import TrainStep, build_objective

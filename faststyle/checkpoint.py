@@ -69,8 +69,7 @@ def save_checkpoint(
     if means is not None:
         state[MEANS] = means
     tensors: dict[str, Tensor] = {
-        name: value.detach().cpu().to(dtype or value.dtype).contiguous()
-        for name, value in state.items()
+        name: value.detach().cpu().to(dtype or value.dtype).contiguous() for name, value in state.items()
     }
     metadata = {KEY: json.dumps({"format_version": FORMAT_VERSION, **asdict(about)}, sort_keys=True)}
     write_bytes(path, save(tensors, metadata=metadata))
@@ -113,9 +112,7 @@ def check_weights(path: Path) -> Iterator[None]:
         yield
     except (SafetensorError, OSError, RuntimeError, TypeError, ValueError, FaststyleError) as error:
         reason = str(error).splitlines()[0]
-        raise CheckpointError(
-            f"{path}: its weights do not fit its network, train it again ({reason})"
-        ) from None
+        raise CheckpointError(f"{path}: its weights do not fit its network, train it again ({reason})") from None
 
 
 def load_checkpoint(path: Path) -> tuple[StyleNetwork, About]:
@@ -126,9 +123,7 @@ def load_checkpoint(path: Path) -> tuple[StyleNetwork, About]:
     about = read_about(path)
     if about.paintings:
         names = painting_names(about)
-        raise CheckpointError(
-            f"{path} holds {len(names)} paintings; name one, as in {path.stem}:{names[0]}"
-        )
+        raise CheckpointError(f"{path} holds {len(names)} paintings; name one, as in {path.stem}:{names[0]}")
     with check_weights(path):
         network = build_network(about.network)
         network.load_state_dict({k: v.float() for k, v in load_file(path).items()})
@@ -189,9 +184,7 @@ def _one_of(path: Path, name: str) -> Path:
         matching = [name]
     if len(matching) != 1:
         found = f"it could be {', '.join(matching)}" if matching else did_you_mean(name, names)
-        raise CheckpointError(
-            f"{path} has no painting {name!r}: {found.strip() or 'see faststyle list'}"
-        )
+        raise CheckpointError(f"{path} has no painting {name!r}: {found.strip() or 'see faststyle list'}")
     digest = sha256(path)
     target = cache_folder() / "paintings" / digest[:16] / f"{matching[0]}{SUFFIX}"
     if not target.is_file():

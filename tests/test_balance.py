@@ -18,7 +18,6 @@ from faststyle.perceptual.losses import (
 from faststyle.perceptual.weights import VGGWeights, load_vgg
 from faststyle.training.balance import EVERY, LIMITS, RATE, Balance
 
-
 FIRST = torch.tensor([0])  # every photo is for the only painting
 SHARE = RATE * EVERY  # of the logarithm of the weight, for one photo a step
 
@@ -103,18 +102,14 @@ def test_it_goes_on_where_it_was(tiny_weights: VGGWeights, accelerator: Accelera
     assert torch.equal(losses[0].balance, losses[2].balance)
 
 
-def test_each_painting_has_a_weight_of_its_own(
-    tiny_weights: VGGWeights, accelerator: Accelerator
-) -> None:
+def test_each_painting_has_a_weight_of_its_own(tiny_weights: VGGWeights, accelerator: Accelerator) -> None:
     """What the photos of one painting say changes that of no other."""
     config = LossConfig()
     vgg = load_vgg(tiny_weights, deepest_layers(config, "vgg16"))
     styles = [Style(torch.rand(1, 3, 64, 64)) for _ in range(3)]
     loss = PerceptualLoss(vgg, styles, config)
     balance = Balance(loss, 0.7, 1.0, 1000)
-    batch = terms(0.0)._replace(
-        content_error=torch.tensor([0.9, 0.4, 0.9]), content_variance=torch.ones(3)
-    )
+    batch = terms(0.0)._replace(content_error=torch.tensor([0.9, 0.4, 0.9]), content_variance=torch.ones(3))
     for _ in range(EVERY):
         balance.add(batch, torch.tensor([0, 2, 0]))
     balance.adjust(EVERY, accelerator)

@@ -125,10 +125,7 @@ def test_a_blend_of_its_paintings_mixes_their_norms(train: Any) -> None:
     photo = torch.rand(1, 3, 32, 32)
     mixed = Stylizer.blend(names, "cpu")(photo)
     own, other = (load_checkpoint(path)[0] for path in paths)
-    expected = {
-        name: torch.lerp(value, other.state_dict()[name], 0.25)
-        for name, value in own.state_dict().items()
-    }
+    expected = {name: torch.lerp(value, other.state_dict()[name], 0.25) for name, value in own.state_dict().items()}
     own.load_state_dict(expected)
     with torch.no_grad():
         torch.testing.assert_close(mixed, own(photo), atol=1e-5, rtol=0)
@@ -252,9 +249,7 @@ def command(paintings: Path, vgg_file: Path, *more: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_kill_nine_costs_only_the_steps_since_the_last_state(
-    paintings: Path, vgg_file: Path, tmp_path: Path
-) -> None:
+def test_kill_nine_costs_only_the_steps_since_the_last_state(paintings: Path, vgg_file: Path, tmp_path: Path) -> None:
     started = command(paintings, vgg_file, "--steps", "60")
     process = start_until(started, tmp_path, 7)
     process.send_signal(signal.SIGKILL)

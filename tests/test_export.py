@@ -194,7 +194,10 @@ def test_int8_takes_all_of_mobiles_convolutions(
     report = export_checkpoint(path, output, "openvino", int8=True, photos=str(photo_folder))
     assert all(check.ssim >= 0.97 for check in report.checks)
     operations = import_openvino().Core().read_model(output).get_ordered_ops()
-    assert [sees_int8(op) for op in operations if op.get_type_name() == "Convolution"] == [*[True] * 5, False]  # the head writes pixels
+    assert [sees_int8(op) for op in operations if op.get_type_name() == "Convolution"] == [
+        *[True] * 5,
+        False,
+    ]  # the head writes pixels
 
 
 @NEEDS_INT8

@@ -189,7 +189,9 @@ def test_the_ends_of_ranges_are_allowed(item: str) -> None:
 def test_unknown_recipes_get_a_suggestion_else_the_list() -> None:
     with pytest.raises(RecipeError, match=r"unknown recipe 'quik'. Did you mean 'quick'\?"):
         load_recipe("quik")
-    with pytest.raises(RecipeError, match=r"unknown recipe 'xyz'. Allowed: collection, full, instant, long, quick, smoke\."):
+    with pytest.raises(
+        RecipeError, match=r"unknown recipe 'xyz'. Allowed: collection, full, instant, long, quick, smoke\."
+    ):
         load_recipe("xyz")
 
 

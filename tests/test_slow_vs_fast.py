@@ -28,8 +28,8 @@ from faststyle.perceptual.losses import LossConfig
 from faststyle.perceptual.vgg import VGG
 from faststyle.perceptual.weights import VGGWeights, find_weights, load_vgg
 from faststyle.slow.descent import Descent, Step
-from faststyle.training.step import build_objective
 from faststyle.training.recipe import Recipe
+from faststyle.training.step import build_objective
 
 SIZE = 96  # pixels: the least that the judge takes
 STEPS = 2

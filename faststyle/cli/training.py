@@ -26,7 +26,9 @@ def train(
     ],
     recipe: Annotated[
         str | None,
-        typer.Option(help="instant, quick, long, full, collection, smoke, or a .toml file; default: quick, or the run's own with --resume."),
+        typer.Option(
+            help="instant, quick, long, full, collection, smoke, or a .toml file; default: quick, or the run's own with --resume."
+        ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the style; default: the painting's file name.")] = None,
     photos: Annotated[

@@ -58,9 +58,7 @@ class _NormReLU(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> Tensor:
         """Return the normalised (B, C, H, W), in the precision that it came in."""
         b, c, h, w = x.shape
         scale = weight.to(x.dtype)
@@ -109,9 +107,7 @@ class ConvNorm(nn.Sequential):
     padding in each convolution instead of zeros there and 40 mirrored pixels around the image.
     """
 
-    def __init__(
-        self, inputs: int, outputs: int, kernel: int, stride: int = 1, paintings: int = 0
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, paintings: int = 0) -> None:
         padding = kernel // 2
         super().__init__(
             nn.Conv2d(inputs, outputs, kernel, stride, padding, padding_mode="reflect"),

@@ -35,8 +35,7 @@ class StyleNetwork(nn.Module, ABC):
         super().__init__()
         if width < 1 or blocks < 0 or paintings < 0:
             raise ValueError(
-                "width is at least 1, blocks and paintings at least 0, "
-                f"got {width}, {blocks} and {paintings}"
+                f"width is at least 1, blocks and paintings at least 0, got {width}, {blocks} and {paintings}"
             )
         self.paintings = paintings
 
@@ -90,6 +89,4 @@ def without_rim(picture: Tensor, photo: Tensor) -> Tensor:
 def check_size(height: int, width: int) -> None:
     """Raise ImageError when a side is shorter than 16 pixels."""
     if min(height, width) < MIN_SIDE:
-        raise ImageError(
-            f"an image of {height}x{width} pixels is too small: both sides must be at least {MIN_SIDE}"
-        )
+        raise ImageError(f"an image of {height}x{width} pixels is too small: both sides must be at least {MIN_SIDE}")

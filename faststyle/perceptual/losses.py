@@ -131,9 +131,7 @@ class LossConfig:
         weights = Weights(*(o if g is None else g for o, g in zip(own, given, strict=True)))
         if math.isinf(self.strength):
             return weights._replace(content=0.0, light=0.0)
-        return weights._replace(
-            style=self.strength * weights.style, mean=self.strength * weights.mean
-        )
+        return weights._replace(style=self.strength * weights.style, mean=self.strength * weights.mean)
 
 
 class Terms(NamedTuple):
@@ -349,21 +347,16 @@ class PerceptualLoss(nn.Module):
         terms is made of that, instead of the error of each image. With `which`, (B,), each image is
         asked for one of the paintings only, by its number.
         """
-        masks: list[Tensor | None] = [
-            self.masks.get_buffer(f"mask{i}") for i in range(len(self.shares))
-        ]
+        masks: list[Tensor | None] = [self.masks.get_buffer(f"mask{i}") for i in range(len(self.shares))]
         if which is not None or all(m is None for m in masks):
             masks = [None]  # one look at the image serves all paintings
-        seen = observe(
-            self.vgg, stylized, self.content_layers, self.style_layers, masks, self.lean, window
-        )
+        seen = observe(self.vgg, stylized, self.content_layers, self.style_layers, masks, self.lean, window)
         content, error, variance = self._content(seen.feats, targets, which)
         if which is not None:
             style, mean, style_rel = self._style(seen.moments[0], which, gram_error)
         else:
             each = [
-                self._style(seen.moments[i if len(masks) > 1 else 0], i, gram_error)
-                for i in range(len(self.shares))
+                self._style(seen.moments[i if len(masks) > 1 else 0], i, gram_error) for i in range(len(self.shares))
             ]
             style, mean, style_rel = (self._blend(values) for values in zip(*each, strict=True))
         light = light_error(luminance(stylized), targets[LIGHT])
@@ -386,13 +379,9 @@ class PerceptualLoss(nn.Module):
 
     def _blend(self, values: Sequence[Tensor] | Tensor) -> Tensor:
         """Return the mean of one value for each style, by their shares."""
-        return torch.stack(
-            [share * value for share, value in zip(self.shares, values, strict=True)]
-        ).sum(0)
+        return torch.stack([share * value for share, value in zip(self.shares, values, strict=True)]).sum(0)
 
-    def _content(
-        self, feats: Feats, targets: Feats, which: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _content(self, feats: Feats, targets: Feats, which: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Return the content term, the squared errors and the photo's variances, (B,) each."""
         terms, errors, variances = [], [], []
         for i, (layer, weight) in enumerate(self.content_layers.items()):

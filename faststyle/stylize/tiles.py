@@ -178,9 +178,7 @@ class _Job:
             for norm in self.norms:
                 del norm.forward
 
-    def _norm(
-        self, norm: InstanceNorm, x: Tensor, relu: bool = False, mix: Tensor | None = None
-    ) -> Tensor:
+    def _norm(self, norm: InstanceNorm, x: Tensor, relu: bool = False, mix: Tensor | None = None) -> Tensor:
         if self.measured is not None and norm is self.measured[0]:
             self.measured[1].add(self.tile.core(x)[0].flatten(1))
             raise _Found

@@ -257,9 +257,7 @@ class NumberedPhotos(Dataset[Batch]):
                 continue
             except PhotosError as error:
                 return self._failed(str(error), skipped)
-            return Batch(
-                photo=photo, painting=self._painting(number), skipped=skipped, failure=None
-            )
+            return Batch(photo=photo, painting=self._painting(number), skipped=skipped, failure=None)
         name, reason = skipped[-1]
         message = f"--photos: {MAX_ATTEMPTS} photos in a row cannot be used; the last was {name} ({reason})"
         return self._failed(message, skipped)

@@ -43,9 +43,7 @@ def check_start(init: str, network: Mapping[str, Any]) -> None:
     if init == SCRATCH:
         return
     if init != BASE and not Path(init).is_file():
-        raise RecipeError(
-            f"init is {BASE}, {SCRATCH} or a checkpoint; there is no file {init!r}"
-        )
+        raise RecipeError(f"init is {BASE}, {SCRATCH} or a checkpoint; there is no file {init!r}")
     path = base_file() if init == BASE else Path(init)
     if init == BASE and not path.is_file():
         raise RecipeError(f"this installation has no base; use --init {SCRATCH}")
@@ -54,9 +52,7 @@ def check_start(init: str, network: Mapping[str, Any]) -> None:
     if held != wanted:
         name = "the base" if init == BASE else init
         differing = ", ".join(f"{k} {held[k]}" for k in held if held[k] != wanted.get(k))
-        raise RecipeError(
-            f"{name} holds another network: {differing}. Use --init {SCRATCH}, or a network like it"
-        )
+        raise RecipeError(f"{name} holds another network: {differing}. Use --init {SCRATCH}, or a network like it")
 
 
 def start_network(
@@ -102,9 +98,7 @@ def painting_means(loss: PerceptualLoss) -> Tensor:
     return torch.cat([part / part.norm(dim=1, keepdim=True).clamp_min(1e-12) for part in parts], 1)
 
 
-def _rows(
-    about: About, means: Tensor, loss: PerceptualLoss, names: Sequence[str]
-) -> list[int]:
+def _rows(about: About, means: Tensor, loss: PerceptualLoss, names: Sequence[str]) -> list[int]:
     """Return, for each painting of a loss, the number of the one in a collection to start from."""
     known = [str(painting["name"]) for painting in about.paintings]
     wanted = painting_means(loss).cpu()
@@ -112,15 +106,10 @@ def _rows(
         return [known.index(name) if name in known else 0 for name in names]
     near = torch.cdist(wanted, means.float()).argmin(1).tolist()
     many = len(names) > 1
-    return [
-        known.index(name) if many and name in known else int(row)
-        for name, row in zip(names, near, strict=True)
-    ]
+    return [known.index(name) if many and name in known else int(row) for name, row in zip(names, near, strict=True)]
 
 
-def _for_paintings(
-    weights: Mapping[str, Tensor], own: Mapping[str, Tensor], rows: Sequence[int]
-) -> dict[str, Tensor]:
+def _for_paintings(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], rows: Sequence[int]) -> dict[str, Tensor]:
     """Return the weights of a collection with the rows of scales and shifts that are wanted."""
     chosen = {}
     for name, value in weights.items():

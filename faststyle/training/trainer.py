@@ -120,9 +120,7 @@ def train_style(
         if accelerator.is_main_process:
             make_writable(run, fresh=state is None)
         accelerator.wait_for_everyone()
-        trainer = Trainer(
-            accelerator, run, recipe, paintings, many, source, weights, judge_weights, quiet
-        )
+        trainer = Trainer(accelerator, run, recipe, paintings, many, source, weights, judge_weights, quiet)
         trainer.left_out = left_out
         return trainer.run_to_end(state)
     except OSError as error:  # TensorBoard's writer and the like: a full disk is no bug
@@ -139,9 +137,7 @@ def check_collection(recipe: Recipe, many: bool) -> None:
     if not many:
         return
     if recipe.pooled:
-        raise RecipeError(
-            "pooled is for one painting; for a folder use --recipe collection, or --set pooled=0"
-        )
+        raise RecipeError("pooled is for one painting; for a folder use --recipe collection, or --set pooled=0")
     if recipe.train == "norms":
         raise RecipeError("train = norms is for one painting; for a folder use --recipe collection")
 
@@ -236,8 +232,7 @@ class Trainer:
                     self._save_state()
                 self._write_run("interrupted")
                 raise Interrupted(
-                    f"stopped after step {self.step} of {recipe.steps}; go on with the same "
-                    "command and --resume",
+                    f"stopped after step {self.step} of {recipe.steps}; go on with the same command and --resume",
                     self.stop.number,
                 )
 
@@ -392,9 +387,7 @@ class Trainer:
             painting={} if self.many else known[0],
             paintings=known if self.many else [],
             vgg={"id": self.vgg_weights.id, "license": self.vgg_weights.license},
-            photos="; before: ".join(
-                dict.fromkeys(filter(None, (self.source.description, self.origin.photos)))
-            ),
+            photos="; before: ".join(dict.fromkeys(filter(None, (self.source.description, self.origin.photos)))),
             photos_seen=self.photos_seen,
             recipe=recipe,
             scores=scores,
@@ -519,13 +512,10 @@ def open_accelerator(recipe: Recipe, device: str) -> Accelerator:
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes < started:
         raise DeviceError(
-            f"{started} processes were started, but Accelerate sees {accelerator.num_processes}: "
-            "name a --device"
+            f"{started} processes were started, but Accelerate sees {accelerator.num_processes}: name a --device"
         )
     if accelerator.device.type != wanted.type:
-        raise DeviceError(
-            f"--device {device}: Accelerate took {accelerator.device.type}; is it set to another?"
-        )
+        raise DeviceError(f"--device {device}: Accelerate took {accelerator.device.type}; is it set to another?")
     if accelerator.device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32: style needs no more digits
         torch.backends.cudnn.allow_tf32 = True
