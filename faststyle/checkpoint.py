@@ -34,11 +34,13 @@ MEANS = "paintings.means"  # the tensor by which a collection finds the painting
 class About:
     """What a checkpoint says of itself.
 
-    `network` is the name and keyword arguments of the network; `painting` its name, file name, sha256,
-    size (height, width) and weight of style (`balance`); of a collection it is empty, and
-    `paintings` has them all, in the order of the network's scales and shifts; `vgg` the id and licence of the weights of the objective; `photos` what it was trained on, and under which
-    terms, `photos_seen` how many; `recipe` all settings; `scores` content_rel, style_rel and the judge's scores on photos that it never saw;
-    `base` the sha256 of the base that its weights descend from, "" when they do not or it is not known.
+    `network` is the name and keyword arguments of the network; `painting` its name, file name,
+    sha256, size (height, width) and weight of style (`balance`); of a collection it is empty, and
+    `paintings` has them all, in the order of the network's scales and shifts; `vgg` the id and
+    licence of the weights of the objective; `photos` what it was trained on, and under which terms,
+    `photos_seen` how many; `recipe` all settings; `scores` content_rel, style_rel and the judge's
+    scores on photos that it never saw; `base` the sha256 of the base that its weights descend from,
+    "" when they do not or it is not known.
     """
 
     network: Mapping[str, Any]

@@ -36,9 +36,11 @@ class InstanceNorm(nn.Module):
 
     def forward(self, x: Tensor, relu: bool = False, mix: Tensor | None = None) -> Tensor:
         """Return (B, C, H, W) normalised over each image's pixels; with `relu` its positive part."""
-        weight, bias = self.weight, self.bias
+        weight: Tensor = self.weight
+        bias: Tensor = self.bias
         if mix is not None:
-            weight, bias = mix @ weight, mix @ bias  # (B, C)
+            weight = mix @ weight  # (B, C)
+            bias = mix @ bias
         by_hand = x.device.type == "cpu" and not torch.compiler.is_compiling()
         if self.training and torch.is_grad_enabled() and by_hand:
             out: Tensor = _NormReLU.apply(x, weight, bias, self.eps, relu)

@@ -138,10 +138,11 @@ class Terms(NamedTuple):
     """The objective of a batch; each a scalar, the mean over its images, but for two.
 
     `total` is the weighted sum that is minimised; `content`, `style`, `mean`, `tv` and `light` are
-    its parts, weighted. `content_error` and `content_variance`, (B,), are the
-    squared errors of the content layers and the variances of the photo's. Their ratio, `content_rel`, and `style_rel` are unweighted relative errors, comparable between runs and paintings: 0
-    is perfect; 1 is what features without any structure (content) or zero Gram matrices (style) would get.
-    `light_kept` is the correlation of light and dark with the photo's (`light_error`).
+    its parts, weighted. `content_error` and `content_variance`, (B,), are the squared errors of the
+    content layers and the variances of the photo's. Their ratio, `content_rel`, and `style_rel` are
+    unweighted relative errors, comparable between runs and paintings: 0 is perfect; 1 is what
+    features without any structure (content) or zero Gram matrices (style) would get. `light_kept`
+    is the correlation of light and dark with the photo's (`light_error`).
     """
 
     total: Tensor
@@ -360,16 +361,10 @@ class PerceptualLoss(nn.Module):
             ]
             style, mean, style_rel = (self._blend(values) for values in zip(*each, strict=True))
         light = light_error(luminance(stylized), targets[LIGHT])
-        parts = Weights(
-            content=content,
-            style=style,
-            mean=mean,
-            tv=total_variation(stylized.float()),
-            light=light,
-        )
-        weighted = Weights(*(w * part.mean() for w, part in zip(self.weights, parts, strict=True)))
+        parts = (content, style, mean, total_variation(stylized.float()), light)
+        weighted = [w * part.mean() for w, part in zip(self.weights, parts, strict=True)]
         return Terms(
-            sum(weighted),
+            torch.stack(weighted).sum(),
             *weighted,
             error.detach(),
             variance,

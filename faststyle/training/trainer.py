@@ -288,7 +288,8 @@ class Trainer:
     @property
     def photos_seen(self) -> int:
         """Return how many photos this network has learned from, in this run and before it."""
-        return self.origin.photos_seen + self.step * self.per_step
+        seen: int = self.origin.photos_seen + self.step * self.per_step
+        return seen
 
     def _check_finite(self) -> None:
         bad = self.train_step.guard.first_bad(self.accelerator)
