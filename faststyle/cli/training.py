@@ -27,7 +27,8 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="instant, quick, long, full, collection, smoke, or a .toml file; default: quick, or the run's own with --resume."
+            help="instant, quick, long, full, collection, smoke, or a .toml file; "
+            "default: quick, or the run's own with --resume."
         ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the style; default: the painting's file name.")] = None,

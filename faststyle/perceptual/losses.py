@@ -364,12 +364,12 @@ class PerceptualLoss(nn.Module):
         parts = (content, style, mean, total_variation(stylized.float()), light)
         weighted = [w * part.mean() for w, part in zip(self.weights, parts, strict=True)]
         return Terms(
-            torch.stack(weighted).sum(),
-            *weighted,
-            error.detach(),
-            variance,
-            style_rel.mean(),
-            1 - light.mean(),
+            total=torch.stack(weighted).sum(),
+            **dict(zip(Weights._fields, weighted, strict=True)),
+            content_error=error.detach(),
+            content_variance=variance,
+            style_rel=style_rel.mean(),
+            light_kept=1 - light.mean(),
         )
 
     def _blend(self, values: Sequence[Tensor] | Tensor) -> Tensor:
