@@ -153,7 +153,7 @@ def find_checkpoint(name: str, folder: Path = Path("checkpoints")) -> Path:
     found = _find_file(collection, folder) if colon else None
     if found is not None and found.suffix == SUFFIX and read_about(found).paintings:
         return _one_of(found, painting)
-    known = names_at_hand(folder)
+    known = [path.stem for path in checkpoints_at_hand(folder)]
     hint = f"at hand: {', '.join(known)}" if known else ""
     hint = hint or "train one with: faststyle train --style PAINTING"
     raise CheckpointError(f"no checkpoint {name!r}, neither as a path nor in {folder}; {hint}")
@@ -186,7 +186,7 @@ def _one_of(path: Path, name: str) -> Path:
         matching = [name]
     if len(matching) != 1:
         found = f"it could be {', '.join(matching)}" if matching else did_you_mean(name, names)
-        raise CheckpointError(f"{path} has no painting {name!r}: {found.strip() or 'see faststyle list'}")
+        raise CheckpointError(f"{path} has no painting {name!r}: {found.strip() or 'see faststyle info'}")
     digest = sha256(path)
     target = cache_folder() / "paintings" / digest[:16] / f"{matching[0]}{SUFFIX}"
     if not target.is_file():
@@ -211,14 +211,11 @@ def _one_of(path: Path, name: str) -> Path:
 def checkpoints_at_hand(folder: Path = Path("checkpoints")) -> list[Path]:
     """Return the files in `folder` and its `gallery`, by name; of two of one name that in `folder`.
 
-    The collection of the package comes last.
+    The collection of the package is not among them: `faststyle info collection` names its paintings.
     """
     files = (*folder.glob(f"gallery/*{SUFFIX}"), *folder.glob(f"*{SUFFIX}"))
     found = {path.stem: path for path in files}
-    paths = [found[name] for name in sorted(found)]
-    if base_file().is_file() and base_file().stem not in found:
-        paths.append(base_file())
-    return paths
+    return [found[name] for name in sorted(found)]
 
 
 def names_at_hand(folder: Path = Path("checkpoints")) -> list[str]:

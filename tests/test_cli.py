@@ -141,7 +141,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "missing painting": ([*TRAIN, "none.png"], "none.png: no such file"),
     "painting that is text": ([*TRAIN, "text.jpg"], "text.jpg: not an image that can be read"),
     "empty painting": ([*TRAIN, "empty.png"], "empty.png: the file is empty"),
-    "painting that is a folder": ([*TRAIN, "nothing"], "nothing: a folder"),
+    "painting that is a folder": ([*TRAIN, "nothing"], "nothing: no painting in this folder can be read"),
     "empty photo folder": ([*TRAIN, "dots.png", "--photos", "nothing"], "--photos nothing: no images in it"),
     "missing photo folder": ([*TRAIN, "dots.png", "--photos", "none"], "--photos none: no such folder"),
     "unwritable checkpoint": ([*TRAIN, "dots.png", "-o", "file/new.safetensors"], "cannot write file/new.safetensors"),

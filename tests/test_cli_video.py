@@ -24,8 +24,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder, with a clip of 12 frames and a checkpoint that makes every frame red."""
     monkeypatch.chdir(tmp_path)
     network = build_network(NETWORK)
-    network.get_buffer("palette_mean").copy_(torch.tensor([0.9, 0.1, 0.1]).view(1, 3, 1, 1))
-    network.get_buffer("palette_matrix").zero_()
+    network.get_parameter("head.weight").data.zero_()
+    network.get_parameter("head.bias").data.copy_(torch.tensor([0.8, -0.8, -0.8]))
     save_checkpoint(tmp_path / "checkpoints" / "red.safetensors", network, About(NETWORK, {}, {}, "none", {}))
     write_clip(tmp_path / "in.mp4", range(12), sound=["aac"])
     return tmp_path
