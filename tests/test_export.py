@@ -172,10 +172,9 @@ def test_int8_keeps_colours_and_ends_in_float(
     operations = import_openvino().Core().read_model(output).get_ordered_ops()
     convs = [op for op in operations if op.get_type_name() == "Convolution"]
     in_int8 = [sees_int8(op) for op in convs]
-    # encode1 | encode2, encode3, two of the residual block, decode1, decode2 | head, palette
-    assert in_int8 == [False] + 6 * [True] + [False, False]
-    # Nothing else, the whitening above all, sees what was rounded to 8 bits.
-    assert sum(op.get_type_name() == "MatMul" for op in operations) > 24
+    # encode1 | encode2, encode3, two of the residual block, decode1, decode2 | head
+    assert in_int8 == [False] + 6 * [True] + [False]
+    # Nothing else sees what was rounded to 8 bits.
     rounded = [op.output(0) for op in operations if op.get_type_name() == "FakeQuantize"]
     users = {user.get_node().get_type_name() for output in rounded for user in output.get_target_inputs()}
     assert users <= {"Pad", "Convolution"}
