@@ -30,7 +30,7 @@ CONTENT_LAYERS: dict[str, Layers] = {
     "gatys": {"relu4_2": 1.0},
     "johnson": {"relu3_3": 1.0},  # section 4.1 says relu3_3, the supplementary material relu2_2
     # Light, shade and large shapes are content too, and relu4_2 at full size does not see them.
-    "pyramid": {"relu4_2": 1.0, "relu4_2@1/2": 1.0, "relu4_2@1/4": 1.0},
+    "pyramid": {"relu2_2": 1.0, "relu2_2@1/2": 1.0, "relu2_2@1/4": 1.0, "relu4_2@1/2": 1.0},
 }
 STYLE_LAYERS: dict[str, Layers] = {
     "gatys": {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0, "relu5_1": 1.0},
@@ -53,6 +53,9 @@ STYLE_LAYERS: dict[str, Layers] = {
 # A flat photo has next to no variance to be relative to, and would drown the others: the variance of its features
 # counts as at least this share of the painting's.
 CONTENT_FLOOR = 0.5
+
+# A flat painting has next to no covariance: it counts as at least this share of its Gram matrix.
+STYLE_FLOOR = 0.01
 
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in luminance: ITU-R BT.601
 LIGHT_SQUARE = 8  # pixels: side of the squares over which light and dark are compared
@@ -141,7 +144,7 @@ class Terms(NamedTuple):
     its parts, weighted. `content_error` and `content_variance`, (B,), are the squared errors of the
     content layers and the variances of the photo's. Their ratio, `content_rel`, and `style_rel` are
     unweighted relative errors, comparable between runs and paintings: 0 is perfect; 1 is what
-    features without any structure (content) or zero Gram matrices (style) would get. `light_kept`
+    features without any structure would get, of content and of style alike. `light_kept`
     is the correlation of light and dark with the photo's (`light_error`).
     """
 
@@ -181,6 +184,14 @@ def relative_error(x: Tensor, target: Tensor, norm: Tensor) -> Tensor:
     """Return sum (x - target)^2 / norm over all but the first dimension: (B,), `norm` broadcast to it."""
     error = (x.float() - target.float()).square().flatten(1).sum(1)
     return error / norm.clamp_min(TINY)
+
+
+def centred(gram: Tensor, mean: Tensor) -> Tensor:
+    """Return the covariances, divided by C, of features with these Gram matrices and means.
+
+    `gram` is (..., C, C) and divided by C, `mean` (..., C), as `Moments` has them.
+    """
+    return gram - mean.unsqueeze(-1) * mean.unsqueeze(-2) / mean.shape[-1]
 
 
 def total_variation(image: Tensor) -> Tensor:
@@ -273,7 +284,11 @@ class PerceptualLoss(nn.Module):
     `Style`. `lean` saves memory on large images (features.py).
     Relative terms: content is sum (phi(y) - phi(x))^2 / sum (phi(x) - mean phi(x))^2 (the mean one scalar per
     image, the denominator at least half of what the painting's features would give), style is
-    ||G(y) - G(s)||^2 / ||G(s)||^2, mean the same of channel means; each a weighted mean over its layers.
+    ||C(y) - C(s)||^2 / ||C(s)||^2 of the covariances of channels, mean the same of channel means;
+    each a weighted mean over its layers. Differs from Gatys et al. (2015), who compare Gram
+    matrices, the sum of both: the means are most of them, and a picture that is all in the
+    painting's mean colour is hardly wrong (The Scream, without its blacks and reds: 0.13 of the
+    Gram matrix of relu1_1, 0.51 of its covariance).
     Absolute terms (Johnson et al. 2016, equations 2 and 4): squared errors of features divided by C H W, and of Gram
     matrices, summed over layers.
     Several styles: a mean of their terms by weight, times the share of the output that a mask covers.
@@ -408,6 +423,10 @@ class PerceptualLoss(nn.Module):
             target = self.style_targets.get_buffer(f"gram{i}")[which]  # ([B,] C, C)
             mean = self.style_targets.get_buffer(f"mean{i}")[which]  # ([B,] C)
             norm = target.square().sum((-2, -1))
+            if self.mode == "relative":
+                g = centred(g, m)
+                target = centred(target, mean)
+                norm = torch.maximum(target.square().sum((-2, -1)), STYLE_FLOOR * norm)
             relative.append(weight * relative_error(g, target, norm))
             means.append(weight * relative_error(m, mean, mean.square().sum(-1)))
             if self.mode == "absolute":
