@@ -11,6 +11,7 @@ from faststyle.perceptual.features import extract, gram
 from faststyle.perceptual.losses import (
     CONTENT_FLOOR,
     CONTENT_LAYERS,
+    STYLE_FLOOR,
     STYLE_LAYERS,
     LossConfig,
     PerceptualLoss,
@@ -31,6 +32,11 @@ def make(tiny: VGGWeights, painting: torch.Tensor, config: LossConfig) -> Percep
 def pictures(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     g = torch.Generator().manual_seed(seed)
     return (torch.rand(1, 3, 70, 66, generator=g), *torch.rand(2, 2, 3, 64, 64, generator=g))
+
+
+def numpy_covariance(feats: np.ndarray) -> np.ndarray:
+    """Of channels (C, H, W), divided by C."""
+    return np.cov(feats.reshape(len(feats), -1), bias=True) / len(feats)
 
 
 def numpy_gram(feats: np.ndarray) -> np.ndarray:
@@ -104,8 +110,12 @@ def test_relative_terms_against_numpy(tiny_weights: VGGWeights) -> None:
     yc, sc = feats(stylized, content_layers), feats(painting, content_layers)
     style, mean, content, errors, variances = [], [], [], [], []
     for b in range(2):
-        grams = [(numpy_gram(y[k][b]), numpy_gram(s[k][0])) for k in style_layers]
-        style.append(np.mean([((a - t) ** 2).sum() / (t**2).sum() for a, t in grams]))
+        relative = []
+        for k in style_layers:
+            a, t = (numpy_covariance(f) for f in (y[k][b], s[k][0]))
+            floor = STYLE_FLOOR * (numpy_gram(s[k][0]) ** 2).sum()
+            relative.append(((a - t) ** 2).sum() / max((t**2).sum(), floor))
+        style.append(np.mean(relative))
         means = [(y[k][b].mean((1, 2)), s[k][0].mean((1, 2))) for k in style_layers]
         mean.append(np.mean([((a - t) ** 2).sum() / (t**2).sum() for a, t in means]))
         target = x["relu4_2"][b]
@@ -177,8 +187,8 @@ def test_content_rel_knows_nothing_of_the_painting_and_a_flat_photo_hardly_count
     ]
     assert found[0] == pytest.approx(found[1])
     alone = [loud(stylized[i : i + 1], loud.targets(photo[i : i + 1])) for i in range(2)]
-    assert float(alone[1].content_rel) > 100
-    assert found[0] < 0.01 * float(alone[1].content_rel)
+    assert float(alone[1].content_rel) > 50
+    assert found[0] < 0.05 * float(alone[1].content_rel)
 
 
 def test_a_coarse_layer_is_that_of_the_averaged_image(tiny_weights: VGGWeights) -> None:

@@ -26,19 +26,20 @@ def grams(images: int, seed: int) -> torch.Tensor:
 
 
 TARGET = torch.tensor([[2.0, 1.0, 0.0], [1.0, 3.0, 0.5], [0.0, 0.5, 1.0]])
+NORM = TARGET.square().sum()
 
 
 def test_the_first_step_compares_each_image() -> None:
     g = grams(2, 0)
     expected = [np.square(x - TARGET.numpy()).sum() / np.square(TARGET.numpy()).sum() for x in g.numpy()]
-    assert GramPool(0.8, CPU).error("a", g, TARGET).tolist() == pytest.approx(expected)
+    assert GramPool(0.8, CPU).error("a", g, TARGET, NORM).tolist() == pytest.approx(expected)
 
 
 def test_later_the_error_is_that_of_the_running_mean_and_of_each_image(accelerator: Accelerator) -> None:
     pool, before, now = GramPool(0.75, CPU), grams(4, 1), grams(2, 2).requires_grad_()
-    pool.error("a", before, TARGET)
+    pool.error("a", before, TARGET, NORM)
     pool.step(accelerator)
-    errors = pool.error("a", now, TARGET)
+    errors = pool.error("a", now, TARGET, NORM)
     errors.sum().backward()
     wanted, norm = TARGET.numpy(), float(np.square(TARGET.numpy()).sum())
     mean, images = before.numpy().mean(0), now.detach().numpy()
@@ -53,15 +54,15 @@ def test_later_the_error_is_that_of_the_running_mean_and_of_each_image(accelerat
 def test_the_mean_is_plain_at_first_and_forgets_later(accelerator: Accelerator) -> None:
     pool = GramPool(1.0, CPU)
     for value in (1.0, 2.0, 6.0):
-        pool.error("a", torch.full((1, 2, 2), value), torch.eye(2))
+        pool.error("a", torch.full((1, 2, 2), value), torch.eye(2), torch.tensor(2.0))
         pool.step(accelerator)
     assert pool.running["a"].tolist() == pytest.approx([3.0] * 4)
     for _ in range(200):
-        pool.error("a", torch.full((1, 2, 2), 5.0), torch.eye(2))
+        pool.error("a", torch.full((1, 2, 2), 5.0), torch.eye(2), torch.tensor(2.0))
         pool.step(accelerator)
     before = float(pool.running["a"][0])
     assert before == pytest.approx(5.0, abs=1e-3)
-    pool.error("a", torch.full((1, 2, 2), 6.0), torch.eye(2))
+    pool.error("a", torch.full((1, 2, 2), 6.0), torch.eye(2), torch.tensor(2.0))
     pool.step(accelerator)
     assert float(pool.running["a"][0]) == pytest.approx(DECAY * before + (1 - DECAY) * 6.0)
 
@@ -70,8 +71,8 @@ def test_accumulated_batches_count_as_one(accelerator: Accelerator) -> None:
     whole, parts = GramPool(0.9, CPU), GramPool(0.9, CPU)
     for seed in (3, 4):
         g = grams(4, seed)
-        at_once = whole.error("a", g, TARGET)
-        apart = torch.cat([parts.error("a", half, TARGET) for half in g.split(2)])
+        at_once = whole.error("a", g, TARGET, NORM)
+        apart = torch.cat([parts.error("a", half, TARGET, NORM) for half in g.split(2)])
         torch.testing.assert_close(at_once, apart)
         whole.step(accelerator)
         parts.step(accelerator)
@@ -89,7 +90,7 @@ def test_a_network_that_bets_low_is_asked_for_more(accelerator: Accelerator) -> 
         optimizer = torch.optim.SGD([strength], lr=0.01)
         for _ in range(2000):
             g = strength * torch.tensor([0.2, 1.8]).view(2, 1, 1)
-            loss = pool.error("a", g, torch.ones(1, 1)).mean()
+            loss = pool.error("a", g, torch.ones(1, 1), torch.ones(())).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -116,10 +117,10 @@ def test_only_relative_terms_are_pooled(tiny_weights: VGGWeights, mode: Literal[
 def test_what_was_saved_goes_on(accelerator: Accelerator) -> None:
     pool, other = GramPool(0.9, CPU), GramPool(0.9, CPU)
     for step in range(3):
-        pool.error("a", grams(2, step), TARGET)
+        pool.error("a", grams(2, step), TARGET, NORM)
         pool.step(accelerator)
     other.load_state_dict(pool.state_dict())
     for each in (pool, other):
-        each.error("a", grams(2, 9), TARGET)
+        each.error("a", grams(2, 9), TARGET, NORM)
         each.step(accelerator)
     assert torch.equal(pool.running["a"], other.running["a"])

@@ -153,8 +153,10 @@ def numpy_terms(
     def relative(a: np.ndarray, b: np.ndarray) -> float:
         return float(((a - b) ** 2).sum() / (b**2).sum())
 
-    def gram(f: np.ndarray) -> np.ndarray:
-        return np.einsum("ihw,jhw->ij", f, f, optimize=True) / f.size
+    def error(f: np.ndarray, t: np.ndarray) -> float:
+        a, b = (np.cov(x.reshape(len(x), -1), bias=True) / len(x) for x in (f, t))
+        gram = np.einsum("ihw,jhw->ij", t, t, optimize=True) / t.size
+        return float(((a - b) ** 2).sum() / max((b**2).sum(), 0.01 * (gram**2).sum()))
 
     def light(image: np.ndarray) -> np.ndarray:
         grey = np.tensordot([0.299, 0.587, 0.114], image, 1)
@@ -167,7 +169,7 @@ def numpy_terms(
     errors = [((y[k] - x[k]) ** 2).mean() for k in content_layers]
     content = [e / max(x[k].var(), 0.5 * s[k].var()) for e, k in zip(errors, content_layers, strict=True)]
     content_rel = float(np.sum(errors) / np.sum([x[k].var() for k in content_layers]))
-    style = [relative(gram(y[k]), gram(s[k])) for k in style_layers]
+    style = [error(y[k], s[k]) for k in style_layers]
     mean = [relative(y[k].mean((1, 2)), s[k].mean((1, 2))) for k in style_layers]
     tv = ((np.diff(stylized, axis=1) ** 2).sum() + (np.diff(stylized, axis=2) ** 2).sum()) / stylized.size
     style_rel = float(np.mean(style))

@@ -112,8 +112,8 @@ def test_the_loss_falls_along_the_golden_curve(train: Any) -> None:
     assert totals == pytest.approx(GOLDEN, rel=0.02)
 
 
-# Of this recipe with torch 2.15 on a CPU; one and two threads differ by half a percent at the end.
-GOLDEN = [3.983, 2.587, 1.832, 1.970, 1.804]
+# Of this recipe with torch 2.15 on a CPU; one and two threads differ by a percent on the way.
+GOLDEN = [5.311, 3.435, 2.555, 2.519, 2.366]
 
 
 def test_in_bf16_the_loss_falls_alike_and_weights_stay_float32(train: Any) -> None:

@@ -63,8 +63,9 @@ FLAT_LIGHT = 1e-5  # variance of luminance in [0, 1] that keeps flat pictures fr
 LIGHT = "light"  # the key of the photo's luminance among the targets
 
 
-# From a layer, Gram matrices (B, C, C) and the painting's (C, C) to errors (B,).
-GramError = Callable[[str, Tensor, Tensor], Tensor]
+# From a layer, covariances (B, C, C), the painting's (C, C), and what errors are relative to, to
+# errors (B,).
+GramError = Callable[[str, Tensor, Tensor, Tensor], Tensor]
 
 
 class Weights(NamedTuple):
@@ -432,8 +433,9 @@ class PerceptualLoss(nn.Module):
             if self.mode == "absolute":
                 grams.append(weight * (g - target).square().flatten(1).sum(1))
             elif gram_error:
-                one = target if target.dim() == 2 else target[0]  # of the one painting
-                grams.append(weight * gram_error(layer, g, one))
+                several = target.dim() == 3  # one and the same painting for each image
+                one = target[0] if several else target
+                grams.append(weight * gram_error(layer, g, one, norm[0] if several else norm))
         share = 1 / sum(self.style_layers.values())
         style_rel = torch.stack(relative).sum(0) * share
         mean_rel = torch.stack(means).sum(0) * share

@@ -1,6 +1,6 @@
-"""The Gram matrices that a network paints on average: style asked of many photos together, not of each alone.
+"""The covariances that a network paints on average: style asked of many photos together.
 
-A network that is asked for the painting's Gram matrix on each photo bets low: it cannot know what a photo needs, and
+A network that is asked for the painting's covariances on each photo bets low: it cannot know what a photo needs, and
 squared errors are smallest, over photos, for textures weaker than the painting's. The error of the mean over photos
 asks for their full strength; that of single photos, a share of the whole, keeps them together.
 
@@ -24,7 +24,7 @@ DECAY = 0.95  # of the running mean, a step
 
 
 class GramPool:
-    """Running means of the Gram matrices of a network's pictures, by key: one for each layer of each style.
+    """Running means of the covariances of a network's pictures, by key: one for each layer of each style.
 
     `share` of the error is that of the mean, the rest that of each image.
 
@@ -40,14 +40,15 @@ class GramPool:
         self.sums: dict[str, Tensor] = {}  # of the batches of this step
         self.images: dict[str, int] = {}
 
-    def error(self, key: str, gram: Tensor, target: Tensor) -> Tensor:
-        """Return relative squared errors, (B,), of Gram matrices (B, C, C) against the painting's, (C, C).
+    def error(self, key: str, gram: Tensor, target: Tensor, norm: Tensor) -> Tensor:
+        """Return squared errors, (B,), of covariances (B, C, C) against the painting's, (C, C).
 
-        The mean's is the same for all images; its gradient is that with respect to the mean, given to each. In the
-        first step there is no mean yet: the error is that of each image.
+        They are relative to `norm`, a scalar. The mean's is the same for all images; its gradient
+        is that with respect to the mean, given to each. In the first step there is no mean yet: the
+        error is that of each image.
         """
         flat, wanted = gram.float().flatten(1), target.float().flatten()
-        norm = wanted.square().sum().clamp_min(TINY)
+        norm = norm.clamp_min(TINY)
         own = relative_error(gram, target, norm)
         self.sums[key] = self.sums.get(key, 0) + flat.detach().sum(0)
         self.images[key] = self.images.get(key, 0) + len(flat)
