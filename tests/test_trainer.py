@@ -120,7 +120,7 @@ def test_in_bf16_the_loss_falls_alike_and_weights_stay_float32(train: Any) -> No
     """Emulated or not: what is slow without the hardware computes the same."""
     result = train(tiny(steps=40, learning_rate=5e-4, log_every=10, preview_every=40, precision="bf16"))
     totals = [value for _, value in scalars("dots", "total")]
-    assert totals == pytest.approx(GOLDEN, rel=0.05)
+    assert totals == pytest.approx(GOLDEN, rel=0.1)
     assert totals != pytest.approx(GOLDEN, rel=1e-6)
     assert {value.dtype for value in load_file(result.checkpoint).values()} == {torch.float32}
 

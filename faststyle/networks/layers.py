@@ -116,6 +116,12 @@ class ConvNorm(nn.Sequential):
             InstanceNorm(outputs, paintings),
         )
 
+    @property
+    def conv(self) -> nn.Conv2d:
+        """The convolution, whose weights' length the normalisation takes away."""
+        conv: nn.Conv2d = self[0]  # type: ignore[assignment]
+        return conv
+
     def forward(self, x: Tensor, relu: bool = False, mix: Tensor | None = None) -> Tensor:
         """Return the normalised features; with `relu` their positive part."""
         conv, norm = self

@@ -32,19 +32,19 @@ class Muon(torch.optim.Optimizer):
         super().__init__(list(weights), {"lr": lr})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Take a step along the gradients that there are."""
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
-                    self._turn(weight, group["lr"])
+                    self._turn(weight, weight.grad, group["lr"])
 
-    def _turn(self, weight: Tensor, rate: float) -> None:
+    def _turn(self, weight: Tensor, grad: Tensor, rate: float) -> None:
         state = self.state[weight]
         if not state:
             state["momentum"] = torch.zeros_like(weight)
-        momentum = state["momentum"].lerp_(weight.grad, 1 - MOMENTUM)
-        direction = orthogonal(weight.grad.lerp(momentum, MOMENTUM).flatten(1)).view(weight.shape)
+        momentum = state["momentum"].lerp_(grad, 1 - MOMENTUM)
+        direction = orthogonal(grad.lerp(momentum, MOMENTUM).flatten(1)).view(weight.shape)
         length = weight.norm()
         weight.sub_(direction * (rate * length / direction.norm().clamp_min(TINY)))
         weight.mul_(length / weight.norm().clamp_min(TINY))
@@ -54,7 +54,7 @@ def orthogonal(matrix: Tensor) -> Tensor:
     """Return a matrix, (M, N), with the same singular vectors, and singular values near 1."""
     a, b, c = COEFFICIENTS
     tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if tall else matrix
+    x: Tensor = matrix.T if tall else matrix
     x = x / x.norm().clamp_min(TINY)
     for _ in range(ITERATIONS):
         square = x @ x.T

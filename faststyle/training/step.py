@@ -138,7 +138,7 @@ def _optimizers(network: StyleNetwork, recipe: Recipe) -> list[torch.optim.Optim
     each sees few of the photos: their scales and shifts learn faster.
     """
     norms = [p for m in network.modules() if isinstance(m, InstanceNorm) for p in m.parameters()]
-    hidden = [m[0].weight for m in network.modules() if isinstance(m, ConvNorm)]
+    hidden = [m.conv.weight for m in network.modules() if isinstance(m, ConvNorm)]
     known = {id(p) for p in (*norms, *hidden)}
     rest = [p for p in network.parameters() if id(p) not in known]
     if recipe.train == "norms":
