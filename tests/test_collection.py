@@ -194,7 +194,6 @@ def test_a_new_painting_learns_scales_and_shifts_alone(train: Any, painting: Pat
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"pooled": 0.5}, "pooled is for one painting"),
         ({"train": "norms"}, "train = norms is for one painting"),
     ],
 )

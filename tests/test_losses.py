@@ -108,14 +108,15 @@ def test_relative_terms_against_numpy(tiny_weights: VGGWeights) -> None:
     style_layers, content_layers = STYLE_LAYERS["gatys"], CONTENT_LAYERS["gatys"]
     s, y, x = feats(painting, style_layers), feats(stylized, style_layers), feats(photo, content_layers)
     yc, sc = feats(stylized, content_layers), feats(painting, content_layers)
-    style, mean, content, errors, variances = [], [], [], [], []
+    style, style_rel, mean, content, errors, variances = [], [], [], [], [], []
     for b in range(2):
         relative = []
         for k in style_layers:
             a, t = (numpy_covariance(f) for f in (y[k][b], s[k][0]))
             floor = STYLE_FLOOR * (numpy_gram(s[k][0]) ** 2).sum()
             relative.append(((a - t) ** 2).sum() / max((t**2).sum(), floor))
-        style.append(np.mean(relative))
+        style.append(np.mean(np.sqrt(1 + 2 * np.array(relative)) - 1))
+        style_rel.append(np.mean(relative))
         means = [(y[k][b].mean((1, 2)), s[k][0].mean((1, 2))) for k in style_layers]
         mean.append(np.mean([((a - t) ** 2).sum() / (t**2).sum() for a, t in means]))
         target = x["relu4_2"][b]
@@ -134,7 +135,7 @@ def test_relative_terms_against_numpy(tiny_weights: VGGWeights) -> None:
     np.testing.assert_allclose([float(t) for t in terms[1:6]], parts, rtol=2e-4)
     assert terms.total.item() == pytest.approx(sum(parts), rel=2e-4)
     assert terms.content_rel.item() == pytest.approx(sum(errors) / sum(variances), rel=2e-4)
-    assert terms.style_rel.item() == pytest.approx(np.mean(style), rel=2e-4)
+    assert terms.style_rel.item() == pytest.approx(np.mean(style_rel), rel=2e-4)
 
 
 def test_absolute_terms_against_numpy(tiny_weights: VGGWeights) -> None:

@@ -263,7 +263,7 @@ def test_masks_put_each_painting_into_its_half(run: Run, tiny_weights: VGGWeight
     found, wanted = ([moments(vgg(x)["relu4_1"]).mean for x in images] for images in (halves, paintings))
     for half, own in ((0, 1), (1, 0)) if swapped else ((0, 0), (1, 1)):
         nearer, farther = (float((found[half] - wanted[k]).norm()) for k in (own, 1 - own))
-        assert nearer < 0.5 * farther
+        assert nearer < 0.6 * farther
 
 
 @pytest.mark.parametrize("masked", [False, True])

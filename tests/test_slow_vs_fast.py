@@ -176,7 +176,7 @@ def numpy_terms(
     weights = loss.weights()
     total = (
         weights.content * float(np.mean(content))
-        + weights.style * style_rel
+        + weights.style * float(np.mean(np.sqrt(1 + 2 * np.array(style)) - 1))
         + weights.mean * np.mean(mean)
         + weights.tv * tv
         + weights.light * (1 - np.corrcoef(light(stylized), light(photo))[0, 1])

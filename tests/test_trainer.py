@@ -106,21 +106,21 @@ def test_everything_is_logged(train: Any) -> None:
 
 
 def test_the_loss_falls_along_the_golden_curve(train: Any) -> None:
-    train(tiny(steps=40, learning_rate=5e-4, log_every=10, preview_every=40))
+    train(tiny(steps=40, learning_rate=2e-4, log_every=10, preview_every=40))
     totals = [value for _, value in scalars("dots", "total")]
     assert totals[-1] < 0.5 * totals[0]
     assert totals == pytest.approx(GOLDEN, rel=0.02)
 
 
-# Of this recipe with torch 2.15 on a CPU; one and two threads differ by a percent on the way.
-GOLDEN = [5.311, 3.435, 2.555, 2.519, 2.366]
+# Of this recipe with torch 2.15 on a CPU; one and two threads give the same.
+GOLDEN = [4.850, 3.426, 2.703, 2.802, 2.620]
 
 
 def test_in_bf16_the_loss_falls_alike_and_weights_stay_float32(train: Any) -> None:
     """Emulated or not: what is slow without the hardware computes the same."""
-    result = train(tiny(steps=40, learning_rate=5e-4, log_every=10, preview_every=40, precision="bf16"))
+    result = train(tiny(steps=40, learning_rate=2e-4, log_every=10, preview_every=40, precision="bf16"))
     totals = [value for _, value in scalars("dots", "total")]
-    assert totals == pytest.approx(GOLDEN, rel=0.1)
+    assert totals == pytest.approx(GOLDEN, rel=0.05)
     assert totals != pytest.approx(GOLDEN, rel=1e-6)
     assert {value.dtype for value in load_file(result.checkpoint).values()} == {torch.float32}
 
@@ -149,11 +149,9 @@ def test_stopping_and_resuming_ends_in_the_same_bits(train: Any, accumulate: int
     assert sorted(s for s, _ in scalars("cut", "total")) == [1, 2, 4, 6, 8]
 
 
-@pytest.mark.parametrize("pooled", [0.0, 0.9])
-def test_the_balance_the_window_and_the_pool_resume_too(train: Any, pooled: float) -> None:
+def test_the_balance_and_the_window_resume_too(train: Any) -> None:
     """The weight of style changes after steps 10 and 20; the stop is between them."""
     recipe = tiny(steps=34, image_size=52, shift=4, window=32, content_target=0.3, preview_every=40, state_every=40)
-    recipe = dataclasses.replace(recipe, pooled=pooled)
     whole = train(recipe, name="whole").checkpoint
     with stop_after(15), pytest.raises(Interrupted):
         train(recipe, name="cut")

@@ -1,9 +1,8 @@
 """The perceptual objective: content and style as VGG-16 sees them, and total variation.
 
 One objective serves training (the output of a network is judged) and the slow path (an image is optimised). It is
-a fixed function of the output and the photo: weights are never changed on the way. (Training may put an error over many
-photos in the place of one term: `gram_error`.) How good a result is, is judged elsewhere, by something that nobody
-trains on.
+a fixed function of the output and the photo. How good a result is, is judged elsewhere, by something
+that nobody trains on.
 
 Sources: Gatys, Ecker, Bethge, "A neural algorithm of artistic style" (2015), https://arxiv.org/abs/1508.06576;
 Johnson, Alahi, Fei-Fei (2016), section 3.2, https://arxiv.org/abs/1603.08155
@@ -12,7 +11,7 @@ Johnson, Alahi, Fei-Fei (2016), section 3.2, https://arxiv.org/abs/1603.08155
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -61,11 +60,6 @@ LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in luminance: ITU-R BT.60
 LIGHT_SQUARE = 8  # pixels: side of the squares over which light and dark are compared
 FLAT_LIGHT = 1e-5  # variance of luminance in [0, 1] that keeps flat pictures from dividing by zero
 LIGHT = "light"  # the key of the photo's luminance among the targets
-
-
-# From a layer, covariances (B, C, C), the painting's (C, C), and what errors are relative to, to
-# errors (B,).
-GramError = Callable[[str, Tensor, Tensor, Tensor], Tensor]
 
 
 class Weights(NamedTuple):
@@ -195,6 +189,16 @@ def centred(gram: Tensor, mean: Tensor) -> Tensor:
     return gram - mean.unsqueeze(-1) * mean.unsqueeze(-2) / mean.shape[-1]
 
 
+def dampen(error: Tensor) -> Tensor:
+    """Return sqrt(1 + 2 e) - 1: about e where it is small, and the root of 2 e where it is large.
+
+    Covariances are squares, and their errors fourth powers of contrast: a photo's against those of
+    a misty painting are 60, against those of most paintings 1. Undampened, of many paintings the
+    network would learn the misty ones only.
+    """
+    return torch.sqrt(1 + 2 * error) - 1
+
+
 def total_variation(image: Tensor) -> Tensor:
     """Return the sum of squared differences of neighbours, horizontal and vertical, divided by 3 H W: (B,).
 
@@ -285,9 +289,9 @@ class PerceptualLoss(nn.Module):
     `Style`. `lean` saves memory on large images (features.py).
     Relative terms: content is sum (phi(y) - phi(x))^2 / sum (phi(x) - mean phi(x))^2 (the mean one scalar per
     image, the denominator at least half of what the painting's features would give), style is
-    ||C(y) - C(s)||^2 / ||C(s)||^2 of the covariances of channels, mean the same of channel means;
-    each a weighted mean over its layers. Differs from Gatys et al. (2015), who compare Gram
-    matrices, the sum of both: the means are most of them, and a picture that is all in the
+    ||C(y) - C(s)||^2 / ||C(s)||^2 of the covariances of channels, dampened where it is large, mean
+    the same of channel means, undampened; each a weighted mean over its layers.
+    Differs from Gatys et al. (2015), who compare Gram matrices, the sum of both: the means are most of them, and a picture that is all in the
     painting's mean colour is hardly wrong (The Scream, without its blacks and reds: 0.13 of the
     Gram matrix of relu1_1, 0.51 of its covariance).
     Absolute terms (Johnson et al. 2016, equations 2 and 4): squared errors of features divided by C H W, and of Gram
@@ -355,13 +359,11 @@ class PerceptualLoss(nn.Module):
         stylized: Tensor,
         targets: Feats,
         window: Window | None = None,
-        gram_error: GramError | None = None,
         which: Tensor | None = None,
     ) -> Terms:
         """Return the terms of the objective for `stylized`, (B, 3, H, W).
 
-        They are against `targets(photo, window)`. With a `gram_error` the style term of relative
-        terms is made of that, instead of the error of each image. With `which`, (B,), each image is
+        They are against `targets(photo, window)`. With `which`, (B,), each image is
         asked for one of the paintings only, by its number.
         """
         masks: list[Tensor | None] = [self.masks.get_buffer(f"mask{i}") for i in range(len(self.shares))]
@@ -370,11 +372,9 @@ class PerceptualLoss(nn.Module):
         seen = observe(self.vgg, stylized, self.content_layers, self.style_layers, masks, self.lean, window)
         content, error, variance = self._content(seen.feats, targets, which)
         if which is not None:
-            style, mean, style_rel = self._style(seen.moments[0], which, gram_error)
+            style, mean, style_rel = self._style(seen.moments[0], which)
         else:
-            each = [
-                self._style(seen.moments[i if len(masks) > 1 else 0], i, gram_error) for i in range(len(self.shares))
-            ]
+            each = [self._style(seen.moments[i if len(masks) > 1 else 0], i) for i in range(len(self.shares))]
             style, mean, style_rel = (self._blend(values) for values in zip(*each, strict=True))
         light = light_error(luminance(stylized), targets[LIGHT])
         parts = (content, style, mean, total_variation(stylized.float()), light)
@@ -409,9 +409,7 @@ class PerceptualLoss(nn.Module):
         content, error, variance = (torch.stack(values).sum(0) for values in (terms, errors, variances))
         return (content / sum(self.content_layers.values()) if self.mode == "relative" else content), error, variance
 
-    def _style(
-        self, found: dict[str, Moments], which: int | Tensor, gram_error: GramError | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _style(self, found: dict[str, Moments], which: int | Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return style, mean and style_rel, (B,), of one style, or of one for each image.
 
         The first two are multiplied by the balance of their painting.
@@ -428,20 +426,17 @@ class PerceptualLoss(nn.Module):
                 g = centred(g, m)
                 target = centred(target, mean)
                 norm = torch.maximum(target.square().sum((-2, -1)), STYLE_FLOOR * norm)
-            relative.append(weight * relative_error(g, target, norm))
+            error = relative_error(g, target, norm)
+            relative.append(weight * error)
             means.append(weight * relative_error(m, mean, mean.square().sum(-1)))
             if self.mode == "absolute":
                 grams.append(weight * (g - target).square().flatten(1).sum(1))
-            elif gram_error:
-                several = target.dim() == 3  # one and the same painting for each image
-                one = target[0] if several else target
-                grams.append(weight * gram_error(layer, g, one, norm[0] if several else norm))
+            else:
+                grams.append(weight * dampen(error))
         share = 1 / sum(self.style_layers.values())
         style_rel = torch.stack(relative).sum(0) * share
         mean_rel = torch.stack(means).sum(0) * share
-        style = style_rel
-        if grams:
-            style = torch.stack(grams).sum(0) * (1.0 if self.mode == "absolute" else share)
+        style = torch.stack(grams).sum(0) * (1.0 if self.mode == "absolute" else share)
         balance = self.balance[which]
         return balance * style, balance * mean_rel, style_rel
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 MOMENTUM = 0.95
 # Of the Newton-Schulz iteration: five times this polynomial brings singular values close to 1.
@@ -28,7 +28,7 @@ class Muon(torch.optim.Optimizer):
     `torch.optim.Muon` takes matrices only.
     """
 
-    def __init__(self, weights: Iterable[nn.Parameter], lr: float) -> None:
+    def __init__(self, weights: Iterable[Tensor], lr: float) -> None:
         super().__init__(list(weights), {"lr": lr})
 
     @torch.no_grad()

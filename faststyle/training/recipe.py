@@ -33,8 +33,7 @@ class Recipe:
     (0: all of it); `painting_size` the shorter side of the painting, which sets how large strokes are; `stroke_size`
     multiplies it. `init` is where the weights start: "base", "scratch", or a checkpoint of the same network (start.py).
     `content_target` is the content_rel at which style is as strong as it gets (balance.py; 0: its
-    weight stays). `pooled` is the share of the style that is asked of the mean over photos, not of each (pool.py;
-    relative terms only). `warmup` is the share of steps in which the learning rate rises; then it
+    weight stays). `warmup` is the share of steps in which the learning rate rises; then it
     falls to zero (`schedule` "cosine") or stays ("constant"). `average` is the decay of the running
     mean of the weights that is looked at and saved (0: the weights themselves). `train` says what
     learns: "all", or the "norms" alone, scales and shifts. In a network of many paintings these
@@ -70,7 +69,6 @@ class Recipe:
     state_every: int = 100
     network: Mapping[str, Any] = field(default_factory=lambda: {"name": "johnson"})
     content_target: float = 0.0
-    pooled: float = 0.0
     loss: LossConfig = field(default_factory=LossConfig)
 
     @property
@@ -160,8 +158,6 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
         raise RecipeError(
             f"window must be 0, or from 32 to image_size - shift - 2 margin ({seen}), got {recipe.window}"
         )
-    if not 0 <= recipe.pooled <= 1:
-        raise RecipeError(f"pooled is a share, from 0 to 1, got {recipe.pooled}")
     if not 0 <= recipe.warmup < 1:
         raise RecipeError(f"warmup is a share of the steps, at least 0 and below 1, got {recipe.warmup}")
     if not 0 <= recipe.average < 1:

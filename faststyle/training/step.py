@@ -20,7 +20,6 @@ from faststyle.perceptual.weights import VGGWeights, load_vgg
 from faststyle.training.balance import Balance
 from faststyle.training.guard import FiniteGuard
 from faststyle.training.optimizer import Muon
-from faststyle.training.pool import GramPool
 from faststyle.training.recipe import Recipe, learning_rate
 from faststyle.training.view import draw_view
 
@@ -69,15 +68,12 @@ class TrainStep:
         self.plain = network
         self.loss = loss
         self.balance = Balance(loss, recipe.content_target, recipe.loss.strength, recipe.steps)
-        self.pool = GramPool(recipe.pooled, accelerator.device) if recipe.pooled else None
         self.guard = FiniteGuard(accelerator.device)
         self.network, *self.optimizers = accelerator.prepare(network, *_optimizers(network, recipe))
         self.average: AveragedModel | None = None
         if recipe.average:
             self.average = AveragedModel(network, multi_avg_fn=partial(_average, recipe.average))
             accelerator.register_for_checkpointing(self.average)
-        if self.pool is not None:
-            accelerator.register_for_checkpointing(self.pool)
 
     @property
     def shown(self) -> StyleNetwork:
@@ -100,8 +96,7 @@ class TrainStep:
             with accelerator.autocast():
                 targets = self.loss.targets(view.of(photos), view.window)
                 stylized = self.network(photos) if mix is None else self.network(photos, mix)
-                error = self.pool.error if self.pool is not None else None
-                terms: Terms = self.loss(view.of(stylized), targets, view.window, error, which)
+                terms: Terms = self.loss(view.of(stylized), targets, view.window, which)
             accelerator.backward(terms.total)
             norm = torch.zeros((), device=photos.device)
             if accelerator.sync_gradients:
@@ -117,8 +112,6 @@ class TrainStep:
         self.balance.add(terms, which)
         if accelerator.sync_gradients:
             self.balance.adjust(step + 1, accelerator)
-            if self.pool is not None:
-                self.pool.step(accelerator)
             if self.average is not None:
                 self.average.update_parameters(self.plain)
         return Stepped(stylized.detach(), values)

@@ -136,8 +136,6 @@ def check_collection(recipe: Recipe, many: bool) -> None:
         raise RecipeError("the recipe collection needs a folder of paintings: --style FOLDER")
     if not many:
         return
-    if recipe.pooled:
-        raise RecipeError("pooled is for one painting; for a folder use --recipe collection, or --set pooled=0")
     if recipe.train == "norms":
         raise RecipeError("train = norms is for one painting; for a folder use --recipe collection")
 
