@@ -291,9 +291,9 @@ class PerceptualLoss(nn.Module):
     image, the denominator at least half of what the painting's features would give), style is
     ||C(y) - C(s)||^2 / ||C(s)||^2 of the covariances of channels, dampened where it is large, mean
     the same of channel means, undampened; each a weighted mean over its layers.
-    Differs from Gatys et al. (2015), who compare Gram matrices, the sum of both: the means are most of them, and a picture that is all in the
-    painting's mean colour is hardly wrong (The Scream, without its blacks and reds: 0.13 of the
-    Gram matrix of relu1_1, 0.51 of its covariance).
+    Differs from Gatys et al. (2015), who compare Gram matrices, the sum of both: the means are most
+    of them, and a picture that is all in the painting's mean colour is hardly wrong (The Scream,
+    without its blacks and reds: 0.13 of the Gram matrix of relu1_1, 0.51 of its covariance).
     Absolute terms (Johnson et al. 2016, equations 2 and 4): squared errors of features divided by C H W, and of Gram
     matrices, summed over layers.
     Several styles: a mean of their terms by weight, times the share of the output that a mask covers.
