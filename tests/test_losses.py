@@ -19,6 +19,7 @@ from faststyle.perceptual.losses import (
     Terms,
     deepest_layers,
     light_error,
+    light_kept,
     luminance,
     total_variation,
 )
@@ -51,8 +52,16 @@ def numpy_gram(feats: np.ndarray) -> np.ndarray:
 def numpy_light(images: torch.Tensor) -> np.ndarray:
     """Luminance of (B, 3, H, W), means over squares of 8 pixels."""
     grey = np.einsum("bchw,c->bhw", images.double().numpy(), [0.299, 0.587, 0.114])
-    b, h, w = grey.shape
-    return grey.reshape(b, h // 8, 8, w // 8, 8).mean((2, 4))
+    b, h, w = (len(grey), *(side // 8 for side in grey.shape[1:]))
+    return grey[:, : 8 * h, : 8 * w].reshape(b, h, 8, w, 8).mean((2, 4))
+
+
+def numpy_light_error(x: np.ndarray, photo: np.ndarray, painting: np.ndarray) -> float:
+    """The photo's luminance in the painting's range against `x`, from the docstring of light_error."""
+    deviation = max(painting.std(), 0.02)
+    gain = min(deviation / photo.std(), 2.0)
+    wanted = painting.mean() + gain * (photo - photo.mean())
+    return float(np.sqrt(1 + (((x - wanted) / deviation) ** 2).mean()) - 1)
 
 
 def test_gram_is_the_sum_of_products_over_c_h_w() -> None:
@@ -130,7 +139,9 @@ def test_relative_terms_against_numpy(tiny_weights: VGGWeights) -> None:
     kept = []
     for x, y in zip(numpy_light(stylized), numpy_light(photo), strict=True):
         kept.append(np.corrcoef(x.ravel(), y.ravel())[0, 1])
-    parts = (*parts, 1.5 * (1 - np.mean(kept)))
+    dark = numpy_light(painting)[0]
+    light = [numpy_light_error(y, x, dark) for y, x in zip(numpy_light(stylized), numpy_light(photo), strict=True)]
+    parts = (*parts, 1.5 * np.mean(light))
     assert terms.light_kept.item() == pytest.approx(np.mean(kept), rel=1e-4)
     np.testing.assert_allclose([float(t) for t in terms[1:6]], parts, rtol=2e-4)
     assert terms.total.item() == pytest.approx(sum(parts), rel=2e-4)
@@ -232,16 +243,32 @@ def test_a_config_that_makes_no_sense_is_explained(config: LossConfig, message: 
         check()
 
 
-def test_light_is_light_and_dark_whatever_colours_and_contrast(tiny_weights: VGGWeights) -> None:
+def test_light_is_the_photos_in_the_range_of_the_painting() -> None:
+    _, photo, _ = pictures(5)
+    photo[..., :32] *= 0.3
+    light = luminance(photo)
+    middle = light.mean((2, 3), keepdim=True)
+    deviation = light.std((2, 3), correction=0, keepdim=True)
+    painting = torch.tensor([0.3, 0.1])
+    wanted = 0.3 + 0.1 * (light - middle) / deviation
+    assert light_error(wanted, light, painting).tolist() == pytest.approx([0, 0], abs=1e-6)
+    negative = 0.3 - 0.1 * (light - middle) / deviation  # 2 deviations from what is wanted, at 1 from the middle
+    assert light_error(negative, light, painting).tolist() == pytest.approx([5**0.5 - 1] * 2)
+    grey = torch.full_like(light, 0.3)
+    assert light_error(grey, light, painting).tolist() == pytest.approx([2**0.5 - 1] * 2)
+    assert light_error(grey, grey, painting).tolist() == pytest.approx([0, 0], abs=1e-6)
+
+
+def test_light_is_kept_whatever_colours_and_contrast() -> None:
     """A darker, flatter picture in other colours keeps the light; a negative loses it."""
     _, photo, _ = pictures(5)
     photo[..., :32] *= 0.3
     dark = torch.stack([0.1 + 0.2 * photo.mean(1)] * 2 + [0.05 + 0.1 * photo.mean(1)], 1)
-    assert light_error(luminance(dark), luminance(photo)).max() < 0.02
-    assert light_error(luminance(photo), luminance(photo)).tolist() == [0, 0]
-    assert light_error(luminance(1 - photo), luminance(photo)).tolist() == pytest.approx([2, 2])
+    assert light_kept(luminance(dark), luminance(photo)).min() > 0.98
+    assert light_kept(luminance(photo), luminance(photo)).tolist() == pytest.approx([1, 1])
+    assert light_kept(luminance(1 - photo), luminance(photo)).tolist() == pytest.approx([-1, -1])
     flat = luminance(torch.full_like(photo, 0.4))
-    assert light_error(flat, luminance(photo)).tolist() == pytest.approx([0.5, 0.5], abs=1e-5)
+    assert light_kept(flat, luminance(photo)).tolist() == pytest.approx([0, 0], abs=1e-3)
 
 
 def test_each_image_of_a_batch_may_be_for_a_painting_of_its_own(tiny_weights: VGGWeights) -> None:

@@ -163,6 +163,11 @@ def numpy_terms(
         h, w = (side // 8 for side in grey.shape)
         return grey[: 8 * h, : 8 * w].reshape(h, 8, w, 8).mean((1, 3)).ravel()
 
+    def light_error(x: np.ndarray, photo: np.ndarray, painting: np.ndarray) -> float:
+        deviation = max(painting.std(), 0.02)
+        wanted = painting.mean() + min(deviation / photo.std(), 2.0) * (photo - photo.mean())
+        return float(np.sqrt(1 + (((x - wanted) / deviation) ** 2).mean()) - 1)
+
     content_layers, style_layers = loss.layers("vgg16")
     y, s = (seen(p, {**content_layers, **style_layers}) for p in (stylized, painting))
     x = seen(photo, content_layers)
@@ -179,7 +184,7 @@ def numpy_terms(
         + weights.style * float(np.mean(np.sqrt(1 + 2 * np.array(style)) - 1))
         + weights.mean * np.mean(mean)
         + weights.tv * tv
-        + weights.light * (1 - np.corrcoef(light(stylized), light(photo))[0, 1])
+        + weights.light * light_error(light(stylized), light(photo), light(painting))
     )
     return {"content_rel": content_rel, "style_rel": style_rel, "total": float(total)}
 

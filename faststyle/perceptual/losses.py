@@ -34,18 +34,18 @@ CONTENT_LAYERS: dict[str, Layers] = {
 STYLE_LAYERS: dict[str, Layers] = {
     "gatys": {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0, "relu5_1": 1.0},
     "johnson": {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_3": 1.0, "relu4_3": 1.0},
+    # The shallow layers hold colours and contrast, and are what viewers see first; the deep ones
+    # published networks do not match either (relu5_1: errors of 0.8 to 1).
     "pyramid": {
-        "relu1_1": 1.0,
-        "relu2_1": 1.0,
+        "relu1_1": 2.0,
+        "relu2_1": 2.0,
         "relu3_1": 1.0,
         "relu4_1": 1.0,
         "relu2_1@1/2": 1.0,
         "relu3_1@1/2": 1.0,
-        "relu4_1@1/2": 1.0,
-        "relu5_1@1/2": 1.0,
+        "relu4_1@1/2": 0.5,
         "relu3_1@1/4": 1.0,
-        "relu4_1@1/4": 1.0,
-        "relu5_1@1/4": 1.0,
+        "relu4_1@1/4": 0.5,
     },
 }
 
@@ -58,7 +58,8 @@ STYLE_FLOOR = 0.01
 
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in luminance: ITU-R BT.601
 LIGHT_SQUARE = 8  # pixels: side of the squares over which light and dark are compared
-FLAT_LIGHT = 1e-5  # variance of luminance in [0, 1] that keeps flat pictures from dividing by zero
+FLAT_LIGHT = 0.02  # a painting's deviation of luminance, in [0, 1], counts as at least this
+MOST_CONTRAST = 2.0  # that a photo's is multiplied by, to be a painting's
 LIGHT = "light"  # the key of the photo's luminance among the targets
 
 
@@ -77,7 +78,7 @@ class Weights(NamedTuple):
 # published with the paper (content 1, style 5, total variation 1e-6), on features of images in 0-255.
 LAYER_SETS = {"relative": "pyramid", "absolute": "johnson"}
 WEIGHTS = {
-    "relative": Weights(content=1.0, style=2.5, mean=2.5, tv=0.0, light=0.5),
+    "relative": Weights(content=1.0, style=2.5, mean=2.5, tv=0.0, light=2.0),
     "absolute": Weights(content=1.0, style=5.0, mean=0.0, tv=1e-6, light=0.0),
 }
 
@@ -129,6 +130,8 @@ class LossConfig:
         weights = Weights(*(o if g is None else g for o, g in zip(own, given, strict=True)))
         if math.isinf(self.strength):
             return weights._replace(content=0.0, light=0.0)
+        if self.strength == 0:
+            weights = weights._replace(light=0.0)  # it asks for the painting's range
         return weights._replace(style=self.strength * weights.style, mean=self.strength * weights.mean)
 
 
@@ -140,7 +143,7 @@ class Terms(NamedTuple):
     content layers and the variances of the photo's. Their ratio, `content_rel`, and `style_rel` are
     unweighted relative errors, comparable between runs and paintings: 0 is perfect; 1 is what
     features without any structure would get, of content and of style alike. `light_kept`
-    is the correlation of light and dark with the photo's (`light_error`).
+    is the correlation of light and dark with the photo's.
     """
 
     total: Tensor
@@ -220,20 +223,28 @@ def luminance(image: Tensor) -> Tensor:
     return F.avg_pool2d(grey, min(LIGHT_SQUARE, *grey.shape[-2:]))
 
 
-def light_error(x: Tensor, y: Tensor) -> Tensor:
-    """Return 1 minus the correlation, (B,), of two luminances, (B, 1, h, w): 0 where they agree.
+def light_error(x: Tensor, photo: Tensor, painting: Tensor) -> Tensor:
+    """Return how far luminances (B, 1, h, w) are from the photo's, in the painting's range: (B,).
 
-    Colours, brightness and contrast are free: a dark painting may stay dark. It is computed as half
-    the squared difference of both at unit variance, which is 0 to the last bit for equal pictures.
-    A flat one has no light and dark: against it the error is 1/2.
+    Wanted is the photo's luminance with the painting's mean and deviation, (2,) or (B, 2): what is
+    dark in the photo gets the darks of the painting. A flat photo's contrast is at most doubled,
+    times that of the painting. The error is half the mean square over the painting's variance,
+    dampened where it is large.
     """
-    return 0.5 * (_unit_variance(x) - _unit_variance(y)).square().mean(1)
+    mean, deviation = painting.view(-1, 2, 1).unbind(1)
+    deviation = deviation.clamp_min(FLAT_LIGHT)
+    flat = photo.flatten(1)
+    middle = flat.mean(1, keepdim=True)
+    own = (flat - middle).square().mean(1, keepdim=True).sqrt()
+    wanted = mean + (flat - middle) * deviation / torch.maximum(own, deviation / MOST_CONTRAST)
+    return dampen(0.5 * ((x.flatten(1) - wanted) / deviation).square().mean(1))
 
 
-def _unit_variance(x: Tensor) -> Tensor:
-    x = x.flatten(1)
-    x = x - x.mean(1, keepdim=True)
-    return x / x.square().mean(1, keepdim=True).clamp_min(FLAT_LIGHT).sqrt()
+def light_kept(x: Tensor, y: Tensor) -> Tensor:
+    """Return the correlation, (B,), of two luminances (B, 1, h, w); of a flat one 0."""
+    x, y = (z.flatten(1) - z.flatten(1).mean(1, keepdim=True) for z in (x, y))
+    norms = x.square().mean(1) * y.square().mean(1)
+    return (x * y).mean(1) / norms.clamp_min(TINY).sqrt()
 
 
 def resolve_layers(layers: str | Layers, sets: Mapping[str, Layers], arch: str) -> dict[str, float]:
@@ -331,7 +342,7 @@ class PerceptualLoss(nn.Module):
             self.style_targets.register_buffer(key, torch.stack([o[key] for o in observed]))
 
     def _observe_painting(self, painting: Tensor) -> dict[str, Tensor]:
-        """Return all that is asked for of a painting: "variance{i}", "gram{i}" and "mean{i}"."""
+        """Return all that is asked for of a painting: "variance{i}", "gram{i}", "mean{i}", "light"."""
         seen = observe(self.vgg, painting, self.content_layers, self.style_layers, lean=self.lean)
         found = {}
         for i, layer in enumerate(self.content_layers):
@@ -340,6 +351,8 @@ class PerceptualLoss(nn.Module):
         for i, layer in enumerate(self.style_layers):
             found[f"gram{i}"] = seen.moments[0][layer].gram[0]
             found[f"mean{i}"] = seen.moments[0][layer].mean[0]
+        light = luminance(painting)
+        found["light"] = torch.stack([light.mean(), light.std(correction=0)])
         return found
 
     @torch.no_grad()
@@ -376,7 +389,10 @@ class PerceptualLoss(nn.Module):
         else:
             each = [self._style(seen.moments[i if len(masks) > 1 else 0], i) for i in range(len(self.shares))]
             style, mean, style_rel = (self._blend(values) for values in zip(*each, strict=True))
-        light = light_error(luminance(stylized), targets[LIGHT])
+        seen_light = luminance(stylized)
+        of_paintings = self.style_targets.get_buffer("light")
+        of_painting = self._blend(of_paintings) if which is None else of_paintings[which]
+        light = light_error(seen_light, targets[LIGHT], of_painting)
         parts = (content, style, mean, total_variation(stylized.float()), light)
         weighted = [w * part.mean() for w, part in zip(self.weights, parts, strict=True)]
         return Terms(
@@ -385,7 +401,7 @@ class PerceptualLoss(nn.Module):
             content_error=error.detach(),
             content_variance=variance,
             style_rel=style_rel.mean(),
-            light_kept=1 - light.mean(),
+            light_kept=light_kept(seen_light.detach(), targets[LIGHT]).mean(),
         )
 
     def _blend(self, values: Sequence[Tensor] | Tensor) -> Tensor:
