@@ -143,7 +143,7 @@ def test_weights_that_leave_no_style_are_refused(tiny_weights: VGGWeights, weigh
 
 def test_strength_zero_and_infinity_leave_one_side() -> None:
     assert LossConfig(strength=0.0).weights()[:3] == (1.0, 0.0, 0.0)
-    assert LossConfig(strength=float("inf")).weights()[:3] == (0.0, 8.0, 8.0)
+    assert LossConfig(strength=float("inf")).weights()[:3] == (0.0, 2.5, 2.5)
 
 
 def test_average_pooling_keeps_activations_at_their_size(tiny_weights: VGGWeights) -> None:
