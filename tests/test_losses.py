@@ -21,6 +21,7 @@ from faststyle.perceptual.losses import (
     light_error,
     light_kept,
     luminance,
+    tones,
     total_variation,
 )
 from faststyle.perceptual.weights import VGGWeights, load_vgg
@@ -56,12 +57,27 @@ def numpy_light(images: torch.Tensor) -> np.ndarray:
     return grey[:, : 8 * h, : 8 * w].reshape(b, h, 8, w, 8).mean((2, 4))
 
 
+def numpy_squares(image: np.ndarray) -> np.ndarray:
+    """Of (3, H, W), as (3, H / 8, W / 8)."""
+    h, w = (side // 8 for side in image.shape[1:])
+    return image[:, : 8 * h, : 8 * w].reshape(3, h, 8, w, 8).mean((2, 4))
+
+
 def numpy_light_error(x: np.ndarray, photo: np.ndarray, painting: np.ndarray) -> float:
-    """The photo's luminance in the painting's range against `x`, from the docstring of light_error."""
-    deviation = max(painting.std(), 0.02)
-    gain = min(deviation / photo.std(), 2.0)
-    wanted = painting.mean() + gain * (photo - photo.mean())
-    return float(np.sqrt(1 + (((x - wanted) / deviation) ** 2).mean()) - 1)
+    """The term for light of pictures (3, H, W), from the docstrings of light_error and tones."""
+    luma = np.array([0.299, 0.587, 0.114])
+    y, p, s = (numpy_squares(image).reshape(3, -1) for image in (x, photo, painting))
+    light, own = luma @ s, luma @ p
+    deviation = max(light.std(), 0.02)
+    wanted = light.mean() + min(deviation / own.std(), 2.0) * (own - own.mean())
+    at = np.linspace(0, 1, 33)
+    table = []
+    for value in np.clip(at, light.min(), light.max()):
+        near = np.exp(-0.5 * ((value - light) / 0.03) ** 2)
+        colour = (s * near).sum(1) / near.sum()
+        table.append(colour + value - luma @ colour)
+    tone = [np.interp(np.clip(wanted, 0, 1), at, channel) for channel in np.array(table).T]
+    return float(np.sqrt(1 + (((y - tone) / deviation) ** 2).mean()) - 1)
 
 
 def test_gram_is_the_sum_of_products_over_c_h_w() -> None:
@@ -139,8 +155,8 @@ def test_relative_terms_against_numpy(tiny_weights: VGGWeights) -> None:
     kept = []
     for x, y in zip(numpy_light(stylized), numpy_light(photo), strict=True):
         kept.append(np.corrcoef(x.ravel(), y.ravel())[0, 1])
-    dark = numpy_light(painting)[0]
-    light = [numpy_light_error(y, x, dark) for y, x in zip(numpy_light(stylized), numpy_light(photo), strict=True)]
+    arrays = (image.double().numpy() for image in (stylized, photo))
+    light = [numpy_light_error(y, x, painting[0].double().numpy()) for y, x in zip(*arrays, strict=True)]
     parts = (*parts, 1.5 * np.mean(light))
     assert terms.light_kept.item() == pytest.approx(np.mean(kept), rel=1e-4)
     np.testing.assert_allclose([float(t) for t in terms[1:6]], parts, rtol=2e-4)
@@ -168,7 +184,7 @@ def test_absolute_terms_against_numpy(tiny_weights: VGGWeights) -> None:
 
 def test_the_painting_itself_has_no_style_error_and_the_photo_no_content_error(tiny_weights: VGGWeights) -> None:
     painting, photo, _ = pictures(2)
-    loss = make(tiny_weights, painting, LossConfig())
+    loss = make(tiny_weights, painting, LossConfig(light_weight=0.0))
     assert loss(painting, loss.targets(painting)).total.item() == pytest.approx(0, abs=1e-6)
     terms = loss(photo, loss.targets(photo))
     assert terms.content.item() == 0
@@ -247,16 +263,31 @@ def test_light_is_the_photos_in_the_range_of_the_painting() -> None:
     _, photo, _ = pictures(5)
     photo[..., :32] *= 0.3
     light = luminance(photo)
-    middle = light.mean((2, 3), keepdim=True)
-    deviation = light.std((2, 3), correction=0, keepdim=True)
-    painting = torch.tensor([0.3, 0.1])
-    wanted = 0.3 + 0.1 * (light - middle) / deviation
-    assert light_error(wanted, light, painting).tolist() == pytest.approx([0, 0], abs=1e-6)
-    negative = 0.3 - 0.1 * (light - middle) / deviation  # 2 deviations from what is wanted, at 1 from the middle
-    assert light_error(negative, light, painting).tolist() == pytest.approx([5**0.5 - 1] * 2)
-    grey = torch.full_like(light, 0.3)
-    assert light_error(grey, light, painting).tolist() == pytest.approx([2**0.5 - 1] * 2)
-    assert light_error(grey, grey, painting).tolist() == pytest.approx([0, 0], abs=1e-6)
+    unit = (light - light.mean((2, 3), keepdim=True)) / light.std((2, 3), correction=0, keepdim=True)
+    grey = torch.linspace(0, 1, 33)[:, None].expand(33, 3)  # of a painting that is all in greys
+
+    def error(squares: torch.Tensor, of: torch.Tensor = light) -> list[float]:
+        found: list[float] = light_error(squares.expand(-1, 3, -1, -1), of, torch.tensor([0.3, 0.1]), grey).tolist()
+        return found
+
+    assert error(0.3 + 0.1 * unit) == pytest.approx([0, 0], abs=1e-6)
+    assert error(0.3 - 0.1 * unit) == pytest.approx([5**0.5 - 1] * 2)  # 2 deviations off
+    flat = torch.full_like(light, 0.3)
+    assert error(flat) == pytest.approx([2**0.5 - 1] * 2)
+    assert error(flat, flat) == pytest.approx([0, 0], abs=1e-6)
+
+
+def test_tones_are_a_paintings_colours_by_luminance() -> None:
+    """Dark blue and light yellow: blue where it is dark, yellow where it is light, each at its luminance."""
+    painting = torch.empty(1, 3, 16, 32)
+    painting[..., :16] = torch.tensor([0.1, 0.1, 0.6]).view(1, 3, 1, 1)
+    painting[..., 16:] = torch.tensor([0.9, 0.9, 0.3]).view(1, 3, 1, 1)
+    found = tones(painting)
+    torch.testing.assert_close(found[0], torch.tensor([0.1, 0.1, 0.6]))
+    torch.testing.assert_close(found[-1], torch.tensor([0.9, 0.9, 0.3]))
+    assert (found[:, 2] > found[:, 0]).sum() == (found[:, 2] > found[:, 1]).sum()
+    light = found @ torch.tensor([0.299, 0.587, 0.114])
+    torch.testing.assert_close(light, torch.linspace(0, 1, 33).clamp(0.157, 0.8316))
 
 
 def test_light_is_kept_whatever_colours_and_contrast() -> None:

@@ -59,6 +59,8 @@ STYLE_FLOOR = 0.01
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in luminance: ITU-R BT.601
 LIGHT_SQUARE = 8  # pixels: side of the squares over which light and dark are compared
 FLAT_LIGHT = 0.02  # a painting's deviation of luminance, in [0, 1], counts as at least this
+TONES = 33  # luminances from 0 to 1 at which a painting's colours are looked up
+TONE_WIDTH = 0.03  # deviation, in luminance, of what counts for one of them
 MOST_CONTRAST = 2.0  # that a photo's is multiplied by, to be a painting's
 LIGHT = "light"  # the key of the photo's luminance among the targets
 
@@ -213,31 +215,56 @@ def total_variation(image: Tensor) -> Tensor:
     return (across + down) / (c * h * w)
 
 
+def squares(image: Tensor) -> Tensor:
+    """Return (B, C, H / 8, W / 8), means over squares; less than 8 pixels a side are one square."""
+    return F.avg_pool2d(image.float(), min(LIGHT_SQUARE, *image.shape[-2:]))
+
+
 def luminance(image: Tensor) -> Tensor:
     """Return the luminance, (B, 1, H / 8, W / 8), of RGB (B, 3, H, W): means over squares.
 
-    The weights are those of ITU-R BT.601. Images of less than 8 pixels a side are one square.
+    The weights are those of ITU-R BT.601.
     """
     weights = torch.tensor(LUMA, device=image.device).view(1, 3, 1, 1)
-    grey = (image.float() * weights).sum(1, keepdim=True)
-    return F.avg_pool2d(grey, min(LIGHT_SQUARE, *grey.shape[-2:]))
+    return (squares(image) * weights).sum(1, keepdim=True)
 
 
-def light_error(x: Tensor, photo: Tensor, painting: Tensor) -> Tensor:
-    """Return how far luminances (B, 1, h, w) are from the photo's, in the painting's range: (B,).
+def tones(painting: Tensor) -> Tensor:
+    """Return the colours, (N, 3), that a painting (1, 3, H, W) has at N luminances from 0 to 1.
 
-    Wanted is the photo's luminance with the painting's mean and deviation, (2,) or (B, 2): what is
-    dark in the photo gets the darks of the painting. A flat photo's contrast is at most doubled,
-    times that of the painting. The error is half the mean square over the painting's variance,
-    dampened where it is large.
+    They are means over its squares by how near in luminance they are (a Gaussian's weight), moved to
+    that luminance. Beyond its darkest and lightest square the tones stay as there.
     """
-    mean, deviation = painting.view(-1, 2, 1).unbind(1)
+    weights = torch.tensor(LUMA, device=painting.device)
+    colours = squares(painting).flatten(2)[0].T  # (n, 3)
+    light = colours @ weights
+    at = torch.linspace(0, 1, TONES, device=painting.device).clamp(light.min(), light.max())
+    near = torch.softmax(-0.5 * ((at[:, None] - light) / TONE_WIDTH).square(), 1)
+    means = near @ colours
+    return means + (at - means @ weights)[:, None]
+
+
+def light_error(x: Tensor, photo: Tensor, light: Tensor, colours: Tensor) -> Tensor:
+    """Return how far squares (B, 3, h, w) are from the photo's light in the painting's colours: (B,).
+
+    Wanted is the photo's luminance, (B, 1, h, w), with the mean and deviation of the painting's,
+    `light` (2,) or (B, 2), and of each luminance the colour, `colours` (N, 3) or (B, N, 3): what is
+    dark in the photo gets the painting's darks. A flat photo's contrast is at most doubled. The
+    error is half the mean square over the painting's variance, dampened where it is large.
+    """
+    mean, deviation = light.view(-1, 2, 1).unbind(1)
     deviation = deviation.clamp_min(FLAT_LIGHT)
     flat = photo.flatten(1)
     middle = flat.mean(1, keepdim=True)
     own = (flat - middle).square().mean(1, keepdim=True).sqrt()
     wanted = mean + (flat - middle) * deviation / torch.maximum(own, deviation / MOST_CONTRAST)
-    return dampen(0.5 * ((x.flatten(1) - wanted) / deviation).square().mean(1))
+    place = wanted.clamp(0, 1) * (TONES - 1)
+    below = place.floor().clamp(max=TONES - 2)
+    table = colours.view(-1, TONES, 3).expand(len(x), -1, -1)
+    index = below.long()[..., None].expand(-1, -1, 3)
+    tone = torch.lerp(table.gather(1, index), table.gather(1, index + 1), (place - below)[..., None])
+    off = (x.flatten(2).transpose(1, 2) - tone) / deviation[..., None]  # (B, h w, 3)
+    return dampen(0.5 * off.square().mean((1, 2)))
 
 
 def light_kept(x: Tensor, y: Tensor) -> Tensor:
@@ -342,7 +369,7 @@ class PerceptualLoss(nn.Module):
             self.style_targets.register_buffer(key, torch.stack([o[key] for o in observed]))
 
     def _observe_painting(self, painting: Tensor) -> dict[str, Tensor]:
-        """Return all that is asked for of a painting: "variance{i}", "gram{i}", "mean{i}", "light"."""
+        """Return all that is asked for of a painting: "variance{i}", "gram{i}", "mean{i}", "light" and "tones"."""
         seen = observe(self.vgg, painting, self.content_layers, self.style_layers, lean=self.lean)
         found = {}
         for i, layer in enumerate(self.content_layers):
@@ -353,6 +380,7 @@ class PerceptualLoss(nn.Module):
             found[f"mean{i}"] = seen.moments[0][layer].mean[0]
         light = luminance(painting)
         found["light"] = torch.stack([light.mean(), light.std(correction=0)])
+        found["tones"] = tones(painting)
         return found
 
     @torch.no_grad()
@@ -389,10 +417,9 @@ class PerceptualLoss(nn.Module):
         else:
             each = [self._style(seen.moments[i if len(masks) > 1 else 0], i) for i in range(len(self.shares))]
             style, mean, style_rel = (self._blend(values) for values in zip(*each, strict=True))
-        seen_light = luminance(stylized)
-        of_paintings = self.style_targets.get_buffer("light")
-        of_painting = self._blend(of_paintings) if which is None else of_paintings[which]
-        light = light_error(seen_light, targets[LIGHT], of_painting)
+        seen_squares = squares(stylized)
+        ranges, colours = (self._of_paintings(name, which) for name in ("light", "tones"))
+        light = light_error(seen_squares, targets[LIGHT], ranges, colours)
         parts = (content, style, mean, total_variation(stylized.float()), light)
         weighted = [w * part.mean() for w, part in zip(self.weights, parts, strict=True)]
         return Terms(
@@ -401,20 +428,24 @@ class PerceptualLoss(nn.Module):
             content_error=error.detach(),
             content_variance=variance,
             style_rel=style_rel.mean(),
-            light_kept=light_kept(seen_light.detach(), targets[LIGHT]).mean(),
+            light_kept=light_kept(luminance(stylized.detach()), targets[LIGHT]).mean(),
         )
 
     def _blend(self, values: Sequence[Tensor] | Tensor) -> Tensor:
         """Return the mean of one value for each style, by their shares."""
         return torch.stack([share * value for share, value in zip(self.shares, values, strict=True)]).sum(0)
 
+    def _of_paintings(self, name: str, which: Tensor | None) -> Tensor:
+        """Return what was observed of the paintings: of each image's, (B, ...), or blended."""
+        found = self.style_targets.get_buffer(name)
+        return self._blend(found) if which is None else found[which]
+
     def _content(self, feats: Feats, targets: Feats, which: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Return the content term, the squared errors and the photo's variances, (B,) each."""
         terms, errors, variances = [], [], []
         for i, (layer, weight) in enumerate(self.content_layers.items()):
             target = targets[layer].float()
-            of_paintings = self.style_targets.get_buffer(f"variance{i}")
-            of_painting = self._blend(of_paintings) if which is None else of_paintings[which]
+            of_painting = self._of_paintings(f"variance{i}", which)
             error = (feats[layer].float() - target).square().flatten(1).mean(1)
             variance = target.flatten(1).var(1, correction=0)  # (B,), of all channels about one mean
             errors.append(weight * error)
