@@ -19,6 +19,7 @@ from faststyle.training.recipe import Recipe, recipe_from_dict
 RECIPE: Recipe = recipe_from_dict(
     {
         "steps": 100,
+        "learning_rate": 3e-4,
         "batch_size": 1,
         "image_size": 40,
         "shift": 8,

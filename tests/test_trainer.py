@@ -113,7 +113,7 @@ def test_the_loss_falls_along_the_golden_curve(train: Any) -> None:
 
 
 # Of this recipe with torch 2.15 on a CPU; one and two threads differ by half a percent.
-GOLDEN = [4.664, 3.649, 2.833, 2.978, 2.825]
+GOLDEN = [5.413, 3.999, 3.152, 3.273, 3.093]
 
 
 def test_in_bf16_the_loss_falls_alike_and_weights_stay_float32(train: Any) -> None:
@@ -210,7 +210,7 @@ def test_a_signal_that_comes_while_processes_agree_is_not_lost() -> None:
 
 
 def test_accumulating_is_the_same_as_a_larger_batch(train: Any) -> None:
-    slow = {"learning_rate": 5e-4}  # rounding grows with the rate
+    slow = {"learning_rate": 2e-4}  # rounding grows with the rate
     train(tiny(batch_size=4, **slow), name="large")
     train(tiny(batch_size=2, accumulate=2, **slow), name="accumulated")
     for tag in ("total", "content_rel", "style_rel"):
