@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from conftest import numpy_light_error, numpy_squares
 
 from faststyle.errors import RecipeError
 from faststyle.perceptual.features import extract, gram
@@ -18,10 +19,6 @@ from faststyle.perceptual.losses import (
     Style,
     Terms,
     deepest_layers,
-    light_error,
-    light_kept,
-    luminance,
-    tones,
     total_variation,
 )
 from faststyle.perceptual.weights import VGGWeights, load_vgg
@@ -48,36 +45,6 @@ def numpy_gram(feats: np.ndarray) -> np.ndarray:
         for j in range(c):
             out[i, j] = (feats[i] * feats[j]).sum() / (c * h * w)
     return out
-
-
-def numpy_light(images: torch.Tensor) -> np.ndarray:
-    """Luminance of (B, 3, H, W), means over squares of 8 pixels."""
-    grey = np.einsum("bchw,c->bhw", images.double().numpy(), [0.299, 0.587, 0.114])
-    b, h, w = (len(grey), *(side // 8 for side in grey.shape[1:]))
-    return grey[:, : 8 * h, : 8 * w].reshape(b, h, 8, w, 8).mean((2, 4))
-
-
-def numpy_squares(image: np.ndarray) -> np.ndarray:
-    """Of (3, H, W), as (3, H / 8, W / 8)."""
-    h, w = (side // 8 for side in image.shape[1:])
-    return image[:, : 8 * h, : 8 * w].reshape(3, h, 8, w, 8).mean((2, 4))
-
-
-def numpy_light_error(x: np.ndarray, photo: np.ndarray, painting: np.ndarray) -> float:
-    """The term for light of pictures (3, H, W), from the docstrings of light_error and tones."""
-    luma = np.array([0.299, 0.587, 0.114])
-    y, p, s = (numpy_squares(image).reshape(3, -1) for image in (x, photo, painting))
-    light, own = luma @ s, luma @ p
-    deviation = max(light.std(), 0.02)
-    wanted = light.mean() + min(deviation / own.std(), 2.0) * (own - own.mean())
-    at = np.linspace(0, 1, 33)
-    table = []
-    for value in np.clip(at, light.min(), light.max()):
-        near = np.exp(-0.5 * ((value - light) / 0.03) ** 2)
-        colour = (s * near).sum(1) / near.sum()
-        table.append(colour + value - luma @ colour)
-    tone = [np.interp(np.clip(wanted, 0, 1), at, channel) for channel in np.array(table).T]
-    return float(np.sqrt(1 + (((y - tone) / deviation) ** 2).mean()) - 1)
 
 
 def test_gram_is_the_sum_of_products_over_c_h_w() -> None:
@@ -152,9 +119,11 @@ def test_relative_terms_against_numpy(tiny_weights: VGGWeights) -> None:
     d = stylized.double().numpy()
     tv = ((np.diff(d, axis=3) ** 2).sum((1, 2, 3)) + (np.diff(d, axis=2) ** 2).sum((1, 2, 3))) / (3 * 64 * 64)
     parts = (2 * np.mean(content), 0.7 * 3 * np.mean(style), 0.7 * 5 * np.mean(mean), 0.5 * np.mean(tv))
+    luma = np.array([0.299, 0.587, 0.114])
     kept = []
-    for x, y in zip(numpy_light(stylized), numpy_light(photo), strict=True):
-        kept.append(np.corrcoef(x.ravel(), y.ravel())[0, 1])
+    for pair in zip(stylized, photo, strict=True):
+        x, y = (np.tensordot(luma, numpy_squares(image.double().numpy()), 1).ravel() for image in pair)
+        kept.append(np.corrcoef(x, y)[0, 1])
     arrays = (image.double().numpy() for image in (stylized, photo))
     light = [numpy_light_error(y, x, painting[0].double().numpy()) for y, x in zip(*arrays, strict=True)]
     parts = (*parts, 1.5 * np.mean(light))
@@ -163,6 +132,22 @@ def test_relative_terms_against_numpy(tiny_weights: VGGWeights) -> None:
     assert terms.total.item() == pytest.approx(sum(parts), rel=2e-4)
     assert terms.content_rel.item() == pytest.approx(sum(errors) / sum(variances), rel=2e-4)
     assert terms.style_rel.item() == pytest.approx(np.mean(style_rel), rel=2e-4)
+
+
+def test_gram_matrices_where_they_are_asked_for(tiny_weights: VGGWeights) -> None:
+    """As Gatys et al. (2015): no means taken away, and no error dampened."""
+    painting, photo, stylized = pictures(8)
+    config = LossConfig(style_layers="gatys", gram=True, style_weight=3.0, strength=1.0)
+    loss = make(tiny_weights, painting, config)
+    terms = loss(stylized, loss.targets(photo))
+    y, s = (extract(loss.vgg, x, STYLE_LAYERS["gatys"]) for x in (stylized, painting))
+    errors = []
+    for k in y:
+        t = numpy_gram(s[k][0].double().numpy())
+        for b in range(2):
+            errors.append(((numpy_gram(y[k][b].double().numpy()) - t) ** 2).sum() / (t**2).sum())
+    assert terms.style_rel.item() == pytest.approx(np.mean(errors), rel=2e-4)
+    assert terms.style.item() == pytest.approx(3 * np.mean(errors), rel=2e-4)
 
 
 def test_absolute_terms_against_numpy(tiny_weights: VGGWeights) -> None:
@@ -208,15 +193,15 @@ def test_a_batch_is_the_mean_of_its_images(tiny_weights: VGGWeights) -> None:
 def test_content_rel_knows_nothing_of_the_painting_and_a_flat_photo_hardly_counts(tiny_weights: VGGWeights) -> None:
     painting, photo, stylized = pictures(3)
     photo[1] = 0.5 + 0.001 * photo[1]
-    loud = make(tiny_weights, torch.rand_like(painting).round(), LossConfig())
+    config = LossConfig(content_layers={"relu4_2": 1.0, "relu4_2@1/2": 1.0, "relu4_2@1/4": 1.0})
+    loud = make(tiny_weights, torch.rand_like(painting).round(), config)
     found = [
-        float(loss(stylized, loss.targets(photo)).content_rel)
-        for loss in (loud, make(tiny_weights, painting, LossConfig()))
+        float(loss(stylized, loss.targets(photo)).content_rel) for loss in (loud, make(tiny_weights, painting, config))
     ]
     assert found[0] == pytest.approx(found[1])
     alone = [loud(stylized[i : i + 1], loud.targets(photo[i : i + 1])) for i in range(2)]
-    assert float(alone[1].content_rel) > 50
-    assert found[0] < 0.05 * float(alone[1].content_rel)
+    assert float(alone[1].content_rel) > 100
+    assert found[0] < 0.01 * float(alone[1].content_rel)
 
 
 def test_a_coarse_layer_is_that_of_the_averaged_image(tiny_weights: VGGWeights) -> None:
@@ -257,49 +242,6 @@ def test_a_config_that_makes_no_sense_is_explained(config: LossConfig, message: 
 
     with pytest.raises(RecipeError, match=message):
         check()
-
-
-def test_light_is_the_photos_in_the_range_of_the_painting() -> None:
-    _, photo, _ = pictures(5)
-    photo[..., :32] *= 0.3
-    light = luminance(photo)
-    unit = (light - light.mean((2, 3), keepdim=True)) / light.std((2, 3), correction=0, keepdim=True)
-    grey = torch.linspace(0, 1, 33)[:, None].expand(33, 3)  # of a painting that is all in greys
-
-    def error(squares: torch.Tensor, of: torch.Tensor = light) -> list[float]:
-        found: list[float] = light_error(squares.expand(-1, 3, -1, -1), of, torch.tensor([0.3, 0.1]), grey).tolist()
-        return found
-
-    assert error(0.3 + 0.1 * unit) == pytest.approx([0, 0], abs=1e-6)
-    assert error(0.3 - 0.1 * unit) == pytest.approx([5**0.5 - 1] * 2)  # 2 deviations off
-    flat = torch.full_like(light, 0.3)
-    assert error(flat) == pytest.approx([2**0.5 - 1] * 2)
-    assert error(flat, flat) == pytest.approx([0, 0], abs=1e-6)
-
-
-def test_tones_are_a_paintings_colours_by_luminance() -> None:
-    """Dark blue and light yellow: blue where it is dark, yellow where it is light, each at its luminance."""
-    painting = torch.empty(1, 3, 16, 32)
-    painting[..., :16] = torch.tensor([0.1, 0.1, 0.6]).view(1, 3, 1, 1)
-    painting[..., 16:] = torch.tensor([0.9, 0.9, 0.3]).view(1, 3, 1, 1)
-    found = tones(painting)
-    torch.testing.assert_close(found[0], torch.tensor([0.1, 0.1, 0.6]))
-    torch.testing.assert_close(found[-1], torch.tensor([0.9, 0.9, 0.3]))
-    assert (found[:, 2] > found[:, 0]).sum() == (found[:, 2] > found[:, 1]).sum()
-    light = found @ torch.tensor([0.299, 0.587, 0.114])
-    torch.testing.assert_close(light, torch.linspace(0, 1, 33).clamp(0.157, 0.8316))
-
-
-def test_light_is_kept_whatever_colours_and_contrast() -> None:
-    """A darker, flatter picture in other colours keeps the light; a negative loses it."""
-    _, photo, _ = pictures(5)
-    photo[..., :32] *= 0.3
-    dark = torch.stack([0.1 + 0.2 * photo.mean(1)] * 2 + [0.05 + 0.1 * photo.mean(1)], 1)
-    assert light_kept(luminance(dark), luminance(photo)).min() > 0.98
-    assert light_kept(luminance(photo), luminance(photo)).tolist() == pytest.approx([1, 1])
-    assert light_kept(luminance(1 - photo), luminance(photo)).tolist() == pytest.approx([-1, -1])
-    flat = luminance(torch.full_like(photo, 0.4))
-    assert light_kept(flat, luminance(photo)).tolist() == pytest.approx([0, 0], abs=1e-3)
 
 
 def test_each_image_of_a_batch_may_be_for_a_painting_of_its_own(tiny_weights: VGGWeights) -> None:

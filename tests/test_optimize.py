@@ -256,14 +256,17 @@ def test_masks_put_each_painting_into_its_half(run: Run, tiny_weights: VGGWeight
     left[..., :20] = 1
     masks = [1 - left, left] if swapped else [left, 1 - left]
     styles = [Style(painting, 1.0, mask) for painting, mask in zip(paintings, masks, strict=True)]
-    config = replace(CONFIG, steps=40, optimizer="adam", learning_rate=0.05, loss=paper(content_weight=0.01))
+    config = replace(CONFIG, steps=20, optimizer="adam", learning_rate=0.05, loss=paper(content_weight=0.01))
     image = run(config, torch.full((1, 3, 64, 80), 0.5), styles)[-1].image
     halves = [image[..., :40], image[..., 40:]]
     vgg = load_vgg(tiny_weights, ["relu4_1"])
-    found, wanted = ([moments(vgg(x)["relu4_1"]).mean for x in images] for images in (halves, paintings))
+    found, wanted = ([moments(vgg(x)["relu4_1"]).gram for x in images] for images in (halves, paintings))
     for half, own in ((0, 1), (1, 0)) if swapped else ((0, 0), (1, 1)):
-        nearer, farther = (float((found[half] - wanted[k]).norm()) for k in (own, 1 - own))
-        assert nearer < 0.6 * farther
+        # Relative to each painting's own: the statistics of the dark one are a hundred times larger.
+        nearer, farther = (
+            float((found[half] - wanted[k]).square().sum() / wanted[k].square().sum()) for k in (own, 1 - own)
+        )
+        assert nearer < 0.5 * farther
 
 
 @pytest.mark.parametrize("masked", [False, True])

@@ -166,6 +166,9 @@ def test_ranges_are_checked(item: str, message: str) -> None:
 
 
 def test_crops_that_are_too_small_for_the_layers_say_how_large_they_must_be() -> None:
+    deep = "loss.style_layers={'relu5_1@1/4'=1.0}"
+    with pytest.raises(RecipeError, match="of 64 pixels; image_size - shift - 2 margin is 60. Set image_size to 64"):
+        load_recipe("smoke", ["image_size=60", deep])
     with pytest.raises(RecipeError, match="need crops of 64 pixels; .*Set image_size to 68"):
         load_recipe("smoke", ["image_size=60", "shift=4", "loss.style_layers={'relu5_1@1/4'=1.0, 'relu1_1'=1.0}"])
     assert load_recipe("smoke", ["image_size=32", "loss.style_layers=gatys"]).image_size == 32

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import draw
+from conftest import draw, numpy_light_error
 from skimage import data_dir
 
 from faststyle.checkpoint import About, save_checkpoint
@@ -39,7 +39,6 @@ LOSS = LossConfig(
     style_layers={"relu1_1": 1.0, "relu3_1": 1.0, "relu2_1@1/2": 1.0, "relu5_1@1/2": 1.0},
     strength=0.7,
     tv_weight=0.5,
-    light_weight=0.0,
 )
 ROOT = Path(__file__).parents[1]
 
@@ -140,10 +139,7 @@ def numbers(rows: list[SlowRow]) -> list[tuple[Any, ...]]:
 def numpy_terms(
     features: Features, stylized: np.ndarray, photo: np.ndarray, painting: np.ndarray, loss: LossConfig
 ) -> dict[str, float]:
-    """content_rel, style_rel and total of pictures (3, H, W), as the docstring of PerceptualLoss defines them.
-
-    Without the term for light, which test_losses.py has.
-    """
+    """content_rel, style_rel and total of pictures (3, H, W), as the docstring of PerceptualLoss defines them."""
 
     def seen(image: np.ndarray, wanted: Mapping[str, float]) -> dict[str, np.ndarray]:
         found: dict[str, np.ndarray] = {}
@@ -180,6 +176,7 @@ def numpy_terms(
         + weights.style * float(dampened)
         + weights.mean * np.average(mean, weights=shares)
         + weights.tv * tv
+        + weights.light * numpy_light_error(stylized, photo, painting)
     )
     return {"content_rel": content_rel, "style_rel": style_rel, "total": float(total)}
 
@@ -259,7 +256,8 @@ def test_rows_against_numpy(
 @pytest.mark.parametrize(("name", "size"), [("chelsea.png", 256), ("coffee.png", 192)])
 def test_the_objective_agrees_with_numpy_on_features_of_torchvision(name: str, size: int) -> None:
     weights = find_weights()
-    recipe = Recipe(painting_size=224, loss=LossConfig(light_weight=0.0))
+    recipe = Recipe(painting_size=224)
+    assert recipe.loss == LossConfig()
     painting = read_image(ROOT / "data" / "styles" / "nocturne.png")
     photo = protocol_photo(Path(data_dir) / name, size)
     generator = torch.Generator().manual_seed(0)
@@ -268,7 +266,7 @@ def test_the_objective_agrees_with_numpy_on_features_of_torchvision(name: str, s
     with torch.no_grad():
         terms = loss(stylized, loss.targets(photo))
     style = array(fit_shorter(painting, 224))
-    expected = numpy_terms(torchvision_features(weights), array(stylized), array(photo), style, recipe.loss)
+    expected = numpy_terms(torchvision_features(weights), array(stylized), array(photo), style, LossConfig())
     assert {k: float(getattr(terms, k)) for k in expected} == pytest.approx(expected, rel=1e-3)
     assert all(value > 0.01 for value in expected.values())
 

@@ -106,19 +106,19 @@ def test_everything_is_logged(train: Any) -> None:
 
 
 def test_the_loss_falls_along_the_golden_curve(train: Any) -> None:
-    train(tiny(steps=40, learning_rate=2e-4, log_every=10, preview_every=40))
+    train(tiny(steps=160, learning_rate=3e-4, log_every=40, preview_every=160))
     totals = [value for _, value in scalars("dots", "total")]
-    assert totals[-1] < 0.65 * totals[0]
+    assert totals[-1] < 0.5 * totals[0]
     assert totals == pytest.approx(GOLDEN, rel=0.02)
 
 
-# Of this recipe with torch 2.15 on a CPU; one and two threads differ by half a percent.
-GOLDEN = [5.413, 3.999, 3.152, 3.273, 3.093]
+# Of this recipe with torch 2.15 on a CPU; one and two threads differ by two percent.
+GOLDEN = [5.413, 3.343, 2.577, 2.452, 2.273]
 
 
 def test_in_bf16_the_loss_falls_alike_and_weights_stay_float32(train: Any) -> None:
     """Emulated or not: what is slow without the hardware computes the same."""
-    result = train(tiny(steps=40, learning_rate=2e-4, log_every=10, preview_every=40, precision="bf16"))
+    result = train(tiny(steps=160, learning_rate=3e-4, log_every=40, preview_every=160, precision="bf16"))
     totals = [value for _, value in scalars("dots", "total")]
     assert totals == pytest.approx(GOLDEN, rel=0.05)
     assert totals != pytest.approx(GOLDEN, rel=1e-6)

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from faststyle.errors import RecipeError, did_you_mean
 from faststyle.perceptual.features import SCALES, TINY, Layers, Moments, Window, extract, observe
+from faststyle.perceptual.light import light_error, light_kept, luminance, squares, tones
 from faststyle.perceptual.vgg import VGG, Feats, deepest_block, layer_names
 
 # Layers and their weights. "relu4_1@1/2" is relu4_1 of the image at half its size: deep features at a coarse scale
@@ -56,12 +56,6 @@ CONTENT_FLOOR = 0.5
 # A flat painting has next to no covariance: it counts as at least this share of its Gram matrix.
 STYLE_FLOOR = 0.01
 
-LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in luminance: ITU-R BT.601
-LIGHT_SQUARE = 8  # pixels: side of the squares over which light and dark are compared
-FLAT_LIGHT = 0.02  # a painting's deviation of luminance, in [0, 1], counts as at least this
-TONES = 33  # luminances from 0 to 1 at which a painting's colours are looked up
-TONE_WIDTH = 0.03  # deviation, in luminance, of what counts for one of them
-MOST_CONTRAST = 2.0  # that a photo's is multiplied by, to be a painting's
 LIGHT = "light"  # the key of the photo's luminance among the targets
 
 
@@ -91,6 +85,7 @@ class LossConfig:
 
     Layers and weights of None are the mode's own. `strength` multiplies the style terms: the one knob to turn. At 0
     only content is left, at infinity only style. `balance` multiplies them too: what training finds (balance.py).
+    With `gram` relative terms compare Gram matrices, as Gatys et al. (2015) do, instead of covariances.
     """
 
     mode: Literal["relative", "absolute"] = "relative"
@@ -98,6 +93,7 @@ class LossConfig:
     style_layers: str | Layers | None = None
     strength: float = 1.0
     balance: float = 1.0
+    gram: bool = False
     content_weight: float | None = None
     style_weight: float | None = None
     mean_weight: float | None = None
@@ -215,65 +211,6 @@ def total_variation(image: Tensor) -> Tensor:
     return (across + down) / (c * h * w)
 
 
-def squares(image: Tensor) -> Tensor:
-    """Return (B, C, H / 8, W / 8), means over squares; less than 8 pixels a side are one square."""
-    return F.avg_pool2d(image.float(), min(LIGHT_SQUARE, *image.shape[-2:]))
-
-
-def luminance(image: Tensor) -> Tensor:
-    """Return the luminance, (B, 1, H / 8, W / 8), of RGB (B, 3, H, W): means over squares.
-
-    The weights are those of ITU-R BT.601.
-    """
-    weights = torch.tensor(LUMA, device=image.device).view(1, 3, 1, 1)
-    return (squares(image) * weights).sum(1, keepdim=True)
-
-
-def tones(painting: Tensor) -> Tensor:
-    """Return the colours, (N, 3), that a painting (1, 3, H, W) has at N luminances from 0 to 1.
-
-    They are means over its squares by how near in luminance they are (a Gaussian's weight), moved to
-    that luminance. Beyond its darkest and lightest square the tones stay as there.
-    """
-    weights = torch.tensor(LUMA, device=painting.device)
-    colours = squares(painting).flatten(2)[0].T  # (n, 3)
-    light = colours @ weights
-    at = torch.linspace(0, 1, TONES, device=painting.device).clamp(light.min(), light.max())
-    near = torch.softmax(-0.5 * ((at[:, None] - light) / TONE_WIDTH).square(), 1)
-    means = near @ colours
-    return means + (at - means @ weights)[:, None]
-
-
-def light_error(x: Tensor, photo: Tensor, light: Tensor, colours: Tensor) -> Tensor:
-    """Return how far squares (B, 3, h, w) are from the photo's light in the painting's colours: (B,).
-
-    Wanted is the photo's luminance, (B, 1, h, w), with the mean and deviation of the painting's,
-    `light` (2,) or (B, 2), and of each luminance the colour, `colours` (N, 3) or (B, N, 3): what is
-    dark in the photo gets the painting's darks. A flat photo's contrast is at most doubled. The
-    error is half the mean square over the painting's variance, dampened where it is large.
-    """
-    mean, deviation = light.view(-1, 2, 1).unbind(1)
-    deviation = deviation.clamp_min(FLAT_LIGHT)
-    flat = photo.flatten(1)
-    middle = flat.mean(1, keepdim=True)
-    own = (flat - middle).square().mean(1, keepdim=True).sqrt()
-    wanted = mean + (flat - middle) * deviation / torch.maximum(own, deviation / MOST_CONTRAST)
-    place = wanted.clamp(0, 1) * (TONES - 1)
-    below = place.floor().clamp(max=TONES - 2)
-    table = colours.view(-1, TONES, 3).expand(len(x), -1, -1)
-    index = below.long()[..., None].expand(-1, -1, 3)
-    tone = torch.lerp(table.gather(1, index), table.gather(1, index + 1), (place - below)[..., None])
-    off = (x.flatten(2).transpose(1, 2) - tone) / deviation[..., None]  # (B, h w, 3)
-    return dampen(0.5 * off.square().mean((1, 2)))
-
-
-def light_kept(x: Tensor, y: Tensor) -> Tensor:
-    """Return the correlation, (B,), of two luminances (B, 1, h, w); of a flat one 0."""
-    x, y = (z.flatten(1) - z.flatten(1).mean(1, keepdim=True) for z in (x, y))
-    norms = x.square().mean(1) * y.square().mean(1)
-    return (x * y).mean(1) / norms.clamp_min(TINY).sqrt()
-
-
 def resolve_layers(layers: str | Layers, sets: Mapping[str, Layers], arch: str) -> dict[str, float]:
     """Return the table of layer -> weight that `layers` names or is.
 
@@ -329,7 +266,7 @@ class PerceptualLoss(nn.Module):
     image, the denominator at least half of what the painting's features would give), style is
     ||C(y) - C(s)||^2 / ||C(s)||^2 of the covariances of channels, dampened where it is large, mean
     the same of channel means, undampened; each a weighted mean over its layers.
-    Differs from Gatys et al. (2015), who compare Gram matrices, the sum of both: the means are most
+    Differs from Gatys et al. (2015), who compare Gram matrices (`gram`), the sum of both: the means are most
     of them, and a picture that is all in the painting's mean colour is hardly wrong (The Scream,
     without its blacks and reds: 0.13 of the Gram matrix of relu1_1, 0.51 of its covariance).
     Absolute terms (Johnson et al. 2016, equations 2 and 4): squared errors of features divided by C H W, and of Gram
@@ -355,6 +292,7 @@ class PerceptualLoss(nn.Module):
         styles = [Style(style)] if isinstance(style, Tensor) else list(style)
         self.vgg = vgg.requires_grad_(False).eval()
         self.mode, self.lean = config.mode, lean
+        self.gram = config.gram or config.mode == "absolute"
         self.weights = config.weights()
         self.content_layers, self.style_layers = config.layers(arch)
         self.shares = _shares(styles)
@@ -369,7 +307,10 @@ class PerceptualLoss(nn.Module):
             self.style_targets.register_buffer(key, torch.stack([o[key] for o in observed]))
 
     def _observe_painting(self, painting: Tensor) -> dict[str, Tensor]:
-        """Return all that is asked for of a painting: "variance{i}", "gram{i}", "mean{i}", "light" and "tones"."""
+        """Return what is asked for of a painting.
+
+        These are "variance{i}", "gram{i}", "mean{i}", "light" and "tones".
+        """
         seen = observe(self.vgg, painting, self.content_layers, self.style_layers, lean=self.lean)
         found = {}
         for i, layer in enumerate(self.content_layers):
@@ -378,9 +319,10 @@ class PerceptualLoss(nn.Module):
         for i, layer in enumerate(self.style_layers):
             found[f"gram{i}"] = seen.moments[0][layer].gram[0]
             found[f"mean{i}"] = seen.moments[0][layer].mean[0]
-        light = luminance(painting)
+        colours = squares(painting)
+        light = luminance(colours)
         found["light"] = torch.stack([light.mean(), light.std(correction=0)])
-        found["tones"] = tones(painting)
+        found["tones"] = tones(colours)
         return found
 
     @torch.no_grad()
@@ -393,7 +335,7 @@ class PerceptualLoss(nn.Module):
             feats = observe(self.vgg, photo, self.content_layers, {}, lean=True).feats
         else:
             feats = extract(self.vgg, photo, self.content_layers, window)
-        return {**feats, LIGHT: luminance(photo)}
+        return {**feats, LIGHT: luminance(squares(photo))}
 
     def forward(
         self,
@@ -419,7 +361,7 @@ class PerceptualLoss(nn.Module):
             style, mean, style_rel = (self._blend(values) for values in zip(*each, strict=True))
         seen_squares = squares(stylized)
         ranges, colours = (self._of_paintings(name, which) for name in ("light", "tones"))
-        light = light_error(seen_squares, targets[LIGHT], ranges, colours)
+        light = dampen(light_error(seen_squares, targets[LIGHT], ranges, colours))
         parts = (content, style, mean, total_variation(stylized.float()), light)
         weighted = [w * part.mean() for w, part in zip(self.weights, parts, strict=True)]
         return Terms(
@@ -428,7 +370,7 @@ class PerceptualLoss(nn.Module):
             content_error=error.detach(),
             content_variance=variance,
             style_rel=style_rel.mean(),
-            light_kept=light_kept(luminance(stylized.detach()), targets[LIGHT]).mean(),
+            light_kept=light_kept(luminance(seen_squares.detach()), targets[LIGHT]).mean(),
         )
 
     def _blend(self, values: Sequence[Tensor] | Tensor) -> Tensor:
@@ -469,7 +411,7 @@ class PerceptualLoss(nn.Module):
             target = self.style_targets.get_buffer(f"gram{i}")[which]  # ([B,] C, C)
             mean = self.style_targets.get_buffer(f"mean{i}")[which]  # ([B,] C)
             norm = target.square().sum((-2, -1))
-            if self.mode == "relative":
+            if not self.gram:
                 g = centred(g, m)
                 target = centred(target, mean)
                 norm = torch.maximum(target.square().sum((-2, -1)), STYLE_FLOOR * norm)
@@ -479,7 +421,7 @@ class PerceptualLoss(nn.Module):
             if self.mode == "absolute":
                 grams.append(weight * (g - target).square().flatten(1).sum(1))
             else:
-                grams.append(weight * dampen(error))
+                grams.append(weight * (error if self.gram else dampen(error)))
         share = 1 / sum(self.style_layers.values())
         style_rel = torch.stack(relative).sum(0) * share
         mean_rel = torch.stack(means).sum(0) * share

@@ -40,7 +40,15 @@ INITS = ("content", "noise", "style")
 
 # The paper's layers, each squared error of Gram matrices over that of a black image. Differs from Gatys et al. (2015):
 # their errors are not relative, and their ratio of weights is one for each picture; this one suits all.
-PAPER = LossConfig(content_layers="gatys", style_layers="gatys", style_weight=20.0, mean_weight=0.0, tv_weight=10.0)
+PAPER = LossConfig(
+    content_layers="gatys",
+    style_layers="gatys",
+    gram=True,
+    style_weight=20.0,
+    mean_weight=0.0,
+    tv_weight=10.0,
+    light_weight=0.0,
+)
 TRAINING = LossConfig()
 LAYERS = {"paper": PAPER, "training": TRAINING}
 
