@@ -21,7 +21,8 @@ def test_light_is_the_photos_in_the_range_of_the_painting() -> None:
     photo = torch.rand(2, 3, 64, 64)
     photo[..., :32] *= 0.3
     light = light_of(photo)
-    unit = (light - light.mean((2, 3), keepdim=True)) / light.std((2, 3), correction=0, keepdim=True)
+    deviation = light.std((2, 3), correction=0, keepdim=True)
+    unit = (light - light.mean((2, 3), keepdim=True)) / deviation
     grey = torch.linspace(0, 1, 33)[:, None].expand(33, 3)  # of a painting that is all in greys
 
     def error(x: torch.Tensor, of: torch.Tensor = light) -> list[float]:
@@ -37,7 +38,7 @@ def test_light_is_the_photos_in_the_range_of_the_painting() -> None:
 
 
 def test_tones_are_a_paintings_colours_by_light_of() -> None:
-    """Dark blue and light yellow: blue where it is dark, yellow where it is light, each at its luminance."""
+    """Dark blue and light yellow: blue where it is dark, yellow where it is light."""
     painting = torch.empty(1, 3, 16, 32)
     painting[..., :16] = torch.tensor([0.1, 0.1, 0.6]).view(1, 3, 1, 1)
     painting[..., 16:] = torch.tensor([0.9, 0.9, 0.3]).view(1, 3, 1, 1)

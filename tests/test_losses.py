@@ -125,7 +125,8 @@ def test_relative_terms_against_numpy(tiny_weights: VGGWeights) -> None:
         x, y = (np.tensordot(luma, numpy_squares(image.double().numpy()), 1).ravel() for image in pair)
         kept.append(np.corrcoef(x, y)[0, 1])
     arrays = (image.double().numpy() for image in (stylized, photo))
-    light = [numpy_light_error(y, x, painting[0].double().numpy()) for y, x in zip(*arrays, strict=True)]
+    pairs = zip(*arrays, strict=True)
+    light = [numpy_light_error(y, x, painting[0].double().numpy()) for y, x in pairs]
     parts = (*parts, 1.5 * np.mean(light))
     assert terms.light_kept.item() == pytest.approx(np.mean(kept), rel=1e-4)
     np.testing.assert_allclose([float(t) for t in terms[1:6]], parts, rtol=2e-4)

@@ -1,8 +1,8 @@
 """The perceptual objective: content and style as VGG-16 sees them, and total variation.
 
-One objective serves training (the output of a network is judged) and the slow path (an image is optimised). It is
-a fixed function of the output and the photo. How good a result is, is judged elsewhere, by something
-that nobody trains on.
+One objective serves training (the output of a network is judged) and the slow path (an image is
+optimised). It is a fixed function of the output and the photo. How good a result is, is judged
+elsewhere, by something that nobody trains on.
 
 Sources: Gatys, Ecker, Bethge, "A neural algorithm of artistic style" (2015), https://arxiv.org/abs/1508.06576;
 Johnson, Alahi, Fei-Fei (2016), section 3.2, https://arxiv.org/abs/1603.08155
@@ -85,7 +85,7 @@ class LossConfig:
 
     Layers and weights of None are the mode's own. `strength` multiplies the style terms: the one knob to turn. At 0
     only content is left, at infinity only style. `balance` multiplies them too: what training finds (balance.py).
-    With `gram` relative terms compare Gram matrices, as Gatys et al. (2015) do, instead of covariances.
+    With `gram` relative terms compare Gram matrices, as Gatys et al. (2015) do, not covariances.
     """
 
     mode: Literal["relative", "absolute"] = "relative"
@@ -201,9 +201,10 @@ def dampen(error: Tensor) -> Tensor:
 
 
 def total_variation(image: Tensor) -> Tensor:
-    """Return the sum of squared differences of neighbours, horizontal and vertical, divided by 3 H W: (B,).
+    """Return the sum of squared differences of neighbours, both ways, divided by 3 H W: (B,).
 
-    Source: Johnson et al. (2016), section 3.2, who follow Mahendran and Vedaldi (2015) with an exponent of 2.
+    Source: Johnson et al. (2016), section 3.2, who follow Mahendran and Vedaldi (2015) with an
+    exponent of 2.
     """
     _, c, h, w = image.shape
     across = (image[..., :, 1:] - image[..., :, :-1]).square().flatten(1).sum(1)
@@ -266,9 +267,9 @@ class PerceptualLoss(nn.Module):
     image, the denominator at least half of what the painting's features would give), style is
     ||C(y) - C(s)||^2 / ||C(s)||^2 of the covariances of channels, dampened where it is large, mean
     the same of channel means, undampened; each a weighted mean over its layers.
-    Differs from Gatys et al. (2015), who compare Gram matrices (`gram`), the sum of both: the means are most
-    of them, and a picture that is all in the painting's mean colour is hardly wrong (The Scream,
-    without its blacks and reds: 0.13 of the Gram matrix of relu1_1, 0.51 of its covariance).
+    Differs from Gatys et al. (2015), who compare Gram matrices (`gram`), the sum of both: the means
+    are most of them, and a picture that is all in the painting's mean colour is hardly wrong (The
+    Scream, without its blacks and reds: 0.13 of the Gram matrix of relu1_1, 0.51 of covariances).
     Absolute terms (Johnson et al. 2016, equations 2 and 4): squared errors of features divided by C H W, and of Gram
     matrices, summed over layers.
     Several styles: a mean of their terms by weight, times the share of the output that a mask covers.
@@ -357,7 +358,8 @@ class PerceptualLoss(nn.Module):
         if which is not None:
             style, mean, style_rel = self._style(seen.moments[0], which)
         else:
-            each = [self._style(seen.moments[i if len(masks) > 1 else 0], i) for i in range(len(self.shares))]
+            found = seen.moments * len(self.shares) if len(masks) == 1 else seen.moments
+            each = [self._style(moments, i) for i, moments in enumerate(found)]
             style, mean, style_rel = (self._blend(values) for values in zip(*each, strict=True))
         seen_squares = squares(stylized)
         ranges, colours = (self._of_paintings(name, which) for name in ("light", "tones"))

@@ -22,9 +22,9 @@ TINY = 1e-7
 class Muon(torch.optim.Optimizer):
     """Momentum with all singular values of an update made equal; weights (O, I, k, k) are O rows.
 
-    `lr` is the length of an update, as a share of that of the weights. It differs from the source in
-    this: weights keep their length. That is free, for a normalisation follows each convolution, and
-    takes the length away; so the rate means the same after ten steps and after a million.
+    `lr` is the length of an update, as a share of that of the weights. Differs from the source:
+    weights keep their length. That is free, for a normalisation follows each convolution, and takes
+    the length away; so the rate means the same after ten steps and after a million.
     `torch.optim.Muon` takes matrices only.
     """
 
