@@ -126,17 +126,22 @@ def numpy_squares(image: np.ndarray) -> np.ndarray:
 
 
 def numpy_light_error(x: np.ndarray, photo: np.ndarray, painting: np.ndarray) -> float:
-    """The term for light of pictures (3, H, W), from the docstrings of light_error and tones."""
-    luma = np.array([0.299, 0.587, 0.114])
+    """The dampened term for light of pictures (3, H, W), from the docstrings of light.py."""
     y, p, s = (numpy_squares(image).reshape(3, -1) for image in (x, photo, painting))
-    light, own = luma @ s, luma @ p
-    deviation = max(light.std(), 0.02)
-    wanted = light.mean() + min(deviation / own.std(), 2.0) * (own - own.mean())
-    at = np.linspace(0, 1, 33)
-    table = []
-    for value in np.clip(at, light.min(), light.max()):
-        near = np.exp(-0.5 * ((value - light) / 0.03) ** 2)
-        colour = (s * near).sum(1) / near.sum()
-        table.append(colour + value - luma @ colour)
-    tone = [np.interp(np.clip(wanted, 0, 1), at, channel) for channel in np.array(table).T]
-    return float(np.sqrt(1 + (((y - tone) / deviation) ** 2).mean()) - 1)
+    s = s[:, np.linspace(0, s.shape[1] - 1, 256).round().astype(int)]
+    own, wanted = (np.cov(c, bias=True) + 2e-3 * np.eye(3) for c in (p, s))
+    root = numpy_root(own)
+    linear = np.linalg.solve(root, numpy_root(root @ wanted @ root)) @ np.linalg.inv(root)
+    moved = s.mean(1, keepdims=True) + linear @ (p - p.mean(1, keepdims=True))
+    far = ((moved[:, :, None] - s[:, None]) ** 2).sum(0)
+    near = np.exp(-0.5 * far / 0.06**2)
+    off = y - s @ (near / near.sum(1, keepdims=True)).T
+    error = 0.5 * (off * np.linalg.solve(wanted, off)).sum(0).mean() / 3
+    return float(np.sqrt(1 + 2 * error) - 1)
+
+
+def numpy_root(matrix: np.ndarray) -> np.ndarray:
+    """The square root of a symmetric matrix."""
+    values, vectors = np.linalg.eigh(matrix)
+    root: np.ndarray = vectors @ np.diag(np.sqrt(values)) @ vectors.T
+    return root

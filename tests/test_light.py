@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from faststyle.perceptual.light import light_error, light_kept, luminance, squares, tones
+from faststyle.perceptual.light import (
+    light_error,
+    light_kept,
+    luminance,
+    nearest,
+    palette,
+    recolour,
+    squares,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -17,37 +25,61 @@ def light_of(image: torch.Tensor) -> torch.Tensor:
     return luminance(squares(image))
 
 
-def test_light_is_the_photos_in_the_range_of_the_painting() -> None:
-    photo = torch.rand(2, 3, 64, 64)
-    photo[..., :32] *= 0.3
-    light = light_of(photo)
-    deviation = light.std((2, 3), correction=0, keepdim=True)
-    unit = (light - light.mean((2, 3), keepdim=True)) / deviation
-    grey = torch.linspace(0, 1, 33)[:, None].expand(33, 3)  # of a painting that is all in greys
-
-    def error(x: torch.Tensor, of: torch.Tensor = light) -> list[float]:
-        x = x.expand(-1, 3, -1, -1)
-        found: list[float] = light_error(x, of, torch.tensor([0.3, 0.1]), grey).tolist()
-        return found
-
-    assert error(0.3 + 0.1 * unit) == pytest.approx([0, 0], abs=1e-6)
-    assert error(0.3 - 0.1 * unit) == pytest.approx([2, 2])  # 2 deviations off
-    flat = torch.full_like(light, 0.3)
-    assert error(flat) == pytest.approx([0.5, 0.5])
-    assert error(flat, flat) == pytest.approx([0, 0], abs=1e-6)
+def moments(colours: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and covariance of colours (n, 3)."""
+    return colours.mean(0), torch.cov(colours.T, correction=0)
 
 
-def test_tones_are_a_paintings_colours_by_light_of() -> None:
-    """Dark blue and light yellow: blue where it is dark, yellow where it is light."""
+def test_a_photo_gets_mean_and_covariance_of_the_paintings_colours() -> None:
+    colours = 0.5 + torch.randn(256, 3) @ torch.tensor([[0.2, 0.1, 0], [0, 0.2, 0], [0.1, 0, 0.3]])
+    photo = torch.rand(2, 3, 16, 16)
+    found = recolour(photo, colours)
+    for one in found:
+        mean, covariance = moments(one.flatten(1).T)
+        torch.testing.assert_close(mean, colours.mean(0))
+        torch.testing.assert_close(covariance, moments(colours)[1], rtol=0.1, atol=0.005)
+
+
+def test_colours_that_are_the_paintings_stay() -> None:
+    """The map that moves as little as it can is none where nothing has to move."""
+    colours = torch.rand(256, 3)
+    own = colours.T.reshape(1, 3, 16, 16)
+    torch.testing.assert_close(recolour(own, colours), own, rtol=1e-3, atol=1e-3)
+
+
+def test_a_grey_photo_gets_no_noise_of_hue() -> None:
+    """Its least differences of hue are not blown up to those of the painting."""
+    grey = torch.rand(1, 1, 16, 16).expand(1, 3, 16, 16)
+    noisy = grey + 1e-3 * torch.randn(1, 3, 16, 16)
+    colours = torch.rand(256, 3)
+    assert (recolour(noisy, colours) - recolour(grey, colours)).abs().max() < 0.05
+
+
+def test_nearest_colours_are_the_paintings() -> None:
+    """Of a painting in blue and yellow all is one of them, and in the middle their mean."""
+    blue, yellow = torch.tensor([0.1, 0.1, 0.6]), torch.tensor([0.9, 0.9, 0.3])
     painting = torch.empty(1, 3, 16, 32)
-    painting[..., :16] = torch.tensor([0.1, 0.1, 0.6]).view(1, 3, 1, 1)
-    painting[..., 16:] = torch.tensor([0.9, 0.9, 0.3]).view(1, 3, 1, 1)
-    found = tones(squares(painting))
-    torch.testing.assert_close(found[0], torch.tensor([0.1, 0.1, 0.6]))
-    torch.testing.assert_close(found[-1], torch.tensor([0.9, 0.9, 0.3]))
-    assert (found[:, 2] > found[:, 0]).sum() == (found[:, 2] > found[:, 1]).sum()
-    light = found @ torch.tensor([0.299, 0.587, 0.114])
-    torch.testing.assert_close(light, torch.linspace(0, 1, 33).clamp(0.157, 0.8316))
+    painting[..., :16] = blue.view(1, 3, 1, 1)
+    painting[..., 16:] = yellow.view(1, 3, 1, 1)
+    seen = torch.stack([blue + 0.05, yellow - 0.1, 0.5 * (blue + yellow)]).T.view(1, 3, 1, 3)
+    found = nearest(seen, palette(squares(painting)))[0, :, 0].T
+    expected = torch.stack([blue, yellow, 0.5 * (blue + yellow)])
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+
+
+def test_light_error_is_least_for_the_photo_in_the_paintings_colours() -> None:
+    colours = torch.rand(256, 3)
+    photo = squares(torch.rand(2, 3, 64, 64) * torch.linspace(0.2, 1, 64))
+    wanted = nearest(recolour(photo, colours), colours)
+    assert light_error(wanted, photo, colours).tolist() == pytest.approx([0, 0], abs=1e-9)
+    mean = colours.mean(0).view(1, 3, 1, 1).expand_as(photo)
+    flat = light_error(mean, photo, colours)
+    assert ((flat > 0.2) & (flat < 0.6)).all()
+    assert (light_error(2 * mean - wanted, photo, colours) > 3 * flat).all()
+    own = torch.stack([colours, colours.flip(1)])  # a painting for each
+    each = light_error(mean, photo, own)
+    assert each[0] == pytest.approx(flat[0].item(), rel=1e-5)
+    assert each[1] != pytest.approx(flat[1].item(), rel=1e-2)
 
 
 def test_light_is_kept_whatever_colours_and_contrast() -> None:

@@ -1,6 +1,8 @@
-"""Light and dark: the photo's, in the colours that the painting has at that luminance.
+"""Light and colours: the photo's, moved to those that the painting has.
 
 Colours are compared as means over squares of 8 pixels, so that strokes stay free.
+Source: Pitié and Kokaram, "The linear Monge-Kantorovitch linear colour mapping for example-based
+colour transfer" (2007), https://doi.org/10.1049/cp:20070055
 """
 
 from __future__ import annotations
@@ -13,10 +15,9 @@ from faststyle.perceptual.features import TINY
 
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in luminance: ITU-R BT.601
 SQUARE = 8  # pixels: side of the squares
-FLAT = 0.02  # a painting's deviation of luminance, in [0, 1], counts as at least this
-TONES = 33  # luminances from 0 to 1 at which a painting's colours are looked up
-TONE_WIDTH = 0.03  # deviation, in luminance, of what counts for one of them
-MOST_CONTRAST = 2.0  # that a photo's is multiplied by, to be a painting's
+PALETTE = 256  # colours that a painting is known by
+FLAT = 2e-3  # variance, of values in [0, 1], added to each: flat and grey photos have next to none
+NEAR = 0.06  # deviation, in RGB, of what counts as near to a colour
 
 
 def squares(image: Tensor) -> Tensor:
@@ -30,44 +31,53 @@ def luminance(x: Tensor) -> Tensor:
     return (x * weights).sum(1, keepdim=True)
 
 
-def tones(x: Tensor) -> Tensor:
-    """Return the colours, (N, 3), of a painting's squares (1, 3, h, w) at N luminances from 0 to 1.
+def palette(x: Tensor) -> Tensor:
+    """Return the colours, (N, 3), of every so many of a painting's squares, (1, 3, h, w)."""
+    colours = x.flatten(2)[0].T  # (h w, 3)
+    at = torch.linspace(0, len(colours) - 1, PALETTE, device=x.device)
+    return colours[at.round().long()]
 
-    They are means over squares by how near in luminance they are (a Gaussian's weight), moved to
-    that luminance. Beyond its darkest and lightest square the tones stay as there.
+
+def recolour(photo: Tensor, colours: Tensor) -> Tensor:
+    """Return a photo, (B, 3, h, w), in a painting's `colours`, (N, 3) or (B, N, 3).
+
+    A linear map gives its colours the mean and the covariance of the painting's, and moves them as
+    little as it can: what is dark stays dark, and what differs in hue goes on to differ.
     """
-    weights = torch.tensor(LUMA, device=x.device)
-    colours = x.flatten(2)[0].T  # (n, 3)
-    light = colours @ weights
-    at = torch.linspace(0, 1, TONES, device=x.device).clamp(light.min(), light.max())
-    near = torch.softmax(-0.5 * ((at[:, None] - light) / TONE_WIDTH).square(), 1)
-    means = near @ colours
-    return means + (at - means @ weights)[:, None]
+    with torch.autocast(photo.device.type, enabled=False):
+        b, _, h, w = photo.shape
+        found = photo.float().flatten(2).transpose(1, 2)  # (B, h w, 3)
+        mean, covariance = _moments(found)
+        wanted_mean, wanted_covariance = _moments(colours.float().view(-1, PALETTE, 3))
+        root = _root(covariance)
+        inverse = torch.linalg.inv(root)
+        linear = inverse @ _root(root @ wanted_covariance @ root) @ inverse
+        moved = wanted_mean + (found - mean) @ linear
+        return moved.transpose(1, 2).reshape(b, 3, h, w)
 
 
-def light_error(x: Tensor, photo: Tensor, light: Tensor, colours: Tensor) -> Tensor:
-    """Return how far squares (B, 3, h, w) are from what is wanted of them: (B,).
+def nearest(x: Tensor, colours: Tensor) -> Tensor:
+    """Return for each of the squares, (B, 3, h, w), the mean of a painting's colours near to it."""
+    with torch.autocast(x.device.type, enabled=False):
+        b, _, h, w = x.shape
+        wanted = colours.float().view(-1, PALETTE, 3).expand(b, -1, -1)
+        # Squared distances, but for a part that is the same for all colours of the painting.
+        near = x.flatten(2).transpose(1, 2) @ wanted.transpose(1, 2)
+        near = near - 0.5 * wanted.square().sum(2).unsqueeze(1)
+        shares = torch.softmax(near / NEAR**2, 2)
+        return (shares @ wanted).transpose(1, 2).reshape(b, 3, h, w)
 
-    Wanted is the photo's luminance, (B, 1, h, w), with the mean and deviation of the painting's,
-    `light` (2,) or (B, 2), and of each luminance the colour, `colours` (N, 3) or (B, N, 3): what is
-    dark in the photo gets the painting's darks. A flat photo's contrast is at most doubled. The
-    error is half the mean square over the painting's variance.
+
+def light_error(x: Tensor, photo: Tensor, colours: Tensor) -> Tensor:
+    """Return how far squares (B, 3, h, w) are from those of the photo in a painting's colours: (B,).
+
+    It is half the mean square, over the covariance of the painting's colours.
     """
-    mean, deviation = light.view(-1, 2, 1).unbind(1)
-    deviation = deviation.clamp_min(FLAT)
-    flat = photo.flatten(1)
-    middle = flat.mean(1, keepdim=True)
-    own = (flat - middle).square().mean(1, keepdim=True).sqrt()
-    wanted = mean + (flat - middle) * deviation / torch.maximum(own, deviation / MOST_CONTRAST)
-    place = wanted.clamp(0, 1) * (TONES - 1)
-    below = place.floor().clamp(max=TONES - 2)
-    table = colours.view(-1, TONES, 3).expand(len(x), -1, -1)
-    index = below.long()[..., None].expand(-1, -1, 3)
-    darker = table.gather(1, index)
-    lighter = table.gather(1, index + 1)
-    tone = torch.lerp(darker, lighter, (place - below)[..., None])
-    off = (x.flatten(2).transpose(1, 2) - tone) / deviation[..., None]  # (B, h w, 3)
-    error: Tensor = 0.5 * off.square().mean((1, 2))
+    off = (x - nearest(recolour(photo, colours), colours)).flatten(2).transpose(1, 2)  # (B, h w, 3)
+    with torch.autocast(x.device.type, enabled=False):
+        _, covariance = _moments(colours.float().view(-1, PALETTE, 3))
+        whitened = off @ torch.linalg.inv(covariance)
+        error: Tensor = 0.5 * (whitened * off).mean((1, 2))
     return error
 
 
@@ -76,3 +86,18 @@ def light_kept(x: Tensor, y: Tensor) -> Tensor:
     x, y = (z.flatten(1) - z.flatten(1).mean(1, keepdim=True) for z in (x, y))
     norms = x.square().mean(1) * y.square().mean(1)
     return (x * y).mean(1) / norms.clamp_min(TINY).sqrt()
+
+
+def _moments(colours: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean, (B, 1, 3), and covariance, (B, 3, 3), of colours (B, n, 3)."""
+    mean = colours.mean(1, keepdim=True)
+    off = colours - mean
+    flat = FLAT * torch.eye(3, device=colours.device)
+    return mean, off.transpose(1, 2) @ off / colours.shape[1] + flat
+
+
+def _root(matrix: Tensor) -> Tensor:
+    """Return the square root of symmetric matrices, (B, 3, 3), without negative eigenvalues."""
+    values, vectors = torch.linalg.eigh(matrix)
+    roots = values.clamp_min(0).sqrt().unsqueeze(-2)
+    return (vectors * roots) @ vectors.transpose(-1, -2)

@@ -20,7 +20,14 @@ from torch import Tensor, nn
 
 from faststyle.errors import RecipeError, did_you_mean
 from faststyle.perceptual.features import SCALES, TINY, Layers, Moments, Window, extract, observe
-from faststyle.perceptual.light import light_error, light_kept, luminance, squares, tones
+from faststyle.perceptual.light import (
+    light_error,
+    light_kept,
+    luminance,
+    palette,
+    recolour,
+    squares,
+)
 from faststyle.perceptual.vgg import VGG, Feats, deepest_block, layer_names
 
 # Layers and their weights. "relu4_1@1/2" is relu4_1 of the image at half its size: deep features at a coarse scale
@@ -34,17 +41,15 @@ CONTENT_LAYERS: dict[str, Layers] = {
 STYLE_LAYERS: dict[str, Layers] = {
     "gatys": {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0, "relu5_1": 1.0},
     "johnson": {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_3": 1.0, "relu4_3": 1.0},
-    # The shallow layers hold colours and contrast, and are what viewers see first; the deep ones
-    # published networks do not match either (relu5_1: errors of 0.8 to 1).
     "pyramid": {
-        "relu1_1": 2.0,
-        "relu2_1": 2.0,
-        "relu3_1": 1.0,
-        "relu4_1": 1.0,
-        "relu2_1@1/2": 1.0,
+        "relu1_1": 1.0,
+        "relu2_1": 1.0,
+        "relu3_1": 1.5,
+        "relu4_1": 1.5,
+        "relu2_1@1/2": 0.5,
         "relu3_1@1/2": 1.0,
-        "relu4_1@1/2": 0.5,
-        "relu3_1@1/4": 1.0,
+        "relu4_1@1/2": 1.0,
+        "relu3_1@1/4": 0.5,
         "relu4_1@1/4": 0.5,
     },
 }
@@ -56,7 +61,8 @@ CONTENT_FLOOR = 0.5
 # A flat painting has next to no covariance: it counts as at least this share of its Gram matrix.
 STYLE_FLOOR = 0.01
 
-LIGHT = "light"  # the key of the photo's luminance among the targets
+SQUARES = "squares"  # the key of the photo's colours among the targets
+PALETTE = "palette"  # the key of the painting's colours
 
 
 class Weights(NamedTuple):
@@ -74,7 +80,7 @@ class Weights(NamedTuple):
 # published with the paper (content 1, style 5, total variation 1e-6), on features of images in 0-255.
 LAYER_SETS = {"relative": "pyramid", "absolute": "johnson"}
 WEIGHTS = {
-    "relative": Weights(content=1.0, style=2.5, mean=2.5, tv=0.0, light=2.0),
+    "relative": Weights(content=1.0, style=2.5, mean=2.5, tv=2.0, light=5.0),
     "absolute": Weights(content=1.0, style=5.0, mean=0.0, tv=1e-6, light=0.0),
 }
 
@@ -169,6 +175,12 @@ class Terms(NamedTuple):
         parts = ("total", "content", "style", "mean", "tv", "light")
         comparable = ("content_rel", "style_rel", "light_kept")
         return {name: getattr(self, name) for name in parts + comparable}
+
+    @staticmethod
+    def only(total: Tensor) -> Terms:
+        """Return terms of which there is a total only."""
+        others = [torch.zeros_like(total).detach() for _ in Terms._fields[1:]]
+        return Terms(total, *others)
 
     @staticmethod
     def means(terms: Sequence[Terms]) -> Terms:
@@ -310,7 +322,7 @@ class PerceptualLoss(nn.Module):
     def _observe_painting(self, painting: Tensor) -> dict[str, Tensor]:
         """Return what is asked for of a painting.
 
-        These are "variance{i}", "gram{i}", "mean{i}", "light" and "tones".
+        These are "variance{i}", "gram{i}", "mean{i}" and "palette".
         """
         seen = observe(self.vgg, painting, self.content_layers, self.style_layers, lean=self.lean)
         found = {}
@@ -320,10 +332,7 @@ class PerceptualLoss(nn.Module):
         for i, layer in enumerate(self.style_layers):
             found[f"gram{i}"] = seen.moments[0][layer].gram[0]
             found[f"mean{i}"] = seen.moments[0][layer].mean[0]
-        colours = squares(painting)
-        light = luminance(colours)
-        found["light"] = torch.stack([light.mean(), light.std(correction=0)])
-        found["tones"] = tones(colours)
+        found[PALETTE] = palette(squares(painting))
         return found
 
     @torch.no_grad()
@@ -336,7 +345,12 @@ class PerceptualLoss(nn.Module):
             feats = observe(self.vgg, photo, self.content_layers, {}, lean=True).feats
         else:
             feats = extract(self.vgg, photo, self.content_layers, window)
-        return {**feats, LIGHT: luminance(squares(photo))}
+        return {**feats, SQUARES: squares(photo)}
+
+    @torch.no_grad()
+    def recoloured(self, photo: Tensor, which: Tensor) -> Tensor:
+        """Return photos, (B, 3, H, W), in the colours of the paintings `which`, (B,)."""
+        return recolour(photo, self._of_paintings(PALETTE, which))
 
     def forward(
         self,
@@ -362,8 +376,8 @@ class PerceptualLoss(nn.Module):
             each = [self._style(moments, i) for i, moments in enumerate(found)]
             style, mean, style_rel = (self._blend(values) for values in zip(*each, strict=True))
         seen_squares = squares(stylized)
-        ranges, colours = (self._of_paintings(name, which) for name in ("light", "tones"))
-        light = dampen(light_error(seen_squares, targets[LIGHT], ranges, colours))
+        colours = self._of_paintings(PALETTE, which)
+        light = dampen(light_error(seen_squares, targets[SQUARES], colours))
         parts = (content, style, mean, total_variation(stylized.float()), light)
         weighted = [w * part.mean() for w, part in zip(self.weights, parts, strict=True)]
         return Terms(
@@ -372,7 +386,7 @@ class PerceptualLoss(nn.Module):
             content_error=error.detach(),
             content_variance=variance,
             style_rel=style_rel.mean(),
-            light_kept=light_kept(luminance(seen_squares.detach()), targets[LIGHT]).mean(),
+            light_kept=light_kept(*(luminance(x) for x in (seen_squares.detach(), targets[SQUARES]))).mean(),
         )
 
     def _blend(self, values: Sequence[Tensor] | Tensor) -> Tensor:

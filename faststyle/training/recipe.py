@@ -56,8 +56,9 @@ class Recipe:
     warmup: float = 0.1
     schedule: Literal["cosine", "constant"] = "cosine"
     average: float = 0.0
+    copy_steps: int = 0
     train: Literal["all", "norms"] = "all"
-    norm_rate: float = 15.0
+    norm_rate: float = 5.0
     clip_norm: float = 1000.0
     precision: Literal["auto", "float32", "bf16"] = "auto"
     compile: bool = False
