@@ -119,22 +119,25 @@ def one_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("FASTSTYLE_CACHE", str(tmp_path_factory.getbasetemp() / "graphs"))
 
 
-def numpy_squares(image: np.ndarray) -> np.ndarray:
+def numpy_squares(image: np.ndarray, side: int = 8) -> np.ndarray:
     """Of (3, H, W), as (3, H / 8, W / 8)."""
-    h, w = (side // 8 for side in image.shape[1:])
-    return image[:, : 8 * h, : 8 * w].reshape(3, h, 8, w, 8).mean((2, 4))
+    h, w = (length // side for length in image.shape[1:])
+    cut = image[:, : side * h, : side * w]
+    return cut.reshape(3, h, side, w, side).mean((2, 4))
 
 
 def numpy_light_error(x: np.ndarray, photo: np.ndarray, painting: np.ndarray) -> float:
     """The dampened term for light of pictures (3, H, W), from the docstrings of light.py."""
-    y, p, s = (numpy_squares(image).reshape(3, -1) for image in (x, photo, painting))
+    y, p = (numpy_squares(image).reshape(3, -1) for image in (x, photo))
+    s = numpy_squares(painting, 2).reshape(3, -1)
     s = s[:, np.linspace(0, s.shape[1] - 1, 256).round().astype(int)]
     own, wanted = (np.cov(c, bias=True) + 2e-3 * np.eye(3) for c in (p, s))
     root = numpy_root(own)
     linear = np.linalg.solve(root, numpy_root(root @ wanted @ root)) @ np.linalg.inv(root)
     moved = s.mean(1, keepdims=True) + linear @ (p - p.mean(1, keepdims=True))
+    moved = moved.clip(0, 1)
     far = ((moved[:, :, None] - s[:, None]) ** 2).sum(0)
-    near = np.exp(-0.5 * far / 0.06**2)
+    near = np.exp(-0.5 * far / 0.05**2)
     off = y - s @ (near / near.sum(1, keepdims=True)).T
     error = 0.5 * (off * np.linalg.solve(wanted, off)).sum(0).mean() / 3
     return float(np.sqrt(1 + 2 * error) - 1)

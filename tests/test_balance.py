@@ -128,5 +128,5 @@ def test_it_multiplies_the_style_terms_alone(loss: PerceptualLoss) -> None:
     torch.testing.assert_close(after.mean, 2 * before.mean)
     torch.testing.assert_close(after.content, before.content)
     torch.testing.assert_close(after.style_rel, before.style_rel)
-    rest = before.content + before.light
+    rest = before.content + before.light + before.tv
     torch.testing.assert_close(after.total, rest + 2 * before.style + 2 * before.mean)

@@ -144,6 +144,8 @@ def test_keys_and_types_are_checked(item: str, message: str) -> None:
         ("warmup=1", "warmup is a share of the steps, at least 0 and below 1, got 1.0"),
         ("warmup=-0.1", "warmup is a share"),
         ("warmup=nan", "warmup is a share"),
+        ("copying=1", "copying is a share of the steps, at least 0 and below 1, got 1.0"),
+        ("copying=-0.1", "copying is a share"),
         ("workers=-1", "workers must be 0 or more, got -1"),
         ("seed=-1", "seed must be 0 or more and below 2**32, got -1"),
         ("seed=4294967296", "seed must be 0 or more and below 2**32"),

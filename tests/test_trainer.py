@@ -112,6 +112,16 @@ def test_the_loss_falls_along_the_golden_curve(train: Any) -> None:
     assert totals == pytest.approx(GOLDEN, rel=0.02)
 
 
+def test_a_network_learns_to_copy_before_it_paints(train: Any) -> None:
+    """First the photo in the painting's colours is all that is asked for, and it comes closer."""
+    train(tiny(steps=120, copying=0.75, learning_rate=1e-3, log_every=10, warmup=0.0))
+    totals = dict(scalars("dots", "total"))
+    styles = dict(scalars("dots", "style_rel"))
+    assert [step for step, value in styles.items() if value == 0] == [1, *range(10, 91, 10)]
+    assert totals[90] < 0.7 * totals[1]
+    assert all(value > 0 for step, value in styles.items() if step > 90)
+
+
 # Of this recipe with torch 2.15 on a CPU; one and two threads differ by two percent.
 GOLDEN = [5.413, 3.343, 2.577, 2.452, 2.273]
 

@@ -16,8 +16,9 @@ from faststyle.perceptual.features import TINY
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in luminance: ITU-R BT.601
 SQUARE = 8  # pixels: side of the squares
 PALETTE = 256  # colours that a painting is known by
+FINE = 2  # pixels: side of the squares that they are means of; larger ones have less contrast
 FLAT = 2e-3  # variance, of values in [0, 1], added to each: flat and grey photos have next to none
-NEAR = 0.06  # deviation, in RGB, of what counts as near to a colour
+NEAR = 0.05  # deviation, in RGB, of what counts as near to a colour
 
 
 def squares(image: Tensor) -> Tensor:
@@ -31,11 +32,11 @@ def luminance(x: Tensor) -> Tensor:
     return (x * weights).sum(1, keepdim=True)
 
 
-def palette(x: Tensor) -> Tensor:
-    """Return the colours, (N, 3), of every so many of a painting's squares, (1, 3, h, w)."""
-    colours = x.flatten(2)[0].T  # (h w, 3)
-    at = torch.linspace(0, len(colours) - 1, PALETTE, device=x.device)
-    return colours[at.round().long()]
+def palette(painting: Tensor) -> Tensor:
+    """Return colours, (N, 3), of a painting, (1, 3, H, W): every so many of its small squares."""
+    found = F.avg_pool2d(painting.float(), min(FINE, *painting.shape[-2:])).flatten(2)[0].T
+    at = torch.linspace(0, len(found) - 1, PALETTE, device=painting.device)
+    return found[at.round().long()]
 
 
 def recolour(photo: Tensor, colours: Tensor) -> Tensor:
@@ -53,7 +54,7 @@ def recolour(photo: Tensor, colours: Tensor) -> Tensor:
         inverse = torch.linalg.inv(root)
         linear = inverse @ _root(root @ wanted_covariance @ root) @ inverse
         moved = wanted_mean + (found - mean) @ linear
-        return moved.transpose(1, 2).reshape(b, 3, h, w)
+        return moved.clamp(0, 1).transpose(1, 2).reshape(b, 3, h, w)
 
 
 def nearest(x: Tensor, colours: Tensor) -> Tensor:

@@ -35,8 +35,9 @@ class Recipe:
     `content_target` is the content_rel at which style is as strong as it gets (balance.py; 0: its
     weight stays). `warmup` is the share of steps in which the learning rate rises; then it
     falls to zero (`schedule` "cosine") or stays ("constant"). `average` is the decay of the running
-    mean of the weights that is looked at and saved (0: the weights themselves). `train` says what
-    learns: "all", or the "norms" alone, scales and shifts. In a network of many paintings these
+    mean of the weights that is looked at and saved (0: the weights themselves). `copying` is the share
+    of the steps, the first, in which the network learns to paint photos as they are, in the
+    painting's colours. `train` says what learns: "all", or the "norms" alone, scales and shifts. In a network of many paintings these
     learn `norm_rate` times as fast.
     """
 
@@ -54,9 +55,9 @@ class Recipe:
     init: str = "scratch"
     learning_rate: float = 2e-3
     warmup: float = 0.1
+    copying: float = 0.0
     schedule: Literal["cosine", "constant"] = "cosine"
     average: float = 0.0
-    copy_steps: int = 0
     train: Literal["all", "norms"] = "all"
     norm_rate: float = 5.0
     clip_norm: float = 1000.0
@@ -159,6 +160,8 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
         raise RecipeError(
             f"window must be 0, or from 32 to image_size - shift - 2 margin ({seen}), got {recipe.window}"
         )
+    if not 0 <= recipe.copying < 1:
+        raise RecipeError(f"copying is a share of the steps, at least 0 and below 1, got {recipe.copying}")
     if not 0 <= recipe.warmup < 1:
         raise RecipeError(f"warmup is a share of the steps, at least 0 and below 1, got {recipe.warmup}")
     if not 0 <= recipe.average < 1:

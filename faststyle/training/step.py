@@ -94,7 +94,10 @@ class TrainStep:
         accelerator = self.accelerator
         recipe = self.recipe
         view = draw_view(recipe, step)
-        copying = step < recipe.copy_steps
+        copied = round(recipe.copying * recipe.steps)
+        copying = step < copied
+        if step == copied:
+            self._forget_moments()
         mix = F.one_hot(which, self.plain.paintings).float() if self.plain.paintings else None
         with accelerator.accumulate(self.network):
             with accelerator.autocast():
@@ -120,6 +123,14 @@ class TrainStep:
             if self.average is not None:
                 self.average.update_parameters(self.plain)
         return Stepped(stylized.detach(), values)
+
+    def _forget_moments(self) -> None:
+        """Let the optimizers begin anew: gradients of the objective are much larger than of copies.
+
+        Adam would take steps of many times its rate, and undo what was learned.
+        """
+        for optimizer in self.optimizers:
+            optimizer.state.clear()
 
     def _judged(self, stylized: Tensor, photos: Tensor, which: Tensor, view: View) -> Terms:
         """Return the terms of the objective."""
