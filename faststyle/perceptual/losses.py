@@ -48,12 +48,14 @@ CONTENT_LAYERS: dict[str, Layers] = {
 STYLE_LAYERS: dict[str, Layers] = {
     "gatys": {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0, "relu5_1": 1.0},
     "johnson": {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_3": 1.0, "relu4_3": 1.0},
+    # Contrast and crisp strokes are in the shallow layers; relu5_1 published networks do not match
+    # either.
     "pyramid": {
-        "relu1_1": 1.0,
-        "relu2_1": 1.0,
+        "relu1_1": 2.0,
+        "relu2_1": 1.5,
         "relu3_1": 1.5,
         "relu4_1": 1.5,
-        "relu2_1@1/2": 0.5,
+        "relu2_1@1/2": 1.0,
         "relu3_1@1/2": 1.0,
         "relu4_1@1/2": 1.0,
         "relu3_1@1/4": 0.5,
@@ -87,7 +89,7 @@ class Weights(NamedTuple):
 # published with the paper (content 1, style 5, total variation 1e-6), on features of images in 0-255.
 LAYER_SETS = {"relative": "pyramid", "absolute": "johnson"}
 WEIGHTS = {
-    "relative": Weights(content=1.0, style=2.5, mean=2.5, tv=2.0, light=5.0),
+    "relative": Weights(content=1.0, style=2.5, mean=2.5, tv=3.0, light=5.0),
     "absolute": Weights(content=1.0, style=5.0, mean=0.0, tv=1e-6, light=0.0),
 }
 
