@@ -133,7 +133,7 @@ def numpy_light_error(x: np.ndarray, photo: np.ndarray, painting: np.ndarray) ->
     s = s[:, np.linspace(0, s.shape[1] - 1, 256).round().astype(int)]
     own, wanted = (np.cov(c, bias=True) + 2e-3 * np.eye(3) for c in (p, s))
     root = numpy_root(own)
-    linear = np.linalg.solve(root, numpy_root(root @ wanted @ root)) @ np.linalg.inv(root)
+    linear = np.linalg.solve(root, numpy_root(1.5 * root @ wanted @ root)) @ np.linalg.inv(root)
     moved = s.mean(1, keepdims=True) + linear @ (p - p.mean(1, keepdims=True))
     moved = moved.clip(0, 1)
     far = ((moved[:, :, None] - s[:, None]) ** 2).sum(0)

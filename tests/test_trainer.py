@@ -123,7 +123,7 @@ def test_a_network_learns_to_copy_before_it_paints(train: Any) -> None:
 
 
 # Of this recipe with torch 2.15 on a CPU; one and two threads differ by two percent.
-GOLDEN = [5.413, 3.343, 2.577, 2.452, 2.273]
+GOLDEN = [6.302, 3.966, 2.882, 2.679, 2.579]
 
 
 def test_in_bf16_the_loss_falls_alike_and_weights_stay_float32(train: Any) -> None:
