@@ -37,7 +37,8 @@ def palette(painting: Tensor) -> Tensor:
     """Return colours, (N, 3), of a painting, (1, 3, H, W): every so many of its small squares."""
     found = F.avg_pool2d(painting.float(), min(FINE, *painting.shape[-2:])).flatten(2)[0].T
     at = torch.linspace(0, len(found) - 1, PALETTE, device=painting.device)
-    return found[at.round().long()]
+    colours: Tensor = found[at.round().long()]
+    return colours
 
 
 def recolour(photo: Tensor, colours: Tensor) -> Tensor:
@@ -102,4 +103,5 @@ def _root(matrix: Tensor) -> Tensor:
     """Return the square root of symmetric matrices, (B, 3, 3), without negative eigenvalues."""
     values, vectors = torch.linalg.eigh(matrix)
     roots = values.clamp_min(0).sqrt().unsqueeze(-2)
-    return (vectors * roots) @ vectors.transpose(-1, -2)
+    root: Tensor = (vectors * roots) @ vectors.transpose(-1, -2)
+    return root

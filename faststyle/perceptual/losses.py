@@ -200,7 +200,8 @@ class Terms(NamedTuple):
 def relative_error(x: Tensor, target: Tensor, norm: Tensor) -> Tensor:
     """Return sum (x - target)^2 / norm over all but the first dimension: (B,), `norm` broadcast to it."""
     off = (x.float() - target.float()).flatten(1)
-    return torch.linalg.vector_norm(off, dim=1).square() / norm.clamp_min(TINY)
+    squared: Tensor = torch.linalg.vector_norm(off, dim=1).square()
+    return squared / norm.clamp_min(TINY)
 
 
 def centred(gram: Tensor, mean: Tensor) -> Tensor:
