@@ -45,7 +45,8 @@ def recolour(photo: Tensor, colours: Tensor) -> Tensor:
     """Return a photo, (B, 3, h, w), in a painting's `colours`, (N, 3) or (B, N, 3).
 
     A linear map gives its colours the mean of the painting's and `CONTRAST` times their covariance,
-    and moves them as little as it can: what is dark stays dark, and what differs in hue goes on to differ.
+    and moves them as little as it can: what is dark stays dark, and what differs in hue goes on to
+    differ.
     """
     with torch.autocast(photo.device.type, enabled=False):
         b, _, h, w = photo.shape
@@ -55,7 +56,7 @@ def recolour(photo: Tensor, colours: Tensor) -> Tensor:
         root = _root(covariance)
         inverse = torch.linalg.inv(root)
         linear = inverse @ _root(CONTRAST * root @ wanted_covariance @ root) @ inverse
-        moved = wanted_mean + (found - mean) @ linear
+        moved: Tensor = wanted_mean + (found - mean) @ linear
         return moved.clamp(0, 1).transpose(1, 2).reshape(b, 3, h, w)
 
 
