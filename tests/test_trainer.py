@@ -122,6 +122,12 @@ def test_a_network_learns_to_copy_before_it_paints(train: Any) -> None:
     assert all(value > 0 for step, value in styles.items() if step > 90)
 
 
+def test_a_network_that_comes_from_another_does_not_copy_again(train: Any) -> None:
+    first = train(tiny()).checkpoint
+    train(tiny(copying=0.5, log_every=1, init=str(first)), name="second")
+    assert min(value for _, value in scalars("second", "style_rel")) > 0
+
+
 # Of this recipe with torch 2.15 on a CPU; one and two threads differ by two percent.
 GOLDEN = [6.302, 3.966, 2.882, 2.679, 2.579]
 

@@ -36,8 +36,8 @@ class Recipe:
     weight stays). `warmup` is the share of steps in which the learning rate rises; then it
     falls to zero (`schedule` "cosine") or stays ("constant"). `average` is the decay of the running
     mean of the weights that is looked at and saved (0: the weights themselves). `copying` is the
-    share of the steps, the first, in which the network learns to paint photos as they are, in the
-    painting's colours. `train` says what learns: "all", or the "norms" alone, scales and shifts. In
+    share of the steps, the first, in which a network from scratch learns to paint photos as they
+    are, in the painting's colours. `train` says what learns: "all", or the "norms" alone, scales and shifts. In
     a network of many paintings these learn `norm_rate` times as fast.
     """
 

@@ -21,6 +21,7 @@ from faststyle.training.balance import Balance
 from faststyle.training.guard import FiniteGuard
 from faststyle.training.optimizer import Muon
 from faststyle.training.recipe import Recipe, learning_rate
+from faststyle.training.start import SCRATCH
 from faststyle.training.view import View, draw_view
 
 # A learning rate of 1e-3 turns convolutions by 0.03 of their length in a step.
@@ -94,7 +95,7 @@ class TrainStep:
         accelerator = self.accelerator
         recipe = self.recipe
         view = draw_view(recipe, step)
-        copied = round(recipe.copying * recipe.steps)
+        copied = round(recipe.copying * recipe.steps) if recipe.init == SCRATCH else 0
         copying = step < copied
         if step == copied:
             self._forget_moments()
