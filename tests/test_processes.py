@@ -132,8 +132,11 @@ def test_two_processes_train_as_one_with_the_same_global_batch(command: list[str
     assert two == pytest.approx(one, rel=0.01)
 
 
-def test_two_processes_stop_together_and_resume(command: list[str], tmp_path: Path) -> None:
-    """torchrun passes SIGTERM on to both; they agree on the step, save one state, and go on from it."""
+def test_two_processes_stop_together_and_one_goes_on(command: list[str], tmp_path: Path) -> None:
+    """torchrun passes SIGTERM on to both; they agree on the step and save one state.
+
+    One process goes on from it, and counts the photos that two have seen.
+    """
     port = str(30100 + os.getpid() % 500)
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", port]
     command += ["--name", "two", "--set", "state_every=1000", "--set", "precision=float32"]
@@ -145,6 +148,10 @@ def test_two_processes_stop_together_and_resume(command: list[str], tmp_path: Pa
     stopped_at = int(states[0].name.removeprefix("step-"))
     assert 3 <= stopped_at < 400
     assert {p.name for p in states[0].glob("random_states_*")} == {"random_states_0.pkl", "random_states_1.pkl"}
+    alone = run([*command, "--steps", "400", "--resume"], tmp_path)
+    assert alone.returncode == 0, alone.stderr
+    seen = json.loads((tmp_path / "outputs" / "two" / "run.json").read_text())["photos_seen"]
+    assert seen == 4 * stopped_at + 2 * (400 - stopped_at)
 
 
 @pytest.mark.parametrize("limit", [20_000, 60_000])

@@ -141,7 +141,7 @@ def check_collection(recipe: Recipe, many: bool) -> None:
 
 
 class Trainer:
-    """One run. Only `step`, `seconds` and the sums between logs change after construction."""
+    """One run. Only `step`, `photos`, `seconds` and the sums between logs change after construction."""
 
     def __init__(
         self,
@@ -165,6 +165,7 @@ class Trainer:
         self.judge_weights = judge_weights
         self.quiet = quiet or not accelerator.is_main_process
         self.step = 0
+        self.photos = 0  # that steps were taken on, in all processes, however many these were
         self.seconds = 0.0
         self.skipped: list[tuple[str, str]] = []
         self.left_out: list[tuple[str, str]] = []  # paintings of a folder that cannot be read
@@ -188,6 +189,7 @@ class Trainer:
             self.accelerator.load_state(str(state.folder))
             self.step = state.step
             self.seconds = state.extra["seconds"]
+            self.photos = state.extra.get("photos", self.step * self.per_step)
             self.skipped = [(n, r) for n, r in state.extra["skipped"]]
             self.train_step.balance.restore(state.extra["balance"])
         writer = self._open_tensorboard()
@@ -216,6 +218,7 @@ class Trainer:
             if not self.accelerator.sync_gradients:
                 continue
             self.step += 1
+            self.photos += self.per_step
             self.seconds = before + time.monotonic() - began
             self.progress.advance(self.step)
             if self._due(recipe.log_every) or self.step == first + 1:
@@ -242,8 +245,8 @@ class Trainer:
             self.source,
             size=recipe.image_size,
             batch_size=recipe.batch_size,
-            start=seen + self.step * self.per_step,
-            stop=seen + recipe.steps * self.per_step,
+            start=seen + self.photos,
+            stop=seen + self.photos + (recipe.steps - self.step) * self.per_step,
             seed=recipe.seed,
             workers=recipe.workers,
             paintings=len(self.paintings),
@@ -286,7 +289,7 @@ class Trainer:
     @property
     def photos_seen(self) -> int:
         """Return how many photos this network has learned from, in this run and before it."""
-        seen: int = self.origin.photos_seen + self.step * self.per_step
+        seen: int = self.origin.photos_seen + self.photos
         return seen
 
     def _check_finite(self) -> None:
@@ -326,6 +329,7 @@ class Trainer:
         self._check_finite()
         extra = {
             "seconds": self.seconds,
+            "photos": self.photos,
             "skipped": self._all_skipped(),
             "recipe": self.recipe.to_dict(),
             "painting": digest(self.paintings),
