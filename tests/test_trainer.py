@@ -106,7 +106,7 @@ def test_everything_is_logged(train: Any) -> None:
 
 
 def test_the_loss_falls_along_the_golden_curve(train: Any) -> None:
-    train(tiny(steps=160, learning_rate=3e-4, log_every=40, preview_every=160))
+    train(tiny(steps=160, learning_rate=3e-4, log_every=40, preview_every=160), threads=1)
     totals = [value for _, value in scalars("dots", "total")]
     assert totals[-1] < 0.5 * totals[0]
     assert totals == pytest.approx(GOLDEN, rel=0.02)
@@ -128,14 +128,14 @@ def test_a_network_that_comes_from_another_does_not_copy_again(train: Any) -> No
     assert min(value for _, value in scalars("second", "style_rel")) > 0
 
 
-# Of this recipe with torch 2.15 on a CPU; one and two threads differ by two percent.
-GOLDEN = [6.302, 3.966, 2.882, 2.679, 2.579]
+# Of this recipe on one thread of a CPU; one and two threads differ by two percent.
+GOLDEN = [6.302, 3.943, 2.909, 2.661, 2.527]
 
 
 def test_in_bf16_the_loss_falls_alike_and_weights_stay_float32(train: Any) -> None:
     """Emulated or not: what is slow without the hardware computes the same."""
     recipe = tiny(steps=160, learning_rate=3e-4, log_every=40, preview_every=160)
-    result = train(dataclasses.replace(recipe, precision="bf16"))
+    result = train(dataclasses.replace(recipe, precision="bf16"), threads=1)
     totals = [value for _, value in scalars("dots", "total")]
     assert totals == pytest.approx(GOLDEN, rel=0.05)
     assert totals != pytest.approx(GOLDEN, rel=1e-6)
