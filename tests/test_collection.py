@@ -280,7 +280,7 @@ def test_two_processes_train_what_one_does(paintings: Path, vgg_file: Path, tmp_
     ):
         folder = tmp_path / name
         folder.mkdir()
-        more = ["--steps", "6", "--batch-size", batch, "--set", "learning_rate=1e-4"]
+        more = ["--steps", "6", "--batch-size", batch, "--set", "learning_rate=5e-5"]
         done = subprocess.run(
             [*launch, *command(paintings, vgg_file, *more)],
             cwd=folder,

@@ -163,7 +163,8 @@ def numpy_terms(
     x = seen(photo, content_layers)
     errors = [((y[k] - x[k]) ** 2).mean() for k in content_layers]
     content = [e / max(x[k].var(), 0.5 * s[k].var()) for e, k in zip(errors, content_layers, strict=True)]
-    content_rel = float(np.sum(errors) / np.sum([x[k].var() for k in content_layers]))
+    of_content = list(content_layers.values())
+    content_rel = float(np.dot(of_content, errors) / np.dot(of_content, [x[k].var() for k in content_layers]))
     style = [error(y[k], s[k]) for k in style_layers]
     mean = [relative(y[k].mean((1, 2)), s[k].mean((1, 2))) for k in style_layers]
     tv = ((np.diff(stylized, axis=1) ** 2).sum() + (np.diff(stylized, axis=2) ** 2).sum()) / stylized.size
@@ -172,7 +173,7 @@ def numpy_terms(
     dampened = np.average(np.sqrt(1 + 2 * np.array(style)) - 1, weights=shares)
     weights = loss.weights()
     total = (
-        weights.content * float(np.mean(content))
+        weights.content * float(np.average(content, weights=of_content))
         + weights.style * float(dampened)
         + weights.mean * np.average(mean, weights=shares)
         + weights.tv * tv
