@@ -280,7 +280,8 @@ def test_two_processes_train_what_one_does(paintings: Path, vgg_file: Path, tmp_
     ):
         folder = tmp_path / name
         folder.mkdir()
-        more = ["--steps", "6", "--batch-size", batch, "--set", "learning_rate=5e-5"]
+        more = ["--steps", "6", "--batch-size", batch, "--set", "learning_rate=1e-4"]
+        more += ["--precision", "float32"]  # in bf16 rounding alone turns the sign of Adam's steps
         done = subprocess.run(
             [*launch, *command(paintings, vgg_file, *more)],
             cwd=folder,
@@ -292,5 +293,14 @@ def test_two_processes_train_what_one_does(paintings: Path, vgg_file: Path, tmp_
         assert done.returncode == 0, done.stderr
         found[name] = load_file(folder / "checkpoints" / "four.safetensors")
         assert read_about(folder / "checkpoints" / "four.safetensors").photos_seen == 24
-    for key, value in found["one"].items():
-        torch.testing.assert_close(found["two"][key], value, rtol=0.02, atol=2e-3, msg=key)
+    # A normalisation takes these away: their gradients are rounding, of which Adam makes full steps.
+    idle = {key for key in found["one"] if key.endswith(".0.bias")} | {"trunk.0.second.1.bias"}
+    assert len(idle) == 6
+    for key in found["one"].keys() - idle:
+        torch.testing.assert_close(found["two"][key], found["one"][key], rtol=2e-3, atol=2e-4, msg=key)
+    photo = torch.rand(1, 3, 32, 32)
+    name = str(read_about(tmp_path / "one" / "checkpoints" / "four.safetensors").paintings[1]["name"])
+    files = [tmp_path / run / "checkpoints" / "four.safetensors" for run in ("one", "two")]
+    with torch.no_grad():
+        one, two = (Stylizer.load(f"{file}:{name}", "cpu", precision="float32")(photo) for file in files)
+    torch.testing.assert_close(two, one, rtol=0, atol=2e-3)

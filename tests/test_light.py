@@ -32,7 +32,8 @@ def moments(colours: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_a_photo_gets_mean_and_more_than_the_covariance_of_the_paintings_colours() -> None:
-    colours = 0.5 + 0.3 * torch.randn(256, 3).clamp(-2, 2) @ torch.tensor([[0.2, 0.1, 0], [0, 0.2, 0], [0.1, 0, 0.3]])
+    mixed = torch.tensor([[0.2, 0.1, 0], [0, 0.2, 0], [0.1, 0, 0.3]])
+    colours = 0.5 + 0.3 * torch.randn(256, 3).clamp(-2, 2) @ mixed
     photo = torch.rand(2, 3, 16, 16)
     found = recolour(photo, colours)
     for one in found:

@@ -164,7 +164,8 @@ def numpy_terms(
     errors = [((y[k] - x[k]) ** 2).mean() for k in content_layers]
     content = [e / max(x[k].var(), 0.5 * s[k].var()) for e, k in zip(errors, content_layers, strict=True)]
     of_content = list(content_layers.values())
-    content_rel = float(np.dot(of_content, errors) / np.dot(of_content, [x[k].var() for k in content_layers]))
+    variances = [x[k].var() for k in content_layers]
+    content_rel = float(np.dot(of_content, errors) / np.dot(of_content, variances))
     style = [error(y[k], s[k]) for k in style_layers]
     mean = [relative(y[k].mean((1, 2)), s[k].mean((1, 2))) for k in style_layers]
     tv = ((np.diff(stylized, axis=1) ** 2).sum() + (np.diff(stylized, axis=2) ** 2).sum()) / stylized.size

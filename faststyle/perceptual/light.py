@@ -73,7 +73,7 @@ def nearest(x: Tensor, colours: Tensor) -> Tensor:
 
 
 def light_error(x: Tensor, photo: Tensor, colours: Tensor) -> Tensor:
-    """Return how far squares (B, 3, h, w) are from those of the photo in a painting's colours: (B,).
+    """Return how far squares (B, 3, h, w) are from the photo's in a painting's colours: (B,).
 
     It is half the mean square, over the covariance of the painting's colours.
     """

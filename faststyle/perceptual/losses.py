@@ -395,6 +395,7 @@ class PerceptualLoss(nn.Module):
         seen_squares = squares(stylized)
         colours = self._of_paintings(PALETTE, which)
         light = dampen(light_error(seen_squares, targets[SQUARES], colours))
+        kept = light_kept(luminance(seen_squares.detach()), luminance(targets[SQUARES]))
         parts = (content, style, mean, total_variation(stylized.float()), light)
         weighted = [w * part.mean() for w, part in zip(self.weights, parts, strict=True)]
         return Terms(
@@ -403,7 +404,7 @@ class PerceptualLoss(nn.Module):
             content_error=error.detach(),
             content_variance=variance,
             style_rel=style_rel.mean(),
-            light_kept=light_kept(*(luminance(x) for x in (seen_squares.detach(), targets[SQUARES]))).mean(),
+            light_kept=kept.mean(),
         )
 
     def _blend(self, values: Sequence[Tensor] | Tensor) -> Tensor:
@@ -441,9 +442,9 @@ class PerceptualLoss(nn.Module):
         relative = []
         for i, (layer, weight) in enumerate(self.style_layers.items()):
             g, m = found[layer]
-            target, norm, mean = (
-                self.style_targets.get_buffer(f"{name}{i}")[which] for name in ("gram", "norm", "mean")
-            )  # ([B,] C, C), ([B]), ([B,] C)
+            target = self.style_targets.get_buffer(f"gram{i}")[which]  # ([B,] C, C)
+            norm = self.style_targets.get_buffer(f"norm{i}")[which]  # ([B])
+            mean = self.style_targets.get_buffer(f"mean{i}")[which]  # ([B,] C)
             if not self.gram:
                 g = centred(g, m)
             error = relative_error(g, target, norm)

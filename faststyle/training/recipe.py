@@ -37,8 +37,8 @@ class Recipe:
     falls to zero (`schedule` "cosine") or stays ("constant"). `average` is the decay of the running
     mean of the weights that is looked at and saved (0: the weights themselves). `copying` is the
     share of the steps, the first, in which a network from scratch learns to paint photos as they
-    are, in the painting's colours. `train` says what learns: "all", or the "norms" alone, scales and shifts. In
-    a network of many paintings these learn `norm_rate` times as fast.
+    are, in the painting's colours. `train` says what learns: "all", or the "norms" alone,
+    scales and shifts. In a network of many paintings these learn `norm_rate` times as fast.
     """
 
     name: str = "custom"

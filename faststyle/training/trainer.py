@@ -141,7 +141,10 @@ def check_collection(recipe: Recipe, many: bool) -> None:
 
 
 class Trainer:
-    """One run. Only `step`, `photos`, `seconds` and the sums between logs change after construction."""
+    """One run.
+
+    Only `step`, `photos`, `seconds` and the sums between logs change after construction.
+    """
 
     def __init__(
         self,
