@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from faststyle.checkpoint import MEANS, base_file, read_about, save_checkpoint
 from faststyle.networks import build_network
+from faststyle.training.start import SCRATCH
 
 
 def main() -> None:
@@ -29,7 +30,8 @@ def main() -> None:
     means = weights.pop(MEANS)
     network = build_network(about.network)
     network.load_state_dict({name: value.float() for name, value in weights.items()})
-    recipe = {**about.recipe, "photos": args.photos}
+    # Where it went on from a file, that file began from scratch and is nowhere else.
+    recipe = {**about.recipe, "photos": args.photos, "init": SCRATCH}
     about = dataclasses.replace(about, photos=args.photos, license=args.license, recipe=recipe)
     target = base_file()
     target.parent.mkdir(exist_ok=True)

@@ -10,6 +10,7 @@ from conftest import numpy_light_error, numpy_squares
 from faststyle.errors import RecipeError
 from faststyle.perceptual.features import extract, gram
 from faststyle.perceptual.losses import (
+    ADDED,
     CONTENT_FLOOR,
     CONTENT_LAYERS,
     STYLE_FLOOR,
@@ -113,7 +114,8 @@ def test_relative_terms_against_numpy(tiny_weights: VGGWeights) -> None:
         mean.append(np.mean([((a - t) ** 2).sum() / (t**2).sum() for a, t in means]))
         target = x["relu4_2"][b]
         floor = CONTENT_FLOOR * sc["relu4_2"][0].var() * target.size
-        errors.append(((yc["relu4_2"][b] - target) ** 2).sum())
+        off = yc["relu4_2"][b] - target
+        errors.append((off**2 * np.where(off > 0, ADDED, 1)).sum())
         variances.append(target.var() * target.size)
         content.append(errors[-1] / max(variances[-1], floor))
     d = stylized.double().numpy()
@@ -261,3 +263,19 @@ def test_each_image_of_a_batch_may_be_for_a_painting_of_its_own(tiny_weights: VG
         x = photo[i : i + 1]
         parts.append(alone(stylized[i : i + 1], alone.targets(x)))
     torch.testing.assert_close(together.scalars(), sum(p.scalars() for p in parts) / 2)
+
+
+@pytest.mark.parametrize(("gram", "share"), [(False, ADDED), (True, 1.0)])
+def test_what_is_added_to_the_photo_counts_less_than_what_is_missing(
+    tiny_weights: VGGWeights, gram: bool, share: float
+) -> None:
+    painting, photo, _ = pictures()
+    config = LossConfig(content_layers="gatys", style_layers="gatys", gram=gram)
+    loss = make(tiny_weights, painting, config)
+    feats = loss.targets(photo)["relu4_2"]
+
+    def error(off: float) -> float:
+        targets = {"relu4_2": feats}
+        return float(loss._content({"relu4_2": feats + off}, targets, None)[1].mean())
+
+    assert error(0.5) == pytest.approx(share * error(-0.5), rel=1e-4)

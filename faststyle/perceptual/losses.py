@@ -35,15 +35,9 @@ from faststyle.perceptual.vgg import VGG, Feats, deepest_block, layer_names
 CONTENT_LAYERS: dict[str, Layers] = {
     "gatys": {"relu4_2": 1.0},
     "johnson": {"relu3_3": 1.0},  # section 4.1 says relu3_3, the supplementary material relu2_2
-    # Light, shade and large shapes are content too, and relu4_2 at full size does not see them.
-    # Published networks have about the same error at each of these but the first, 0.6 to 0.8.
-    "pyramid": {
-        "relu2_2": 0.5,
-        "relu2_2@1/2": 1.0,
-        "relu2_2@1/4": 1.0,
-        "relu4_2": 1.0,
-        "relu4_2@1/2": 1.0,
-    },
+    # At full size, as Johnson et al. (2016): faces are kept, and flat places are free for strokes.
+    # Layers of a half and a quarter of the size ask for the opposite.
+    "pyramid": {"relu2_2": 1.0, "relu3_3": 1.0},
 }
 STYLE_LAYERS: dict[str, Layers] = {
     "gatys": {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0, "relu5_1": 1.0},
@@ -67,6 +61,10 @@ STYLE_LAYERS: dict[str, Layers] = {
 # counts as at least this share of the painting's.
 CONTENT_FLOOR = 0.5
 
+# What is added to the photo's features counts this share of what is missing: strokes on flat places
+# are wanted, a face that is wiped out is not.
+ADDED = 0.25
+
 # A flat painting has next to no covariance: it counts as at least this share of its Gram matrix.
 STYLE_FLOOR = 0.01
 
@@ -89,7 +87,7 @@ class Weights(NamedTuple):
 # published with the paper (content 1, style 5, total variation 1e-6), on features of images in 0-255.
 LAYER_SETS = {"relative": "pyramid", "absolute": "johnson"}
 WEIGHTS = {
-    "relative": Weights(content=1.0, style=2.5, mean=2.5, tv=3.0, light=5.0),
+    "relative": Weights(content=1.0, style=2.5, mean=2.5, tv=3.0, light=1.0),
     "absolute": Weights(content=1.0, style=5.0, mean=0.0, tv=1e-6, light=0.0),
 }
 
@@ -286,8 +284,9 @@ class PerceptualLoss(nn.Module):
 
     `style` is a painting, RGB, (1, 3, H, W), in [0, 1], at the size at which its strokes are to be learned, or several
     `Style`. `lean` saves memory on large images (features.py).
-    Relative terms: content is sum (phi(y) - phi(x))^2 / sum (phi(x) - mean phi(x))^2 (the mean one scalar per
-    image, the denominator at least half of what the painting's features would give), style is
+    Relative terms: content is sum (phi(y) - phi(x))^2 / sum (phi(x) - mean phi(x))^2 (the mean one
+    scalar per image, the denominator at least half of what the painting's features would give;
+    where phi(y) is more than phi(x) a quarter counts, but with `gram`), style is
     ||C(y) - C(s)||^2 / ||C(s)||^2 of the covariances of channels, dampened where it is large, mean
     the same of channel means, undampened; each a weighted mean over its layers.
     Differs from Gatys et al. (2015), who compare Gram matrices (`gram`), the sum of both: the means
@@ -317,6 +316,7 @@ class PerceptualLoss(nn.Module):
         self.vgg = vgg.requires_grad_(False).eval()
         self.mode, self.lean = config.mode, lean
         self.gram = config.gram or config.mode == "absolute"
+        self.one_sided = not self.gram
         self.weights = config.weights()
         self.content_layers, self.style_layers = config.layers(arch)
         self.shares = _shares(styles)
@@ -422,7 +422,11 @@ class PerceptualLoss(nn.Module):
         for i, (layer, weight) in enumerate(self.content_layers.items()):
             target = targets[layer].float()
             of_painting = self._of_paintings(f"variance{i}", which)
-            error = (feats[layer].float() - target).square().flatten(1).mean(1)
+            off = feats[layer].float() - target
+            squared = off.square()
+            if self.one_sided:
+                squared = squared * torch.where(off > 0, ADDED, 1.0)
+            error = squared.flatten(1).mean(1)
             variance = target.flatten(1).var(1, correction=0)  # (B,), of all channels about one mean
             errors.append(weight * error)
             variances.append(weight * variance)
