@@ -203,8 +203,8 @@ def test_content_rel_knows_nothing_of_the_painting_and_a_flat_photo_hardly_count
     ]
     assert found[0] == pytest.approx(found[1])
     alone = [loud(stylized[i : i + 1], loud.targets(photo[i : i + 1])) for i in range(2)]
-    assert float(alone[1].content_rel) > 100
-    assert found[0] < 0.01 * float(alone[1].content_rel)
+    assert float(alone[1].content_rel) > 40
+    assert found[0] < 0.02 * float(alone[1].content_rel)
 
 
 def test_a_coarse_layer_is_that_of_the_averaged_image(tiny_weights: VGGWeights) -> None:
