@@ -16,9 +16,11 @@ class Stop:
 
 @contextmanager
 def noted_signals() -> Iterator[Stop]:
-    """Note the first SIGINT or SIGTERM in what is yielded; the same again ends the program as it would without this.
+    """Note the first SIGINT or SIGTERM in what is yielded; a second SIGINT, as of Ctrl-C, ends the
+    program as it would without this.
 
-    One of each does not: a launcher may send SIGTERM to processes that Ctrl-C has sent SIGINT.
+    SIGTERM may come any number of times: launchers such as torchrun pass it on to processes that
+    have had it already, as all of their group.
 
     Outside the main thread signals are not ours, and nothing is noted.
     """
@@ -27,7 +29,8 @@ def noted_signals() -> Iterator[Stop]:
 
     def note(number: int, _: object) -> None:
         stop.number = stop.number or number
-        signal.signal(number, before[number])
+        if number == signal.SIGINT:
+            signal.signal(number, before[number])
 
     try:
         for number in (signal.SIGINT, signal.SIGTERM):

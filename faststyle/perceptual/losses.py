@@ -87,7 +87,7 @@ class Weights(NamedTuple):
 # published with the paper (content 1, style 5, total variation 1e-6), on features of images in 0-255.
 LAYER_SETS = {"relative": "pyramid", "absolute": "johnson"}
 WEIGHTS = {
-    "relative": Weights(content=1.0, style=2.5, mean=2.5, tv=3.0, light=1.0),
+    "relative": Weights(content=1.0, style=2.5, mean=2.5, tv=3.0, light=2.0),
     "absolute": Weights(content=1.0, style=5.0, mean=0.0, tv=1e-6, light=0.0),
 }
 
