@@ -24,7 +24,7 @@ from faststyle.files import sha256
 from faststyle.images import fit_shorter, read_image
 from faststyle.judge import LAYERS, Judge, protocol_photo
 from faststyle.networks.johnson import Johnson
-from faststyle.perceptual.losses import LossConfig
+from faststyle.perceptual.losses import ADDED, LossConfig
 from faststyle.perceptual.vgg import VGG
 from faststyle.perceptual.weights import VGGWeights, find_weights, load_vgg
 from faststyle.slow.descent import Descent, Step
@@ -161,7 +161,8 @@ def numpy_terms(
     content_layers, style_layers = loss.layers("vgg16")
     y, s = (seen(p, {**content_layers, **style_layers}) for p in (stylized, painting))
     x = seen(photo, content_layers)
-    errors = [((y[k] - x[k]) ** 2).mean() for k in content_layers]
+    offs = [y[k] - x[k] for k in content_layers]
+    errors = [(off**2 * np.where(off > 0, ADDED, 1)).mean() for off in offs]
     content = [e / max(x[k].var(), 0.5 * s[k].var()) for e, k in zip(errors, content_layers, strict=True)]
     of_content = list(content_layers.values())
     variances = [x[k].var() for k in content_layers]
