@@ -117,7 +117,7 @@ def losses(folder: Path, name: str) -> list[float]:
 
 def test_two_processes_train_as_one_with_the_same_global_batch(command: list[str], tmp_path: Path) -> None:
     """At a gentle learning rate, in float32: else this tiny network turns the last bit of a number into per cents."""
-    command += ["--steps", "20", "--set", "learning_rate=2e-4", "--precision", "float32"]
+    command += ["--steps", "20", "--set", "learning_rate=1e-4", "--precision", "float32"]
     if not torch.cuda.is_available():  # as users type it: the CPU is found, and the processes find each other
         command = [part for part in command if part not in ("--device", "cpu")]
     single = run([*command, "--name", "one", "--batch-size", "4"], tmp_path)
