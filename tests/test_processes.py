@@ -129,6 +129,7 @@ def test_two_processes_train_as_one_with_the_same_global_batch(command: list[str
     assert json.loads((tmp_path / "outputs" / "two" / "run.json").read_text())["processes"] == 2
     one, two = losses(tmp_path, "one"), losses(tmp_path, "two")
     assert len(one) == len(two) == 20
+    assert two[:4] == pytest.approx(one[:4], rel=2e-4)  # before rounding has grown
     assert two == pytest.approx(one, rel=0.01)
 
 

@@ -316,7 +316,6 @@ class PerceptualLoss(nn.Module):
         self.vgg = vgg.requires_grad_(False).eval()
         self.mode, self.lean = config.mode, lean
         self.gram = config.gram or config.mode == "absolute"
-        self.one_sided = not self.gram
         self.weights = config.weights()
         self.content_layers, self.style_layers = config.layers(arch)
         self.shares = _shares(styles)
@@ -424,7 +423,7 @@ class PerceptualLoss(nn.Module):
             of_painting = self._of_paintings(f"variance{i}", which)
             off = feats[layer].float() - target
             squared = off.square()
-            if self.one_sided:
+            if not self.gram:
                 squared = squared * torch.where(off > 0, ADDED, 1.0)
             error = squared.flatten(1).mean(1)
             variance = target.flatten(1).var(1, correction=0)  # (B,), of all channels about one mean
