@@ -237,7 +237,6 @@ def command(paintings: Path, vgg_file: Path, *more: str) -> list[str]:
         "network.blocks": 1,
         "shift": 0,
         "margin": 0,
-        "window": 0,
         "log_every": 1,
         "state_every": 2,
     }

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from faststyle.errors import ImageError, RecipeError
 from faststyle.perceptual import features
-from faststyle.perceptual.features import Window, moments, observe
+from faststyle.perceptual.features import extract, moments, observe
 from faststyle.perceptual.losses import LossConfig, PerceptualLoss, Style, deepest_layers
 from faststyle.perceptual.vgg import VGG
 from faststyle.perceptual.weights import VGGWeights, load_vgg
@@ -154,24 +154,9 @@ def test_average_pooling_keeps_activations_at_their_size(tiny_weights: VGGWeight
     torch.testing.assert_close(load_vgg(tiny_weights, ["relu1_1"]).pool(x, 1), torch.full((1, 4, 4, 4), 2.0))
 
 
-def test_a_window_is_what_layers_at_full_size_see(vgg: VGG) -> None:
-    image, window = random_image(48, 64), Window(top=16, left=8, side=32)
-    seen = observe(vgg, image, {"relu2_2": 1.0}, {"relu1_1": 1.0, "relu2_1@1/2": 1.0}, window=window)
-    part = observe(vgg, image[:, :, 16:48, 8:40], {"relu2_2": 1.0}, {"relu1_1": 1.0})
-    whole = observe(vgg, image, {}, {"relu2_1@1/2": 1.0})
-    torch.testing.assert_close(seen.feats["relu2_2"], part.feats["relu2_2"])
-    torch.testing.assert_close(seen.moments[0]["relu1_1"], part.moments[0]["relu1_1"])
-    torch.testing.assert_close(seen.moments[0]["relu2_1@1/2"], whole.moments[0]["relu2_1@1/2"])
-
-
-def test_targets_and_terms_of_a_window_go_together(tiny_weights: VGGWeights) -> None:
-    config = LossConfig(content_layers={"relu2_2": 1.0, "relu2_1@1/2": 1.0}, style_layers={"relu1_1": 1.0})
-    loss = PerceptualLoss(load_vgg(tiny_weights, deepest_layers(config, "vgg16")), random_image(32, 32, 1), config)
-    photo, window = random_image(48, 48), Window(4, 12, 32)
-    assert float(loss(photo, loss.targets(photo, window), window).content) == 0
-    elsewhere = photo.clone()
-    elsewhere[:, :, 40:] = 0  # outside the window: seen by the layer at half size alone
-    terms = loss(elsewhere, loss.targets(photo, window), window)
-    assert float(terms.content) > 0
-    whole = loss(elsewhere, loss.targets(photo))
-    assert float(whole.content) > float(terms.content)
+def test_layers_that_are_watched_come_beside_those_of_content(vgg: VGG) -> None:
+    image = random_image(32, 32)
+    seen = observe(vgg, image, {"relu2_2": 1.0}, {"relu1_1": 1.0}, watched=["relu2_1"])
+    assert set(seen.feats) == {"relu2_2", "relu2_1"}
+    assert set(seen.moments[0]) == {"relu1_1"}
+    torch.testing.assert_close(seen.feats["relu2_1"], extract(vgg, image, ["relu2_1"])["relu2_1"])

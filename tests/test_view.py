@@ -1,4 +1,4 @@
-"""What the objective looks at: where crops and windows lie, and that they are a function of seed and step."""
+"""What the objective looks at: where crops lie, and that they are a function of seed and step."""
 
 from __future__ import annotations
 
@@ -7,43 +7,38 @@ import torch
 from faststyle.training.recipe import Recipe
 from faststyle.training.view import draw_view
 
-RECIPE = Recipe(image_size=72, shift=8, window=32)
+RECIPE = Recipe(image_size=72, shift=8)
 
 
-def test_crop_and_window_lie_inside_and_take_every_place() -> None:
+def test_crops_lie_inside_and_take_every_place() -> None:
     views = [draw_view(RECIPE, step) for step in range(400)]
-    for view in views:
-        assert view.crop.side == 64
-        assert view.window is not None
-        assert view.window.side == 32
-    assert {view.crop.top for view in views} == set(range(9))
-    assert {view.crop.left for view in views} == set(range(9))
-    assert {view.window.top for view in views if view.window} == set(range(33))
+    assert {view.side for view in views} == {64}
+    assert {view.top for view in views} == set(range(9))
+    assert {view.left for view in views} == set(range(9))
 
 
 def test_the_margin_is_never_seen() -> None:
-    views = [draw_view(Recipe(image_size=88, shift=8, margin=8, window=32), step) for step in range(400)]
-    assert {view.crop.side for view in views} == {64}
-    assert {view.crop.top for view in views} == {view.crop.left for view in views} == set(range(8, 17))
+    recipe = Recipe(image_size=88, shift=8, margin=8)
+    views = [draw_view(recipe, step) for step in range(400)]
+    assert {view.side for view in views} == {64}
+    assert {view.top for view in views} == {view.left for view in views} == set(range(8, 17))
 
 
 def test_the_crop_is_those_pixels() -> None:
     images = torch.rand(2, 3, 72, 72)
     view = draw_view(RECIPE, 5)
-    top, left = view.crop.top, view.crop.left
-    assert torch.equal(view.of(images), images[:, :, top : top + 64, left : left + 64])
-    assert (top, left) != (0, 0)
+    expected = images[:, :, view.top : view.top + 64, view.left : view.left + 64]
+    assert torch.equal(view.of(images), expected)
+    assert (view.top, view.left) != (0, 0)
 
 
 def test_it_is_a_function_of_seed_and_step() -> None:
     assert draw_view(RECIPE, 3) == draw_view(RECIPE, 3)
     assert len({draw_view(RECIPE, step) for step in range(20)}) > 15
-    other = Recipe(image_size=72, shift=8, window=32, seed=1)
+    other = Recipe(image_size=72, shift=8, seed=1)
     assert [draw_view(other, s) for s in range(5)] != [draw_view(RECIPE, s) for s in range(5)]
 
 
-def test_without_shift_and_window_everything_is_seen() -> None:
+def test_without_shift_everything_is_seen() -> None:
     images = torch.rand(1, 3, 48, 48)
-    view = draw_view(Recipe(image_size=48), 7)
-    assert view.window is None
-    assert view.of(images) is images
+    assert draw_view(Recipe(image_size=48), 7).of(images) is images

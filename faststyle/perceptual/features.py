@@ -8,7 +8,7 @@ blocks, which at 1024 x 1024 pixels hold most of the memory, and computes them a
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -35,21 +35,12 @@ class Moments(NamedTuple):
     mean: Tensor
 
 
-class Window(NamedTuple):
-    """A square part of an image, in pixels."""
-
-    top: int
-    left: int
-    side: int
-
-    def of(self, image: Tensor) -> Tensor:
-        """Return this part of (B, C, H, W)."""
-        part = image[:, :, self.top : self.top + self.side, self.left : self.left + self.side]
-        return part.contiguous(memory_format=torch.channels_last)
-
-
 class Observed(NamedTuple):
-    """What the objective needs of an image: features of the content layers, moments of the style layers by mask."""
+    """What the objective needs of an image.
+
+    Features of the content layers and of those that are watched, moments of the style layers by
+    mask.
+    """
 
     feats: Feats
     moments: list[dict[str, Moments]]
@@ -80,7 +71,7 @@ def moments(feats: Tensor, mask: Tensor | None = None) -> Moments:
     return Moments(products / (c * total), sums / total)
 
 
-def split_scales(layers: Layers) -> dict[int, list[str]]:
+def split_scales(layers: Iterable[str]) -> dict[int, list[str]]:
     """Return {side of the averaged pixels: layer names at that scale}, in the order of `layers`."""
     by_scale: dict[int, list[str]] = defaultdict(list)
     for key in layers:
@@ -89,17 +80,15 @@ def split_scales(layers: Layers) -> dict[int, list[str]]:
     return dict(by_scale)
 
 
-def extract(vgg: VGG, image: Tensor, layers: Layers, window: Window | None = None) -> Feats:
-    """Return the features of `layers` ("relu4_1", "relu4_1@1/2"), each scale computed only as deep as it is needed.
+def extract(vgg: VGG, image: Tensor, layers: Iterable[str]) -> Feats:
+    """Return the features of `layers` ("relu4_1", "relu4_1@1/2").
 
-    With a `window` the layers at full size see that part of the image only: they cost the most, and of textures, the
-    statistics of a part are nearly those of the whole.
-    Smaller scales are means over squares of pixels: antialiased, and exact for sides that they divide.
+    Each scale is computed only as deep as it is needed. Smaller scales are means over squares of
+    pixels: antialiased, and exact for sides that they divide.
     """
     feats: Feats = {}
     for side, wanted in split_scales(layers).items():
-        seen = _shrink(image, side) if side > 1 or window is None else window.of(image)
-        feats |= {name + _suffix(side): f for name, f in vgg(seen, wanted).items()}
+        feats |= {name + _suffix(side): f for name, f in vgg(_shrink(image, side), wanted).items()}
     return feats
 
 
@@ -110,17 +99,18 @@ def observe(
     style: Layers,
     masks: Sequence[Tensor | None] = (None,),
     lean: bool = False,
-    window: Window | None = None,
+    watched: Sequence[str] = (),
 ) -> Observed:
-    """Return what the objective needs of `image`, (B, 3, H, W) in [0, 1]; each mask is (1, 1, h, w), or None for all.
+    """Return what the objective needs of `image`, (B, 3, H, W) in [0, 1].
 
-    `window`: see `extract`; not with `lean`, nor with masks.
-    `lean` computes the first two blocks twice, and keeps next to nothing of them in between.
+    Each mask is (1, 1, h, w), or None for all. Features of the layers `watched` are returned
+    beside those of content; not with `lean`, which computes the first two blocks twice, and keeps
+    next to nothing of them in between.
     """
     if not lean:
-        feats = extract(vgg, image, {**content, **style}, window)
+        feats = extract(vgg, image, dict.fromkeys([*content, *style, *watched]))
         found = [{layer: moments(feats[layer], mask) for layer in style} for mask in masks]
-        return Observed({layer: feats[layer] for layer in content}, found)
+        return Observed({layer: feats[layer] for layer in (*content, *watched)}, found)
     feats = {}
     by_mask: list[dict[str, Moments]] = [{} for _ in masks]
     content_at, style_at = split_scales(content), split_scales(style)

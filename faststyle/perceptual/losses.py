@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from faststyle.errors import RecipeError, did_you_mean
-from faststyle.perceptual.features import SCALES, TINY, Layers, Moments, Window, extract, observe
+from faststyle.perceptual.features import SCALES, TINY, Layers, Moments, extract, observe
 from faststyle.perceptual.light import (
     light_error,
     light_kept,
@@ -154,7 +154,8 @@ class Terms(NamedTuple):
     content layers and the variances of the photo's. Their ratio, `content_rel`, and `style_rel` are
     unweighted relative errors, comparable between runs and paintings: 0 is perfect; 1 is what
     features without any structure would get, of content and of style alike. `light_kept`
-    is the correlation of light and dark with the photo's.
+    is the correlation of light and dark with the photo's. `adversarial` is what a critic adds to
+    the total in training (training/critic.py); elsewhere it is 0.
     """
 
     total: Tensor
@@ -167,6 +168,7 @@ class Terms(NamedTuple):
     content_variance: Tensor
     style_rel: Tensor
     light_kept: Tensor
+    adversarial: Tensor
 
     @property
     def content_rel(self) -> Tensor:
@@ -283,7 +285,8 @@ class PerceptualLoss(nn.Module):
     """The objective of one painting, or of several, as a fixed function of (stylized, photo).
 
     `style` is a painting, RGB, (1, 3, H, W), in [0, 1], at the size at which its strokes are to be learned, or several
-    `Style`. `lean` saves memory on large images (features.py).
+    `Style`. `lean` saves memory on large images (features.py). Features of the layers `watched` are
+    returned by `judge`, beside the terms.
     Relative terms: content is sum (phi(y) - phi(x))^2 / sum (phi(x) - mean phi(x))^2 (the mean one
     scalar per image, the denominator at least half of what the painting's features would give;
     where phi(y) is more than phi(x) a quarter counts, but with `gram`), style is
@@ -310,8 +313,10 @@ class PerceptualLoss(nn.Module):
         config: LossConfig,
         arch: str = "vgg16",
         lean: bool = False,
+        watched: Sequence[str] = (),
     ) -> None:
         super().__init__()
+        self.watched = watched
         styles = [Style(style)] if isinstance(style, Tensor) else list(style)
         self.vgg = vgg.requires_grad_(False).eval()
         self.mode, self.lean = config.mode, lean
@@ -319,6 +324,7 @@ class PerceptualLoss(nn.Module):
         self.weights = config.weights()
         self.content_layers, self.style_layers = config.layers(arch)
         self.shares = _shares(styles)
+        self.paintings = [part.painting for part in styles]
         self.register_buffer("balance", torch.full((len(styles),), float(config.balance)))
         self.style_targets = _Buffers()
         self.masks = _Buffers()
@@ -352,15 +358,15 @@ class PerceptualLoss(nn.Module):
         return found
 
     @torch.no_grad()
-    def targets(self, photo: Tensor, window: Window | None = None) -> Feats:
-        """Return what the content term compares with: the photo's features, only as deep as it needs them.
+    def targets(self, photo: Tensor) -> Feats:
+        """Return what the content term compares with.
 
-        With a `window` layers at full size look at that part only, here and in `forward` the same.
+        That is the photo's features, computed only as deep as it needs them.
         """
         if self.lean:
             feats = observe(self.vgg, photo, self.content_layers, {}, lean=True).feats
         else:
-            feats = extract(self.vgg, photo, self.content_layers, window)
+            feats = extract(self.vgg, photo, self.content_layers)
         return {**feats, SQUARES: squares(photo)}
 
     @torch.no_grad()
@@ -368,22 +374,20 @@ class PerceptualLoss(nn.Module):
         """Return photos, (B, 3, H, W), in the colours of the paintings `which`, (B,)."""
         return recolour(photo, self._of_paintings(PALETTE, which))
 
-    def forward(
-        self,
-        stylized: Tensor,
-        targets: Feats,
-        window: Window | None = None,
-        which: Tensor | None = None,
-    ) -> Terms:
-        """Return the terms of the objective for `stylized`, (B, 3, H, W).
+    def forward(self, stylized: Tensor, targets: Feats, which: Tensor | None = None) -> Terms:
+        """Return the terms of the objective for `stylized`, (B, 3, H, W), against `targets(photo)`.
 
-        They are against `targets(photo, window)`. With `which`, (B,), each image is
-        asked for one of the paintings only, by its number.
+        With `which`, (B,), each image is asked for one of the paintings only, by its number.
         """
+        return self.judge(stylized, targets, which)[0]
+
+    def judge(self, stylized: Tensor, targets: Feats, which: Tensor | None = None) -> tuple[Terms, Feats]:
+        """Return what `forward` does, and the features of the layers that are watched."""
         masks: list[Tensor | None] = [self.masks.get_buffer(f"mask{i}") for i in range(len(self.shares))]
         if which is not None or all(m is None for m in masks):
             masks = [None]  # one look at the image serves all paintings
-        seen = observe(self.vgg, stylized, self.content_layers, self.style_layers, masks, self.lean, window)
+        layers = (self.content_layers, self.style_layers)
+        seen = observe(self.vgg, stylized, *layers, masks, self.lean, self.watched)
         content, error, variance = self._content(seen.feats, targets, which)
         if which is not None:
             style, mean, style_rel = self._style(seen.moments[0], which)
@@ -397,14 +401,16 @@ class PerceptualLoss(nn.Module):
         kept = light_kept(luminance(seen_squares.detach()), luminance(targets[SQUARES]))
         parts = (content, style, mean, total_variation(stylized.float()), light)
         weighted = [w * part.mean() for w, part in zip(self.weights, parts, strict=True)]
-        return Terms(
+        terms = Terms(
             total=torch.stack(weighted).sum(),
             **dict(zip(Weights._fields, weighted, strict=True)),
             content_error=error.detach(),
             content_variance=variance,
             style_rel=style_rel.mean(),
             light_kept=kept.mean(),
+            adversarial=torch.zeros_like(weighted[0]),
         )
+        return terms, {layer: seen.feats[layer] for layer in self.watched}
 
     def _blend(self, values: Sequence[Tensor] | Tensor) -> Tensor:
         """Return the mean of one value for each style, by their shares."""

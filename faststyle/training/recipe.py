@@ -29,16 +29,16 @@ class Recipe:
     `batch_size` is per process and per accumulated part: a step sees batch_size x accumulate x processes photos.
     Sizes are in pixels: `image_size` the side of the square training crops; the objective looks at a part of them that
     is smaller by `shift` and lies elsewhere at each step, `margin` or more from the edges of what the network paints
-    (view.py), its layers at full size at a `window` of that
-    (0: all of it); `painting_size` the shorter side of the painting, which sets how large strokes are; `stroke_size`
+    (view.py); `painting_size` the shorter side of the painting, which sets how large strokes are; `stroke_size`
     multiplies it. `init` is where the weights start: "base", "scratch", or a checkpoint of the same network (start.py).
     `content_target` is the content_rel at which style is as strong as it gets (balance.py; 0: its
-    weight stays). `warmup` is the share of steps in which the learning rate rises; then it
-    falls to zero (`schedule` "cosine") or stays ("constant"). `average` is the decay of the running
-    mean of the weights that is looked at and saved (0: the weights themselves). `copying` is the
-    share of the steps, the first, in which a network from scratch learns to paint photos as they
-    are, in the painting's colours. `train` says what learns: "all", or the "norms" alone,
-    scales and shifts. In a network of many paintings these learn `norm_rate` times as fast.
+    weight stays). `adversarial_weight` is how much a critic counts (critic.py; 0: there is none).
+    `warmup` is the share of steps in which the learning rate rises; then it falls to zero
+    (`schedule` "cosine") or stays ("constant"). `average` is the decay of the running mean of the
+    weights that is looked at and saved (0: the weights themselves). `copying` is the share of the
+    steps, the first, in which a network from scratch learns to paint photos as they are, in the
+    painting's colours. `train` says what learns: "all", or the "norms" alone, scales and shifts. In
+    a network of many paintings these learn `norm_rate` times as fast.
     """
 
     name: str = "custom"
@@ -49,7 +49,6 @@ class Recipe:
     image_size: int = 256
     shift: int = 0
     margin: int = 0
-    window: int = 0
     painting_size: int = 384
     stroke_size: float = 1.0
     init: str = "scratch"
@@ -71,6 +70,7 @@ class Recipe:
     state_every: int = 100
     network: Mapping[str, Any] = field(default_factory=lambda: {"name": "johnson"})
     content_target: float = 0.0
+    adversarial_weight: float = 0.0
     loss: LossConfig = field(default_factory=LossConfig)
 
     @property
@@ -156,10 +156,8 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
             raise RecipeError(f"{name} must be at least 0, got {getattr(recipe, name)}")
     if seen < 32:
         raise RecipeError(f"image_size - shift - 2 margin must be at least 32, got {seen}")
-    if recipe.window and not 32 <= recipe.window <= seen:
-        raise RecipeError(
-            f"window must be 0, or from 32 to image_size - shift - 2 margin ({seen}), got {recipe.window}"
-        )
+    if not 0 <= recipe.adversarial_weight < math.inf:
+        raise RecipeError(f"adversarial_weight must be a number, 0 or more, got {recipe.adversarial_weight}")
     if not 0 <= recipe.copying < 1:
         raise RecipeError(f"copying is a share of the steps, at least 0 and below 1, got {recipe.copying}")
     if not 0 <= recipe.warmup < 1:

@@ -18,11 +18,13 @@ from faststyle.networks.network import StyleNetwork
 from faststyle.perceptual.losses import PerceptualLoss, Style, Terms, deepest_layers
 from faststyle.perceptual.weights import VGGWeights, load_vgg
 from faststyle.training.balance import Balance
+from faststyle.training.critic import LAYERS as WATCHED
+from faststyle.training.critic import Critic
 from faststyle.training.guard import FiniteGuard
 from faststyle.training.optimizer import Muon
 from faststyle.training.recipe import Recipe, learning_rate
 from faststyle.training.start import SCRATCH
-from faststyle.training.view import View, draw_view
+from faststyle.training.view import draw_view
 
 # A learning rate of 1e-3 turns convolutions by 0.03 of their length in a step.
 MUON_TIMES = 30.0
@@ -34,10 +36,11 @@ BETAS = (0.9, 0.99)  # Adam's: the second moment forgets the first steps of a sh
 
 def build_objective(recipe: Recipe, paintings: Sequence[Tensor], weights: VGGWeights) -> PerceptualLoss:
     """Return the objective that a recipe asks for, of paintings (1, 3, H, W) in [0, 1] of any size."""
-    vgg = load_vgg(weights, deepest_layers(recipe.loss, recipe.vgg))
+    watched = WATCHED if recipe.adversarial_weight else ()
+    vgg = load_vgg(weights, {*deepest_layers(recipe.loss, recipe.vgg), *watched})
     size = round(recipe.painting_size * recipe.stroke_size)
     styles = [Style(fit_shorter(painting, size)) for painting in paintings]
-    loss = PerceptualLoss(vgg, styles, recipe.loss, recipe.vgg)
+    loss = PerceptualLoss(vgg, styles, recipe.loss, recipe.vgg, watched=watched)
     return loss.to(memory_format=torch.channels_last)
 
 
@@ -73,6 +76,9 @@ class TrainStep:
         self.loss = loss
         self.balance = Balance(loss, recipe.content_target, recipe.loss.strength, recipe.steps)
         self.guard = FiniteGuard(accelerator.device)
+        self.critic: Critic | None = None
+        if recipe.adversarial_weight:
+            self.critic = Critic(loss, recipe.seen, recipe.seed, accelerator)
         self.network, *self.optimizers = accelerator.prepare(network, *_optimizers(network, recipe))
         self.average: AveragedModel | None = None
         if recipe.average:
@@ -103,8 +109,8 @@ class TrainStep:
         with accelerator.accumulate(self.network):
             with accelerator.autocast():
                 stylized = self.network(photos) if mix is None else self.network(photos, mix)
-                compare = self._copied if copying else self._judged
-                terms = compare(stylized, photos, which, view)
+                pair = (view.of(stylized), view.of(photos))
+                terms = self._copied(*pair, which) if copying else self._judged(*pair, which, step)
             accelerator.backward(terms.total)
             norm = torch.zeros((), device=photos.device)
             if accelerator.sync_gradients:
@@ -133,16 +139,18 @@ class TrainStep:
         for optimizer in self.optimizers:
             optimizer.state.clear()
 
-    def _judged(self, stylized: Tensor, photos: Tensor, which: Tensor, view: View) -> Terms:
-        """Return the terms of the objective."""
-        targets = self.loss.targets(view.of(photos), view.window)
-        terms: Terms = self.loss(view.of(stylized), targets, view.window, which)
-        return terms
+    def _judged(self, stylized: Tensor, photos: Tensor, which: Tensor, step: int) -> Terms:
+        """Return the terms of the objective, and what the critic blames."""
+        terms, painted = self.loss.judge(stylized, self.loss.targets(photos), which)
+        if self.critic is None:
+            return terms
+        blame = self.loss.balance[which] * self.critic(painted, which, step)
+        added = self.recipe.adversarial_weight * self.recipe.loss.strength * blame.mean()
+        return terms._replace(total=terms.total + added, adversarial=added)
 
-    def _copied(self, stylized: Tensor, photos: Tensor, which: Tensor, view: View) -> Terms:
+    def _copied(self, stylized: Tensor, photos: Tensor, which: Tensor) -> Terms:
         """Return how far pictures are from the photos in the paintings' colours."""
-        wanted = self.loss.recoloured(view.of(photos), which)
-        return Terms.only(copy_error(view.of(stylized).float(), wanted))
+        return Terms.only(copy_error(stylized.float(), self.loss.recoloured(photos, which)))
 
 
 def copy_error(picture: Tensor, wanted: Tensor) -> Tensor:

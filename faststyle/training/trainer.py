@@ -274,7 +274,7 @@ class Trainer:
         self.sums = torch.zeros_like(self.sums)
         *of_terms, norm = means.cpu()
         terms = Terms(*(mean / self.recipe.accumulate for mean in of_terms))
-        named = {**terms.named(), "gradient_norm": norm}
+        named = {**terms.named(), "adversarial": terms.adversarial, "gradient_norm": norm}
         values = {key: float(value) for key, value in named.items()}
         now = time.monotonic()
         values["images_per_second"] = steps * self.per_step / max(1e-9, now - self.timed[0])
@@ -469,7 +469,7 @@ class Trainer:
             return False
         self.plain.compile()
         if self.accelerator.device.type != "cpu":  # there VGG runs by hand (perceptual/vgg.py)
-            self.loss.compile()
+            self.loss.judge = torch.compile(self.loss.judge)  # type: ignore[method-assign]
         return True
 
     def _open_tensorboard(self) -> Any:

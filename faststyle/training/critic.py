@@ -1,0 +1,125 @@
+"""A critic: it learns to tell the texture of a painting from a network's, and the network to pass.
+
+Why: the cheapest picture with the covariances of a painting is a weave of short stripes, with the
+photo embossed in it. Statistics that are fixed cannot tell it from strokes. A critic can as soon as
+it is there, for no painting has it.
+Patches of VGG's features are what it sees: Li and Wand, "Precomputed real-time texture synthesis
+with Markovian generative adversarial networks" (2016), https://arxiv.org/abs/1604.04382.
+Hinge loss and spectral normalisation: Miyato et al. (2018), https://arxiv.org/abs/1802.05957.
+A last row for each of many paintings: Miyato and Koyama (2018), https://arxiv.org/abs/1802.05637.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from faststyle.perceptual.features import TINY, extract
+from faststyle.perceptual.losses import PerceptualLoss
+from faststyle.perceptual.vgg import VGG, Feats
+
+# Patches of 18 and of 40 pixels, with the two convolutions of the critic.
+LAYERS = ("relu2_1", "relu3_1")
+WIDTH = 64  # channels
+RATE = 1e-3  # of Adam
+BETAS = (0.5, 0.99)  # Adam's: what it is to tell apart changes from step to step
+SLOPE = 0.2  # of its ReLUs below 0
+
+
+class PatchCritic(nn.Module):
+    """Scores each patch of features (B, C, h, w): above 0 for a painting's, below for a network's.
+
+    Patches are of 5x5 features. `paintings` is the number of paintings, each with a row of its own.
+    """
+
+    def __init__(self, channels: int, paintings: int) -> None:
+        super().__init__()
+        self.first = spectral_norm(nn.Conv2d(channels, WIDTH, 3))
+        self.second = spectral_norm(nn.Conv2d(WIDTH, WIDTH, 3))
+        self.rows = nn.Parameter(torch.randn(paintings, WIDTH))
+        self.offsets = nn.Parameter(torch.zeros(paintings))
+
+    def forward(self, feats: Tensor, which: Tensor) -> Tensor:
+        """Return (B, h - 4, w - 4) of features for the paintings `which`, (B,)."""
+        row = F.normalize(self.rows[which], dim=1)
+        y = F.leaky_relu(self.first(feats), SLOPE)
+        y = F.leaky_relu(self.second(y), SLOPE).float()
+        score: Tensor = (y * row[:, :, None, None]).sum(1) + self.offsets[which][:, None, None]
+        return score
+
+
+class Critic:
+    """The critics of all layers, and how they learn.
+
+    `loss` has the paintings, and watches `LAYERS`. Crops of paintings are `side` pixels, as those of
+    pictures are, drawn by `seed`, step and process.
+    """
+
+    def __init__(self, loss: PerceptualLoss, side: int, seed: int, accelerator: Accelerator) -> None:
+        self.vgg = loss.vgg
+        self.paintings = [painting.to(accelerator.device) for painting in loss.paintings]
+        self.side = min(side, *(min(painting.shape[-2:]) for painting in self.paintings))
+        self.seed = seed
+        self.accelerator = accelerator
+        nets = {layer: PatchCritic(_channels(self.vgg, layer), len(self.paintings)) for layer in LAYERS}
+        self.nets = nn.ModuleDict(nets).to(memory_format=torch.channels_last).to(accelerator.device)
+        self.optimizer = torch.optim.Adam(self.nets.parameters(), lr=RATE, betas=BETAS)
+        accelerator.register_for_checkpointing(self.nets, self.optimizer)
+
+    def __call__(self, painted: Feats, which: Tensor, step: int) -> Tensor:
+        """Learn from features of pictures, and return what they are then to be blamed for, (B,).
+
+        `which`, (B,), are the paintings that they are for.
+        """
+        with torch.no_grad():
+            real = extract(self.vgg, self._crops(which, step), LAYERS)
+        sizes = {layer: f.float().square().mean((1, 2, 3), keepdim=True) for layer, f in real.items()}
+        scales = {layer: size.clamp_min(TINY).rsqrt() for layer, size in sizes.items()}
+        self._learn(real, {layer: f.detach() for layer, f in painted.items()}, scales, which)
+        self.nets.requires_grad_(False)
+        scores = [self.nets[layer](painted[layer] * scales[layer], which) for layer in LAYERS]
+        self.nets.requires_grad_(True)
+        return -torch.stack([score.mean((1, 2)) for score in scores]).mean(0)
+
+    def _learn(self, real: Feats, painted: Feats, scales: Feats, which: Tensor) -> None:
+        """Take a step on the hinge loss; of several processes on the mean of their gradients."""
+        losses = []
+        for layer, scale in scales.items():
+            net = self.nets[layer]
+            losses.append(F.relu(1 - net(real[layer] * scale, which)).mean())
+            losses.append(F.relu(1 + net(painted[layer] * scale, which)).mean())
+        torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
+        if self.accelerator.num_processes > 1:
+            gradients = [p.grad for p in self.nets.parameters() if p.grad is not None]
+            mean = self.accelerator.reduce(torch.cat([g.flatten() for g in gradients]), "mean")
+            for gradient, part in zip(gradients, mean.split([g.numel() for g in gradients]), strict=True):
+                gradient.copy_(part.view(gradient.shape))
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def _crops(self, which: Tensor, step: int) -> Tensor:
+        """Return a crop of the painting of each picture, (B, 3, side, side).
+
+        They are taken by index: a slice would be another program on a TPU at each step.
+        """
+        draw = random.Random(f"{self.seed} critic {step} {self.accelerator.process_index}")
+        numbers: Sequence[int] = which.tolist() if len(self.paintings) > 1 else [0] * len(which)
+        return torch.cat([self._crop(self.paintings[number], draw) for number in numbers])
+
+    def _crop(self, painting: Tensor, draw: random.Random) -> Tensor:
+        for dim in (2, 3):
+            first = draw.randint(0, painting.shape[dim] - self.side)
+            places = torch.arange(first, first + self.side).to(painting.device)
+            painting = painting.index_select(dim, places)
+        return painting.contiguous(memory_format=torch.channels_last)
+
+
+def _channels(vgg: VGG, layer: str) -> int:
+    conv: nn.Conv2d = vgg.convs[layer.removeprefix("relu")]  # type: ignore[assignment]
+    return conv.out_channels
