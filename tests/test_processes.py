@@ -182,3 +182,42 @@ def test_the_smoke_recipe_takes_less_than_two_minutes(painting: Path, vgg_file: 
     result = run(command, tmp_path)
     assert result.returncode == 0, result.stderr
     assert time.monotonic() - began < 120
+
+
+CRITICS = """
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from faststyle.perceptual.features import extract
+from faststyle.perceptual.losses import LossConfig, PerceptualLoss, deepest_layers
+from faststyle.perceptual.weights import load_vgg, read_weights
+from faststyle.training.critic import LAYERS, Critic
+
+accelerator = Accelerator(cpu=True)
+torch.manual_seed(0)
+config = LossConfig(content_layers="gatys", style_layers="gatys")
+vgg = load_vgg(read_weights(Path(sys.argv[1])), deepest_layers(config, "vgg16"))
+critic = Critic(PerceptualLoss(vgg, torch.rand(1, 3, 64, 64), config), 32, 0, accelerator)
+torch.manual_seed(1 + accelerator.process_index)  # pictures differ between processes
+for step in range(5):
+    pictures = extract(vgg, torch.rand(2, 3, 32, 32), LAYERS)
+    critic(pictures, torch.zeros(2, dtype=torch.long), step)
+values = torch.cat([p.detach().flatten() for p in critic.nets.parameters()])
+both = accelerator.gather(values[None])
+if accelerator.is_main_process:
+    print(len(both), torch.equal(both[0], both[1]))
+"""
+
+
+def test_two_processes_hold_one_critic(vgg_file: Path, tmp_path: Path) -> None:
+    script = tmp_path / "critics.py"
+    script.write_text(CRITICS)
+    port = str(29500 + os.getpid() % 500)
+    done = run(
+        ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", port, str(script), str(vgg_file)],
+        tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "2 True\n"
