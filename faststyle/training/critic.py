@@ -58,7 +58,7 @@ class Critic:
     """The critics of all layers, and how they learn.
 
     `loss` has the paintings, and watches `LAYERS`. Crops of paintings are `side` pixels, as those of
-    pictures are, drawn by `seed`, step and process.
+    pictures are, drawn by `seed`, step and place in the batch of all processes.
     """
 
     def __init__(self, loss: PerceptualLoss, side: int, seed: int, accelerator: Accelerator) -> None:
@@ -108,9 +108,13 @@ class Critic:
 
         They are taken by index: a slice would be another program on a TPU at each step.
         """
-        draw = random.Random(f"{self.seed} critic {step} {self.accelerator.process_index}")
+        first = self.accelerator.process_index * len(which)
         numbers: Sequence[int] = which.tolist() if len(self.paintings) > 1 else [0] * len(which)
-        return torch.cat([self._crop(self.paintings[number], draw) for number in numbers])
+        crops = []
+        for place, number in enumerate(numbers, first):
+            draw = random.Random(f"{self.seed} critic {step} {place}")
+            crops.append(self._crop(self.paintings[number], draw))
+        return torch.cat(crops)
 
     def _crop(self, painting: Tensor, draw: random.Random) -> Tensor:
         for dim in (2, 3):
