@@ -93,7 +93,7 @@ def test_crops_are_of_the_painting_that_is_asked_for(critic_of: Any) -> None:
     torch.testing.assert_close(crops.mean((1, 2, 3)), torch.tensor([0.7, 0.2, 0.7]))
 
 
-def test_crops_are_a_function_of_seed_step_and_place_in_the_batch_of_all_processes(critic_of: Any) -> None:
+def test_crops_are_a_function_of_seed_step_and_place_in_the_whole_batch(critic_of: Any) -> None:
     painting = torch.rand(1, 3, 96, 96)
     critic = critic_of(painting)
     again = critic_of(painting)

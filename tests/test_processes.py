@@ -215,9 +215,7 @@ def test_two_processes_hold_one_critic(vgg_file: Path, tmp_path: Path) -> None:
     script = tmp_path / "critics.py"
     script.write_text(CRITICS)
     port = str(29500 + os.getpid() % 500)
-    done = run(
-        ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", port, str(script), str(vgg_file)],
-        tmp_path,
-    )
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", port]
+    done = run([*launcher, str(script), str(vgg_file)], tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "2 True\n"

@@ -381,7 +381,12 @@ class PerceptualLoss(nn.Module):
         """
         return self.judge(stylized, targets, which)[0]
 
-    def judge(self, stylized: Tensor, targets: Feats, which: Tensor | None = None) -> tuple[Terms, Feats]:
+    def judge(
+        self,
+        stylized: Tensor,
+        targets: Feats,
+        which: Tensor | None = None,
+    ) -> tuple[Terms, Feats]:
         """Return what `forward` does, and the features of the layers that are watched."""
         masks: list[Tensor | None] = [self.masks.get_buffer(f"mask{i}") for i in range(len(self.shares))]
         if which is not None or all(m is None for m in masks):

@@ -57,17 +57,24 @@ class PatchCritic(nn.Module):
 class Critic:
     """The critics of all layers, and how they learn.
 
-    `loss` has the paintings, and watches `LAYERS`. Crops of paintings are `side` pixels, as those of
-    pictures are, drawn by `seed`, step and place in the batch of all processes.
+    `loss` has the paintings, and watches `LAYERS`. Crops of paintings are `side` pixels, as those
+    of pictures are, drawn by `seed`, step and place in the batch of all processes.
     """
 
-    def __init__(self, loss: PerceptualLoss, side: int, seed: int, accelerator: Accelerator) -> None:
+    def __init__(
+        self,
+        loss: PerceptualLoss,
+        side: int,
+        seed: int,
+        accelerator: Accelerator,
+    ) -> None:
         self.vgg = loss.vgg
         self.paintings = [painting.to(accelerator.device) for painting in loss.paintings]
         self.side = min(side, *(min(painting.shape[-2:]) for painting in self.paintings))
         self.seed = seed
         self.accelerator = accelerator
-        nets = {layer: PatchCritic(_channels(self.vgg, layer), len(self.paintings)) for layer in LAYERS}
+        count = len(self.paintings)
+        nets = {layer: PatchCritic(_channels(self.vgg, layer), count) for layer in LAYERS}
         self.nets = nn.ModuleDict(nets).to(memory_format=torch.channels_last).to(accelerator.device)
         self.optimizer = torch.optim.Adam(self.nets.parameters(), lr=RATE, betas=BETAS)
         accelerator.register_for_checkpointing(self.nets, self.optimizer)
@@ -79,8 +86,7 @@ class Critic:
         """
         with torch.no_grad():
             real = extract(self.vgg, self._crops(which, step), LAYERS)
-        sizes = {layer: f.float().square().mean((1, 2, 3), keepdim=True) for layer, f in real.items()}
-        scales = {layer: size.clamp_min(TINY).rsqrt() for layer, size in sizes.items()}
+        scales = {layer: _scale(feats) for layer, feats in real.items()}
         self._learn(real, {layer: f.detach() for layer, f in painted.items()}, scales, which)
         self.nets.requires_grad_(False)
         scores = [self.nets[layer](painted[layer] * scales[layer], which) for layer in LAYERS]
@@ -98,7 +104,8 @@ class Critic:
         if self.accelerator.num_processes > 1:
             gradients = [p.grad for p in self.nets.parameters() if p.grad is not None]
             mean = self.accelerator.reduce(torch.cat([g.flatten() for g in gradients]), "mean")
-            for gradient, part in zip(gradients, mean.split([g.numel() for g in gradients]), strict=True):
+            parts = mean.split([g.numel() for g in gradients])
+            for gradient, part in zip(gradients, parts, strict=True):
                 gradient.copy_(part.view(gradient.shape))
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -122,6 +129,12 @@ class Critic:
             places = torch.arange(first, first + self.side).to(painting.device)
             painting = painting.index_select(dim, places)
         return painting.contiguous(memory_format=torch.channels_last)
+
+
+def _scale(feats: Tensor) -> Tensor:
+    """Return what brings each of (B, C, h, w) to a mean square of 1: (B, 1, 1, 1)."""
+    size = feats.float().square().mean((1, 2, 3), keepdim=True)
+    return size.clamp_min(TINY).rsqrt()
 
 
 def _channels(vgg: VGG, layer: str) -> int:

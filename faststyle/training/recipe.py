@@ -156,8 +156,9 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
             raise RecipeError(f"{name} must be at least 0, got {getattr(recipe, name)}")
     if seen < 32:
         raise RecipeError(f"image_size - shift - 2 margin must be at least 32, got {seen}")
-    if not 0 <= recipe.adversarial_weight < math.inf:
-        raise RecipeError(f"adversarial_weight must be a number, 0 or more, got {recipe.adversarial_weight}")
+    weight = recipe.adversarial_weight
+    if not 0 <= weight < math.inf:
+        raise RecipeError(f"adversarial_weight must be a number, 0 or more, got {weight}")
     if not 0 <= recipe.copying < 1:
         raise RecipeError(f"copying is a share of the steps, at least 0 and below 1, got {recipe.copying}")
     if not 0 <= recipe.warmup < 1:
