@@ -1,8 +1,9 @@
-"""Measured speed and memory, always beside a plain reference where there is one, in one run on one machine.
+"""Measured speed and memory, always beside a plain reference where there is one, in one run on one
+machine.
 
-The reference of training is what everyone copies (pytorch/examples, fast_neural_style): float32, contiguous tensors,
-autograd through VGG-16 to relu4_3 on photo and output alike, content at relu2_2, style at relu1_2, relu2_2, relu3_3
-and relu4_3, Adam.
+The reference of training is what everyone copies (pytorch/examples, fast_neural_style): float32,
+contiguous tensors, autograd through VGG-16 to relu4_3 on photo and output alike, content at
+relu2_2, style at relu1_2, relu2_2, relu3_3 and relu4_3, Adam.
 """
 
 from __future__ import annotations
@@ -33,12 +34,17 @@ from faststyle.training.step import TrainStep, build_objective
 from faststyle.training.trainer import open_accelerator
 
 PAPER_NETWORK = {"name": "johnson", "width": 32}
-CONTENT_WEIGHT, STYLE_WEIGHT = 1e5, 1e10  # of pytorch/examples, for photos divided by this:
-TORCHVISION_STD = 0.226  # mean of the three; features of other VGG weights are larger or smaller in proportion
+# of pytorch/examples, for photos divided by this:
+CONTENT_WEIGHT = 1e5
+STYLE_WEIGHT = 1e10
+# mean of the three; features of other VGG weights are larger or smaller in proportion
+TORCHVISION_STD = 0.226
 SAME_LAYERS = LossConfig(mode="absolute", content_layers={"relu2_2": 1.0}, style_layers="johnson")
 SLOW_STEPS = {"lbfgs": 25, "adam": 5}  # L-BFGS: until its history of 20 pairs is full
-WARM_UP = 2  # steps of each side before the clock counts: allocation, and compilation where it is on
-# Channels and sides of the convolutions, those of VGG, of which the fastest counts as the peak of the machine.
+# steps of each side before the clock counts: allocation, and compilation where it is on
+WARM_UP = 2
+# Channels and sides of the convolutions, those of VGG, of which the fastest counts as the peak of
+# the machine.
 PEAK_CONVS = ((64, 128), (128, 64), (256, 64), (512, 32))
 SIDES = ("reference", "ours", "recipe")
 
@@ -49,11 +55,11 @@ Step = Callable[[Tensor], None]  # one step on photos (B, 3, S, S) in [0, 1]
 class TrainBench:
     """Images per second, medians over rounds; each round takes every side in turn.
 
-    `reference` is the plain step; `ours` our step with its network and its layers; `recipe` our step as the recipe has
-    it. The ratios are medians of the rounds' own ratios to the reference. `flops_per_image` is what torch counts on
-    one of our steps, its Winograd products as the products that they are; `utilisation` that, each second, over the
-    fastest of a few plain 3x3 convolutions in the same precision. Memory is the most that a process of one side
-    alone had.
+    `reference` is the plain step; `ours` our step with its network and its layers; `recipe` our
+    step as the recipe has it. The ratios are medians of the rounds' own ratios to the reference.
+    `flops_per_image` is what torch counts on one of our steps, its Winograd products as the
+    products that they are; `utilisation` that, each second, over the fastest of a few plain 3x3
+    convolutions in the same precision. Memory is the most that a process of one side alone had.
     """
 
     batch_size: int
@@ -120,7 +126,9 @@ def bench_train(
     )
 
 
-def _step(side: str, recipe: Recipe, weights: VGGWeights, network: Mapping[str, Any]) -> Callable[[], None]:
+def _step(
+    side: str, recipe: Recipe, weights: VGGWeights, network: Mapping[str, Any]
+) -> Callable[[], None]:
     """Return a training step of one side, on random photos."""
     photos = torch.rand(recipe.batch_size, 3, recipe.image_size, recipe.image_size)
     painting = torch.rand(1, 3, recipe.painting_size, recipe.painting_size)
@@ -157,8 +165,12 @@ def _conv_peak(batch_size: int, precision: str) -> float:
     best = 0.0
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     for channels, side in PEAK_CONVS:
-        x = torch.rand(batch_size, channels, side, side, dtype=dtype).contiguous(memory_format=torch.channels_last)
-        weight = torch.rand(channels, channels, 3, 3, dtype=dtype).contiguous(memory_format=torch.channels_last)
+        x = torch.rand(batch_size, channels, side, side, dtype=dtype).contiguous(
+            memory_format=torch.channels_last
+        )
+        weight = torch.rand(channels, channels, 3, 3, dtype=dtype).contiguous(
+            memory_format=torch.channels_last
+        )
         for _ in range(WARM_UP + 5):
             began = time.perf_counter()
             F.conv2d(x, weight, padding=1)
@@ -167,12 +179,16 @@ def _conv_peak(batch_size: int, precision: str) -> float:
     return best
 
 
-def _peak_in_process(side: str, recipe: Recipe, weights: VGGWeights, network: Mapping[str, Any]) -> int:
+def _peak_in_process(
+    side: str, recipe: Recipe, weights: VGGWeights, network: Mapping[str, Any]
+) -> int:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak_of_steps, (side, recipe, weights, network, torch.get_num_threads()))
 
 
-def _peak_of_steps(side: str, recipe: Recipe, weights: VGGWeights, network: Mapping[str, Any], threads: int) -> int:
+def _peak_of_steps(
+    side: str, recipe: Recipe, weights: VGGWeights, network: Mapping[str, Any], threads: int
+) -> int:
     torch.set_num_threads(threads)
     if side != "reference":
         keep_freed_memory()
@@ -194,17 +210,23 @@ class SlowBench:
     added_mb: int
 
 
-def bench_slow(weights: VGGWeights, size: int, optimizers: Sequence[str] = ("lbfgs", "adam")) -> list[SlowBench]:
+def bench_slow(
+    weights: VGGWeights, size: int, optimizers: Sequence[str] = ("lbfgs", "adam")
+) -> list[SlowBench]:
     """Measure the slow path on a random square image, on the CPU: each optimiser in a process of its own."""
     context = multiprocessing.get_context("spawn")
     rows = []
     for optimizer in optimizers:
         with context.Pool(1) as pool:
-            rows.append(pool.apply(_slow_in_process, (weights, size, optimizer, torch.get_num_threads())))
+            rows.append(
+                pool.apply(_slow_in_process, (weights, size, optimizer, torch.get_num_threads()))
+            )
     return rows
 
 
-def _slow_in_process(weights: VGGWeights, size: int, optimizer: Literal["lbfgs", "adam"], threads: int) -> SlowBench:
+def _slow_in_process(
+    weights: VGGWeights, size: int, optimizer: Literal["lbfgs", "adam"], threads: int
+) -> SlowBench:
     torch.set_num_threads(threads)
     before = psutil.Process().memory_info().rss
     picture = torch.rand(1, 3, size, size)
@@ -223,14 +245,16 @@ def _slow_in_process(weights: VGGWeights, size: int, optimizer: Literal["lbfgs",
 def reference_step(network: nn.Module, painting: Tensor, weights: VGGWeights) -> Step:
     """Return the step that everyone copies, for a network that it trains.
 
-    Its weights of content and style are those that do the same to features of the range of `weights`.
+    Its weights of content and style are those that do the same to features of the range of
+    `weights`.
     """
     layers = ["relu1_2", "relu2_2", "relu3_3", "relu4_3"]
     vgg = load_vgg(weights, layers).requires_grad_(False)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
 
     def features(image: Tensor) -> list[Tensor]:
-        found, x = [], (image - vgg.mean) / vgg.std
+        found = []
+        x = (image - vgg.mean) / vgg.std
         for name, conv in vgg.convs.items():
             if name in ("2_1", "3_1", "4_1"):
                 x = F.max_pool2d(x, 2)
@@ -248,14 +272,18 @@ def reference_step(network: nn.Module, painting: Tensor, weights: VGGWeights) ->
     gain = (
         TORCHVISION_STD * 3 / sum(weights.std)
     )  # of features; content errors go with its square, style's with the 4th
-    content_weight, style_weight = CONTENT_WEIGHT / gain**2, STYLE_WEIGHT / gain**4
+    content_weight = CONTENT_WEIGHT / gain**2
+    style_weight = STYLE_WEIGHT / gain**4
 
     def step(photos: Tensor) -> None:
         optimizer.zero_grad()
-        feats, wanted = features(network(photos)), features(photos)
+        feats = features(network(photos))
+        wanted = features(photos)
         total = content_weight * F.mse_loss(feats[1], wanted[1])
         for f, target in zip(feats, targets, strict=True):
-            total = total + style_weight * F.mse_loss(plain_gram(f), target.expand(len(photos), -1, -1))
+            total = total + style_weight * F.mse_loss(
+                plain_gram(f), target.expand(len(photos), -1, -1)
+            )
         total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 

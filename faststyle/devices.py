@@ -13,7 +13,9 @@ import torch
 
 from faststyle.errors import DeviceError, did_you_mean
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+# of glibc's malloc.h
+M_TRIM_THRESHOLD = -1
+M_MMAP_THRESHOLD = -3
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", "npu")
 
 
@@ -46,10 +48,11 @@ def set_threads(count: int | None) -> None:
 
 @cache
 def keep_freed_memory() -> None:
-    """Let this process keep the memory that tensors free, where the C library is glibc; elsewhere do nothing.
+    """Let this process keep the memory that tensors free, where the C library is glibc; elsewhere
+    do nothing.
 
-    By default each large tensor comes from the system anew, page by page and zeroed: a seventh of a step's time at
-    512 x 512 pixels, on 2 cores.
+    By default each large tensor comes from the system anew, page by page and zeroed: a seventh of a
+    step's time at 512 x 512 pixels, on 2 cores.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
@@ -64,9 +67,12 @@ def has_fast_bf16(device: torch.device) -> bool:
     if device.type == "xla":
         return True
     if device.type == "cpu":
-        # oneDNN emulates bf16 on AVX-512 without these: convolutions measured at a quarter of float32's speed.
+        # oneDNN emulates bf16 on AVX-512 without these: convolutions measured at a quarter of
+        # float32's speed.
         probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        return any(bool(getattr(torch.cpu, probe)()) for probe in probes if hasattr(torch.cpu, probe))
+        return any(
+            bool(getattr(torch.cpu, probe)()) for probe in probes if hasattr(torch.cpu, probe)
+        )
     return False
 
 
@@ -80,7 +86,8 @@ def find_precision(name: str, device: torch.device) -> str:
 def peak_memory() -> int:
     """Return the most bytes of memory that this process has had at once.
 
-    What `getrusage` says may be that of the process that started this one; Linux also knows it for this one alone.
+    What `getrusage` says may be that of the process that started this one; Linux also knows it for
+    this one alone.
     """
     try:
         for line in Path("/proc/self/status").read_text().splitlines():

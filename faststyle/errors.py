@@ -12,7 +12,8 @@
     ├── TrainingError     training failed: a term that is not finite, a dead output
     └── Interrupted       SIGINT or SIGTERM ended a run in good order
 
-Only `cli/` catches them: one line on stderr, then `exit_code`. Anything else is a bug and keeps its traceback.
+Only `cli/` catches them: one line on stderr, then `exit_code`. Anything else is a bug and keeps its
+traceback.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class FaststyleError(Exception):
     exit_code = 1
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.splitlines()))  # what other libraries say, and file names, may have several
+        # what other libraries say, and file names, may have several
+        super().__init__(" ".join(message.splitlines()))
 
 
 class ImageError(FaststyleError):

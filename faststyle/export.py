@@ -1,6 +1,8 @@
-"""Write a checkpoint for other programs: ONNX, or OpenVINO's .xml and .bin, and there in int8 if wanted.
+"""Write a checkpoint for other programs: ONNX, or OpenVINO's .xml and .bin, and there in int8 if
+wanted.
 
-Each export ends in a comparison with torch on photos of odd sizes, and leaves no file where the two differ.
+Each export ends in a comparison with torch on photos of odd sizes, and leaves no file where the two
+differ.
 """
 
 from __future__ import annotations
@@ -40,16 +42,19 @@ from faststyle.training.photos import NumberedPhotos, held_out_photos, open_sour
 Format = Literal["onnx", "openvino"]
 SUFFIXES: dict[str, str] = {"onnx": ".onnx", "openvino": ".xml"}
 
-CHECKED_SIZES = ((97, 131), (64, 257))  # height, width: odd, so that padding and cropping are part of it
+# height, width: odd, so that padding and cropping are part of it
+CHECKED_SIZES = ((97, 131), (64, 257))
 MAX_DIFFERENCE = 2 / 255  # of float32: two of the 256 levels of a picture
-MIN_SSIM = {"bf16": 0.98, "f16": 0.98, "int8": 0.97}  # structural similarity, 1 for the same picture
+# structural similarity, 1 for the same picture
+MIN_SSIM = {"bf16": 0.98, "f16": 0.98, "int8": 0.97}
 
 CALIBRATION_PHOTOS = 32  # 4 gave the same similarity to 0.001; more of them cover rarer colours
 CALIBRATION_SIZE = 256  # pixels a side
-# What int8 computes, and what its numbers go through unchanged. With the sums of the trunk, norms, upsampling and the
-# whitening of colours in int8 too, the similarity was 0.97 on average and 0.86 at worst, instead of 0.9995 and 0.997.
-# Heads with so few outputs, a pixel or 2x2 of them, stay in float: they have little to gain. That of mobile, which
-# writes 4x4, costs 0.0003 of similarity at most in int8, and in float 8 of 34 ms.
+# What int8 computes, and what its numbers go through unchanged. With the sums of the trunk, norms,
+# upsampling and the whitening of colours in int8 too, the similarity was 0.97 on average and 0.86
+# at worst, instead of 0.9995 and 0.997. Heads with so few outputs, a pixel or 2x2 of them, stay in
+# float: they have little to gain. That of mobile, which writes 4x4, costs 0.0003 of similarity at
+# most in int8, and in float 8 of 34 ms.
 PIXEL_OUTPUTS = (3, 12)
 INT8_TYPES = {"Convolution", "GroupConvolution", "Pad", "Relu"}
 
@@ -60,9 +65,11 @@ class ExportError(FaststyleError):
 
 @dataclass(frozen=True)
 class Check:
-    """The comparison with torch on a batch of photos of one size, "HxW", by the engine that reads the file.
+    """The comparison with torch on a batch of photos of one size, "HxW", by the engine that reads
+    the file.
 
-    `difference` is the largest absolute one, of values in [0, 1]; `ssim` the lowest structural similarity of a photo.
+    `difference` is the largest absolute one, of values in [0, 1]; `ssim` the lowest structural
+    similarity of a photo.
     """
 
     engine: str
@@ -92,12 +99,13 @@ def export_checkpoint(
     photos: str = "sample",
     announce: Callable[[str], None] = lambda _: None,
 ) -> ExportReport:
-    """Write `output`, .onnx or .xml (with a .bin beside it), whole or not at all; any size and batch can be put in.
+    """Write `output`, .onnx or .xml (with a .bin beside it), whole or not at all; any size and
+    batch can be put in.
 
-    `int8` (OpenVINO only) computes most convolutions in 8 bits, their ranges taken from `photos`: what
-    `faststyle train --photos` takes. `announce` is told of what takes time.
-    Raises: ExportError for options that do not go together, or when the result is not torch's; CheckpointError,
-    PhotosError, DeviceError for a package that is not installed, OutputError.
+    `int8` (OpenVINO only) computes most convolutions in 8 bits, their ranges taken from `photos`:
+    what `faststyle train --photos` takes. `announce` is told of what takes time. Raises:
+    ExportError for options that do not go together, or when the result is not torch's;
+    CheckpointError, PhotosError, DeviceError for a package that is not installed, OutputError.
 
     Example:
         >>> export_checkpoint(Path("checkpoints/nocturne.safetensors"), Path("nocturne.onnx")).precision
@@ -118,21 +126,32 @@ def export_checkpoint(
         announce("comparing with torch")
         checks = tuple(_compare(network, temporary, format, int8))
         size = sum(part.stat().st_size for part in _parts(temporary))
-    return ExportReport(files, format, "int8" if int8 else "float32", size, time.monotonic() - began, checks)
+    return ExportReport(
+        files, format, "int8" if int8 else "float32", size, time.monotonic() - began, checks
+    )
 
 
-def int8_styles(styles: Sequence[str], announce: Callable[[str], None] = lambda _: None) -> list[str]:
-    """Return styles, each "NAME" or "NAME:WEIGHT", with their int8 exports for names: made once, kept in the cache.
+def int8_styles(
+    styles: Sequence[str], announce: Callable[[str], None] = lambda _: None
+) -> list[str]:
+    """Return styles, each "NAME" or "NAME:WEIGHT", with their int8 exports for names: made once,
+    kept in the cache.
 
     Raises: CheckpointError, and what `export_checkpoint` raises.
     """
-    return [f"{_cached_int8(path, announce)}:{weight:g}" for path, weight in map(parse_style, styles)]
+    return [
+        f"{_cached_int8(path, announce)}:{weight:g}" for path, weight in map(parse_style, styles)
+    ]
 
 
 def _cached_int8(checkpoint: Path, announce: Callable[[str], None]) -> Path:
     if checkpoint.suffix in READERS:
-        raise ExportError(f"{checkpoint}: --precision int8 is for checkpoints; this file has its precision")
-    file = cache_file(load_checkpoint(checkpoint)[0], checkpoint).with_suffix(f".{sha256(__file__)[:8]}.xml")
+        raise ExportError(
+            f"{checkpoint}: --precision int8 is for checkpoints; this file has its precision"
+        )
+    file = cache_file(load_checkpoint(checkpoint)[0], checkpoint).with_suffix(
+        f".{sha256(__file__)[:8]}.xml"
+    )
     if not all(part.is_file() for part in _parts(file)):
         announce(f"converting {checkpoint.stem} to 8 bits, once")
         export_checkpoint(checkpoint, file, "openvino", int8=True)
@@ -147,7 +166,9 @@ def _check_options(output: Path, format: str, int8: bool) -> None:
     if output.is_dir():
         raise OutputError(f"cannot write {output}: a folder of that name is in the way")
     if int8 and format == "onnx":  # measured: 1.13 s where float32 takes 0.85 s
-        raise ExportError("--int8: ONNX Runtime is slower in int8 than in float32; use --format openvino")
+        raise ExportError(
+            "--int8: ONNX Runtime is slower in int8 than in float32; use --format openvino"
+        )
     runtime = "onnxruntime" if format == "onnx" else "openvino"
     require(*NEEDS, extra=EXTRAS[runtime])
     if format == "onnx":
@@ -169,12 +190,17 @@ def _output_files(output: Path) -> Iterator[tuple[Path, tuple[Path, ...]]]:
     with contextlib.ExitStack() as stack:
         temporaries = [stack.enter_context(writing(file)) for file in files]
         for temporary in temporaries:
-            temporary.touch()  # a place that cannot be written to is found out before a minute of work
+            # a place that cannot be written to is found out before a minute of work
+            temporary.touch()
         yield temporaries[0], files
 
 
 def _write_openvino(
-    graph: bytes, output: Path, properties: dict[str, str], photos: str | None, announce: Callable[[str], None]
+    graph: bytes,
+    output: Path,
+    properties: dict[str, str],
+    photos: str | None,
+    announce: Callable[[str], None],
 ) -> None:
     """Write the .xml and .bin of a graph, in int8 if there are `photos` to calibrate it on."""
     ov = import_openvino()
@@ -193,15 +219,21 @@ def _quantize(model: Any, photos: str) -> Any:
     nncf.set_log_level(logging.ERROR)
     batches = list(_calibration_photos(photos))
     float_types = {op.get_type_name() for op in model.get_ops()} - INT8_TYPES
-    scope = nncf.IgnoredScope(names=_float_convolutions(model), types=sorted(float_types), validate=False)
+    scope = nncf.IgnoredScope(
+        names=_float_convolutions(model), types=sorted(float_types), validate=False
+    )
     with contextlib.redirect_stdout(io.StringIO()):  # bars and lists of nodes
-        return nncf.quantize(model, nncf.Dataset(batches), subset_size=len(batches), ignored_scope=scope)
+        return nncf.quantize(
+            model, nncf.Dataset(batches), subset_size=len(batches), ignored_scope=scope
+        )
 
 
 def _float_convolutions(model: Any) -> list[str]:
     """Return the convolutions that int8 leaves alone: those that see colours or write pixels."""
     convs = [op for op in model.get_ordered_ops() if op.get_type_name() == "Convolution"]
-    return [op.get_friendly_name() for op in convs if _inputs(op) == 3 or _outputs(op) in PIXEL_OUTPUTS]
+    return [
+        op.get_friendly_name() for op in convs if _inputs(op) == 3 or _outputs(op) in PIXEL_OUTPUTS
+    ]
 
 
 def _inputs(convolution: Any) -> int:
@@ -230,7 +262,9 @@ def _compare(network: nn.Module, file: Path, format: str, int8: bool) -> Iterato
             photos = torch.cat([resize(read_image(path), h, w) for path in held_out_photos()])
             check = _check(engine, photos, reference(photos))
             if reason := _too_far(check):
-                raise ExportError(f"nothing written: {check.engine} in {check.precision} is not torch, {reason}")
+                raise ExportError(
+                    f"nothing written: {check.engine} in {check.precision} is not torch, {reason}"
+                )
             yield check
 
 
@@ -263,4 +297,6 @@ def _check(engine: Engine, photos: Tensor, expected: Tensor) -> Check:
     pairs = [(a.numpy(), b.numpy()) for a, b in zip(got, expected, strict=True)]
     ssim = min(float(similarity(a, b, channel_axis=0, data_range=1.0)) for a, b in pairs)
     h, w = photos.shape[-2:]
-    return Check(engine.name, engine.precision, f"{h}x{w}", float((got - expected).abs().max()), ssim)
+    return Check(
+        engine.name, engine.precision, f"{h}x{w}", float((got - expected).abs().max()), ssim
+    )

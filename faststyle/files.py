@@ -32,9 +32,11 @@ def output_error(path: Path | str, error: OSError) -> OutputError:
 
 @contextlib.contextmanager
 def writing(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary name beside `path` that is renamed to it when the block ends well, and removed when not.
+    """Yield a temporary name beside `path` that is renamed to it when the block ends well, and
+    removed when not.
 
-    Parent folders are made. Raises: OutputError when the disk is full or the place cannot be written to.
+    Parent folders are made. Raises: OutputError when the disk is full or the place cannot be
+    written to.
 
     Example:
         >>> with writing("out.txt") as temporary:
@@ -45,7 +47,8 @@ def writing(path: Path | str) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        # What is renamed must have reached the disk, or a power cut leaves an empty file under the final name.
+        # What is renamed must have reached the disk, or a power cut leaves an empty file under the
+        # final name.
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -1,7 +1,8 @@
-"""The only place that touches image files: EXIF rotation, alpha, grey, CMYK, 16-bit, ICC profiles, whole writes.
+"""The only place that touches image files: EXIF rotation, alpha, grey, CMYK, 16-bit, ICC profiles,
+whole writes.
 
-What it is not: augmentation (training/photos.py) or stylization. Pictures are RGB, (1, 3, H, W), float32 in [0, 1];
-8-bit integers exist at the edge to files only.
+What it is not: augmentation (training/photos.py) or stylization. Pictures are RGB, (1, 3, H, W),
+float32 in [0, 1]; 8-bit integers exist at the edge to files only.
 """
 
 from __future__ import annotations
@@ -24,8 +25,17 @@ from faststyle.files import write_bytes
 
 Source = str | Path | bytes | Image.Image | np.ndarray[Any, Any] | Tensor
 
-READABLE = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".jfif", ".avif"})
-WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
+READABLE = frozenset(
+    {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".jfif", ".avif"}
+)
+WRITABLE = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+}
 LONGEST = {"JPEG": 65_500, "WEBP": 16_383}  # pixels a side that the formats can hold
 QUALITY = 95  # of JPEG and WebP, 0-100: below it, 8x8 blocks show in flat brush strokes
 MAX_PIXELS = 178_956_970  # where Pillow calls a file a decompression bomb
@@ -44,19 +54,23 @@ class Picture:
     icc: bytes | None = None
 
 
-def decode(source: str | Path | bytes | Image.Image, name: str = "image", shrink_to: int | None = None) -> Image.Image:
+def decode(
+    source: str | Path | bytes | Image.Image, name: str = "image", shrink_to: int | None = None
+) -> Image.Image:
     """Return a picture as an upright Pillow image of mode RGB or RGBA, whatever it was.
 
-    `shrink_to` lets JPEG files be decoded at a fraction of their size, the shorter side no less than that.
-    Raises: ImageError for what is not a readable, whole image.
+    `shrink_to` lets JPEG files be decoded at a fraction of their size, the shorter side no less
+    than that. Raises: ImageError for what is not a readable, whole image.
     """
     if isinstance(source, str | Path):
-        name, source = str(source), _read_bytes(Path(source))
+        name = str(source)
+        source = _read_bytes(Path(source))
     if isinstance(source, bytes) and not source:
         raise ImageError(f"{name}: the file is empty")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what Pillow finds odd, damaged EXIF above all, and reads all the same
+            # what Pillow finds odd, damaged EXIF above all, and reads all the same
+            warnings.simplefilter("ignore")
             image = source if isinstance(source, Image.Image) else Image.open(io.BytesIO(source))
             if shrink_to and isinstance(source, bytes):
                 image.draft("RGB", (shrink_to, shrink_to))
@@ -69,26 +83,38 @@ def decode(source: str | Path | bytes | Image.Image, name: str = "image", shrink
         raise ImageError(f"{name}: not an image that can be read; use {_names(READABLE)}") from None
     except Image.DecompressionBombError:
         raise ImageError(f"{name}: more than {MAX_PIXELS:,} pixels; reduce it first") from None
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, RuntimeError) as error:
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        struct.error,
+        IndexError,
+        RuntimeError,
+    ) as error:
         raise ImageError(f"{name}: damaged or truncated image ({error})") from error
 
 
 def open_picture(source: Source, name: str = "image") -> Picture:
-    """Return a picture with its alpha and ICC profile, from a path, bytes, a Pillow image, an array or a tensor.
+    """Return a picture with its alpha and ICC profile, from a path, bytes, a Pillow image, an array
+    or a tensor.
 
-    Arrays are (H, W), (H, W, 3) or (H, W, 4), uint8 or float in [0, 1]; tensors (3, H, W) or (1, 3, H, W) in [0, 1].
-    Raises: ImageError.
+    Arrays are (H, W), (H, W, 3) or (H, W, 4), uint8 or float in [0, 1]; tensors (3, H, W) or (1, 3,
+    H, W) in [0, 1]. Raises: ImageError.
     """
     if isinstance(source, Tensor):
         return Picture(_check_tensor(source))
     if isinstance(source, np.ndarray):
         source = _from_array(source)
     image = decode(source, name)
-    data = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255  # (1, 3 or 4, H, W)
+    # (1, 3 or 4, H, W)
+    data = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
     icc = image.info.get("icc_profile")
     if icc is not None and icc[16:20] != b"RGB ":  # the profile of a grey picture fits no RGB file
         icc = None
-    return Picture(data[:, :3].contiguous(), data[:, 3:].contiguous() if data.shape[1] == 4 else None, icc)
+    return Picture(
+        data[:, :3].contiguous(), data[:, 3:].contiguous() if data.shape[1] == 4 else None, icc
+    )
 
 
 def read_image(source: Source) -> Tensor:
@@ -100,11 +126,17 @@ def read_image(source: Source) -> Tensor:
 
 
 def write_image(
-    image: Tensor, path: str | Path, alpha: Tensor | None = None, icc: bytes | None = None, quality: int = QUALITY
+    image: Tensor,
+    path: str | Path,
+    alpha: Tensor | None = None,
+    icc: bytes | None = None,
+    quality: int = QUALITY,
 ) -> None:
-    """Write (1, 3, H, W) or (3, H, W) in [0, 1] as PNG, JPEG, WebP or TIFF, by the extension; whole or not at all.
+    """Write (1, 3, H, W) or (3, H, W) in [0, 1] as PNG, JPEG, WebP or TIFF, by the extension; whole
+    or not at all.
 
-    JPEG has no alpha: there the picture is laid on white. Raises: OutputError, and ImageError for too many pixels.
+    JPEG has no alpha: there the picture is laid on white. Raises: OutputError, and ImageError for
+    too many pixels.
     """
     path = Path(path)
     write_bytes(path, encode_image(image, output_format(path), alpha, icc, quality))
@@ -114,17 +146,25 @@ def output_format(path: str | Path) -> str:
     """Return the format that an output path asks for. Raises: OutputError for an extension that is not offered."""
     suffix = Path(path).suffix.lower()
     if suffix not in WRITABLE:
-        raise OutputError(f"{path}: cannot write {suffix or 'a file without extension'}; use {_names(WRITABLE)}")
+        raise OutputError(
+            f"{path}: cannot write {suffix or 'a file without extension'}; use {_names(WRITABLE)}"
+        )
     return WRITABLE[suffix]
 
 
 def encode_image(
-    image: Tensor, format: str, alpha: Tensor | None = None, icc: bytes | None = None, quality: int = QUALITY
+    image: Tensor,
+    format: str,
+    alpha: Tensor | None = None,
+    icc: bytes | None = None,
+    quality: int = QUALITY,
 ) -> bytes:
     """Return an image file of `format`, PNG, JPEG, WEBP or TIFF. Raises: ImageError when it is too large for that."""
     h, w = image.shape[-2:]
     if max(h, w) > LONGEST.get(format, math.inf):
-        raise ImageError(f"{h}x{w} pixels are too many for {format}: at most {LONGEST[format]} a side; PNG takes more")
+        raise ImageError(
+            f"{h}x{w} pixels are too many for {format}: at most {LONGEST[format]} a side; PNG takes more"
+        )
     picture = to_pil(image, alpha)
     if format == "JPEG" and picture.mode == "RGBA":
         picture = flatten(picture)
@@ -147,7 +187,18 @@ def to_pil(image: Tensor, alpha: Tensor | None = None) -> Image.Image:
     data = image if image.dim() == 4 else image[None]
     if alpha is not None:
         data = torch.cat([data, alpha.to(data)], 1)
-    array = data[0].detach().float().clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    array = (
+        data[0]
+        .detach()
+        .float()
+        .clamp(0, 1)
+        .mul(255)
+        .round()
+        .to(torch.uint8)
+        .permute(1, 2, 0)
+        .cpu()
+        .numpy()
+    )
     return Image.fromarray(array)
 
 
@@ -174,7 +225,9 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
     """Return (1, C, H, W) resized (antialiased bicubic, in [0, 1])."""
     if image.shape[-2:] == (height, width):
         return image
-    return torch.nn.functional.interpolate(image, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
+    return torch.nn.functional.interpolate(
+        image, (height, width), mode="bicubic", antialias=True
+    ).clamp(0, 1)
 
 
 def crop_centre(image: Tensor, size: int) -> Tensor:
@@ -189,7 +242,8 @@ def transfer_luma(stylized: Tensor, photo: Tensor) -> Tensor:
     """Return the lightness of `stylized` with the colours of `photo`, both (B, 3, H, W) in [0, 1].
 
     Source: Gatys et al., "Preserving color in neural artistic style transfer" (2016), section 3.2,
-    https://arxiv.org/abs/1606.05897, on luma instead of luminance in YIQ, which is the same weighting.
+    https://arxiv.org/abs/1606.05897, on luma instead of luminance in YIQ, which is the same
+    weighting.
     """
     weights = torch.tensor(LUMA).view(1, 3, 1, 1)
     change = (stylized * weights).sum(1, keepdim=True) - (photo * weights).sum(1, keepdim=True)
@@ -204,7 +258,9 @@ def _read_bytes(path: Path) -> bytes:
     except IsADirectoryError:
         raise ImageError(f"{path}: a folder, where an image is expected") from None
     except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from error
+        raise ImageError(
+            f"{path}: cannot be read ({(error.strerror or str(error)).lower()})"
+        ) from error
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -228,8 +284,11 @@ def _eight_bit(values: np.ndarray[Any, Any], name: str) -> np.ndarray[Any, np.dt
 def _cmyk_to_srgb(image: Image.Image) -> Image.Image:
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
-        converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError):  # a damaged profile: what Pillow does without one is close enough
+        converted = ImageCms.profileToProfile(
+            image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
+        )
+    # a damaged profile: what Pillow does without one is close enough
+    except (ImageCms.PyCMSError, OSError):
         converted = image.convert("RGB")
     if converted is None:
         converted = image.convert("RGB")
@@ -238,20 +297,33 @@ def _cmyk_to_srgb(image: Image.Image) -> Image.Image:
 
 
 def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
-        raise ImageError(f"an array of shape {array.shape} is not a picture; allowed: (H, W), (H, W, 3), (H, W, 4)")
+    if (
+        array.ndim not in (2, 3)
+        or (array.ndim == 3 and array.shape[2] not in (3, 4))
+        or 0 in array.shape
+    ):
+        raise ImageError(
+            f"an array of shape {array.shape} is not a picture; allowed: (H, W), (H, W, 3), (H, W, 4)"
+        )
     if array.dtype.kind == "f":
         if not np.isfinite(array).all():
             raise ImageError("an array with values that are not finite is not a picture")
         array = (array.clip(0, 1) * 255).round().astype(np.uint8)
     if array.dtype != np.uint8:
-        raise ImageError(f"an array of {array.dtype} is not a picture; allowed: uint8, or float in [0, 1]")
+        raise ImageError(
+            f"an array of {array.dtype} is not a picture; allowed: uint8, or float in [0, 1]"
+        )
     return Image.fromarray(np.ascontiguousarray(array))
 
 
 def _check_tensor(image: Tensor) -> Tensor:
     image = image[None] if image.dim() == 3 else image
-    if image.dim() != 4 or image.shape[:2] != (1, 3) or not image.is_floating_point() or 0 in image.shape:
+    if (
+        image.dim() != 4
+        or image.shape[:2] != (1, 3)
+        or not image.is_floating_point()
+        or 0 in image.shape
+    ):
         raise ImageError(
             f"a {image.dtype} tensor of shape {tuple(image.shape)} is not a picture; "
             "allowed: float in [0, 1], (3, H, W) or (1, 3, H, W)"

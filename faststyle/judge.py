@@ -1,16 +1,17 @@
 """What every result is scored by, and nothing is ever trained on.
 
-What it is not: the training objective (perceptual/losses.py). An optimiser can buy a low Gram error with fine noise
-that leaves the photo's colours as they were; the judge looks at three scales, from the first layer on, at all second
-moments together, and ranks such pictures as the eye does. Statistics are in float64.
+What it is not: the training objective (perceptual/losses.py). An optimiser can buy a low Gram error
+with fine noise that leaves the photo's colours as they were; the judge looks at three scales, from
+the first layer on, at all second moments together, and ranks such pictures as the eye does.
+Statistics are in float64.
 
-Scores of different sizes, or of different VGG weights, cannot be compared. The protocol: photos of 256x256
-(`protocol_photo`), the painting at a shorter side of 384.
+Scores of different sizes, or of different VGG weights, cannot be compared. The protocol: photos of
+256x256 (`protocol_photo`), the painting at a shorter side of 384.
 
-Sources of the distance: Dowson and Landau, "The Fréchet distance between multivariate normal distributions", Journal
-of Multivariate Analysis 12 (1982); Heusel et al. (2017), https://arxiv.org/abs/1706.08500, who apply it to the
-features of a network; Shaham, Dekel, Michaeli, "SinGAN" (2019), https://arxiv.org/abs/1905.01164, to those of a
-single image.
+Sources of the distance: Dowson and Landau, "The Fréchet distance between multivariate normal
+distributions", Journal of Multivariate Analysis 12 (1982); Heusel et al. (2017),
+https://arxiv.org/abs/1706.08500, who apply it to the features of a network; Shaham, Dekel,
+Michaeli, "SinGAN" (2019), https://arxiv.org/abs/1905.01164, to those of a single image.
 """
 
 from __future__ import annotations
@@ -35,25 +36,32 @@ from faststyle.perceptual.weights import find_weights, load_vgg
 
 SIZE = 256  # pixels, the side of the protocol's photos
 PAINTING_SCALE = 1.5  # shorter side of the painting over the side of the photos
-STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")  # those of Gatys et al. (2015)
+# those of Gatys et al. (2015)
+STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 CONTENT_LAYER = "relu4_2"  # also theirs
-# Layers and scales of clear_distance. relu4_2 at full size alone does not see light, shade and large
-# shapes: it calls networks equal that no viewer confuses.
+# Layers and scales of clear_distance. relu4_2 at full size alone does not see light, shade and
+# large shapes: it calls networks equal that no viewer confuses.
 CLEAR = (("relu4_2", 1), ("relu4_2", 2), ("relu4_2", 4), ("relu2_2", 2), ("relu2_2", 4))
 LAYERS = (*STYLE_LAYERS, CONTENT_LAYER, "relu2_2")  # what the judge's VGG is to be built with
 SCALES = (1, 2, 4)  # the image is looked at in full, at half and at a quarter of its size
 
 SMALLEST = 64  # pixels: at a quarter of it, relu5_1 is one pixel
-SMALLEST_GRID = 96  # pixels: below it, what the grid is compared with touches other frequencies of a grid
+# pixels: below it, what the grid is compared with touches other frequencies of a grid
+SMALLEST_GRID = 96
 NEAR = 2  # bins around a frequency that count as it: the width of the Hann window's main lobe
 RING = (8, 20)  # bins around a frequency that it is compared with
-STRIPES_WINDOW, STRIPES_PERIOD = 64, 5  # pixels: side of the squares whose spectra are averaged, longest period
+# pixels: side of the squares whose spectra are averaged, longest period
+STRIPES_WINDOW = 64
+STRIPES_PERIOD = 5
 BORDER = 8  # pixels
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in luminance: ITU-R BT.601
 LIGHT_SCALE = 8  # light and dark are compared at this part of the size
-BLOCK, EDGE, INSIDE = 8, 2, 5  # pixels a side of a block; blocks from the edge that are at it, and that are not
-# What is divided by is at least what rounding to 8 bits makes of nothing (rms of an even spread over 1/255): smaller
-# differences are in no file, and a flat picture has no others.
+# pixels a side of a block; blocks from the edge that are at it, and that are not
+BLOCK = 8
+EDGE = 2
+INSIDE = 5
+# What is divided by is at least what rounding to 8 bits makes of nothing (rms of an even spread
+# over 1/255): smaller differences are in no file, and a flat picture has no others.
 ROUNDING = 1 / 255 / math.sqrt(12)
 RANGE_SLACK = 1 / 255  # what resampling may leave outside [0, 1]
 TINY = 1e-12  # keeps features that are all zero from being divided by
@@ -63,10 +71,10 @@ TINY = 1e-12  # keeps features that are all zero from being divided by
 class Scores:
     """Means over photos, but for `grid` and `stripes`, which are medians.
 
-    `style_closed`, `content_distance` and `clear_distance` are ratios of such means: no photo weighs
-    more for being close to start with. `content_distance` is that of relu4_2 at full size alone;
-    `clear_distance` the mean of five, at full, half and a quarter of the size: large shapes, light
-    and shade count in it. `light` is the correlation of light and dark with the photo's.
+    `style_closed`, `content_distance` and `clear_distance` are ratios of such means: no photo
+    weighs more for being close to start with. `content_distance` is that of relu4_2 at full size
+    alone; `clear_distance` the mean of five, at full, half and a quarter of the size: large shapes,
+    light and shade count in it. `light` is the correlation of light and dark with the photo's.
     `edges` is of all photos together; of a few, it is mostly chance.
     """
 
@@ -104,8 +112,9 @@ class _Target(NamedTuple):
 class Judge:
     """Scores outputs against one painting, on the device of `vgg`, which is built with `LAYERS`.
 
-    `painting` is RGB, (1, 3, H, W), in [0, 1], of any size: it is resized to a shorter side of 1.5 `size` (Lanczos).
-    `size` is the side of the photos and outputs in pixels, at least 96. Raises: ImageError.
+    `painting` is RGB, (1, 3, H, W), in [0, 1], of any size: it is resized to a shorter side of 1.5
+    `size` (Lanczos). `size` is the side of the photos and outputs in pixels, at least 96. Raises:
+    ImageError.
 
     Example:
         >>> judge = Judge.load("painting.jpg")
@@ -120,24 +129,31 @@ class Judge:
             )
         self.vgg = vgg
         self.size = size
-        self.painting = _fit_shorter(_checked(painting, "the painting", 1), round(PAINTING_SCALE * size))
-        self._targets = {key: _target(gaussian) for key, gaussian in self._observe(self.painting)[0].items()}
+        self.painting = _fit_shorter(
+            _checked(painting, "the painting", 1), round(PAINTING_SCALE * size)
+        )
+        self._targets = {
+            key: _target(gaussian) for key, gaussian in self._observe(self.painting)[0].items()
+        }
         self._photo_distances: dict[bytes, float] = {}  # by the photo's digest
 
     @classmethod
     def load(cls, painting: Source, vgg_weights: Path | None = None, size: int = SIZE) -> Judge:
-        """Return the judge of a painting, with VGG-16 weights of a file or of where training finds them.
+        """Return the judge of a painting, with VGG-16 weights of a file or of where training finds
+        them.
 
         Raises: ImageError, WeightsError.
         """
-        vgg = load_vgg(find_weights("vgg16", vgg_weights), LAYERS).to(memory_format=torch.channels_last)
+        vgg = load_vgg(find_weights("vgg16", vgg_weights), LAYERS).to(
+            memory_format=torch.channels_last
+        )
         return cls(vgg, read_image(painting), size)
 
     def score(self, outputs: Sequence[Tensor], photos: Sequence[Tensor]) -> Scores:
         """Return the scores of `outputs`, each of the photo at the same place in `photos`.
 
-        All are RGB, (1, 3, size, size), in [0, 1]. The photos' own distances are kept for the next call.
-        Raises: ImageError for other shapes and values, none at all, or differing counts.
+        All are RGB, (1, 3, size, size), in [0, 1]. The photos' own distances are kept for the next
+        call. Raises: ImageError for other shapes and values, none at all, or differing counts.
         """
         if len(outputs) != len(photos) or not photos:
             raise ImageError(
@@ -174,23 +190,31 @@ class Judge:
         )
 
     def style_distance(self, image: Tensor) -> float:
-        """Return how far the features of `image`, (1, 3, H, W) in [0, 1], are from the painting's; 0 is equal.
+        """Return how far the features of `image`, (1, 3, H, W) in [0, 1], are from the painting's;
+        0 is equal.
 
-        The squared Fréchet distance between Gaussians, over the painting's second moment (trace of the covariance +
-        squared mean), averaged over `STYLE_LAYERS` and `SCALES`. Raises: ImageError below 64 pixels.
+        The squared Fréchet distance between Gaussians, over the painting's second moment (trace of
+        the covariance + squared mean), averaged over `STYLE_LAYERS` and `SCALES`. Raises:
+        ImageError below 64 pixels.
         """
         return self._distance(self._observe(_checked(image, "the image"))[0])
 
     def content_errors(self, output: Tensor, photo: Tensor) -> tuple[float, float]:
-        """Return sum (phi(output) - phi(photo))^2 and sum (phi(photo) - mean phi(photo))^2, phi being `CONTENT_LAYER`.
+        """Return sum (phi(output) - phi(photo))^2 and sum (phi(photo) - mean phi(photo))^2, phi
+        being `CONTENT_LAYER`.
 
-        The mean is one scalar. Both are (1, 3, H, W) in [0, 1]; `content_distance` is the ratio of their sums over
-        photos. Raises: ImageError.
+        The mean is one scalar. Both are (1, 3, H, W) in [0, 1]; `content_distance` is the ratio of
+        their sums over photos. Raises: ImageError.
         """
-        output, photo = _checked(output, "the output"), _checked(photo, "the photo")
+        output = _checked(output, "the output")
+        photo = _checked(photo, "the photo")
         if output.shape != photo.shape:
-            raise ImageError(f"an output of {_shape(output)} of a photo of {_shape(photo)}; give both the same size")
-        got, target = (self._features(image, [CONTENT_LAYER])[CONTENT_LAYER] for image in (output, photo))
+            raise ImageError(
+                f"an output of {_shape(output)} of a photo of {_shape(photo)}; give both the same size"
+            )
+        got, target = (
+            self._features(image, [CONTENT_LAYER])[CONTENT_LAYER] for image in (output, photo)
+        )
         return _errors(got, target)
 
     def _photo_distance(self, photo: Tensor) -> float:
@@ -201,7 +225,10 @@ class Judge:
 
     def _distance(self, gaussians: dict[Key, Gaussian]) -> float:
         pairs = ((gaussian, self._targets[key]) for key, gaussian in gaussians.items())
-        return fmean(frechet_distance(got, target.gaussian, target.root) / target.moment for got, target in pairs)
+        return fmean(
+            frechet_distance(got, target.gaussian, target.root) / target.moment
+            for got, target in pairs
+        )
 
     def _observe(self, image: Tensor) -> tuple[dict[Key, Gaussian], dict[Key, Tensor]]:
         """Return the Gaussians of all style layers and scales, and the features of `CLEAR`."""
@@ -241,7 +268,8 @@ class Judge:
 
 
 def protocol_photo(image: Source, size: int = SIZE) -> Tensor:
-    """Return the middle (1, 3, size, size) of a photo whose shorter side was first resized to `size` (Lanczos).
+    """Return the middle (1, 3, size, size) of a photo whose shorter side was first resized to
+    `size` (Lanczos).
 
     Raises: ImageError.
     """
@@ -251,15 +279,19 @@ def protocol_photo(image: Source, size: int = SIZE) -> Tensor:
 
 
 def frechet_distance(a: Gaussian, b: Gaussian, root: Tensor | None = None) -> float:
-    """Return |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), the squared Fréchet distance of two Gaussians.
+    """Return |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), the squared Fréchet distance of two
+    Gaussians.
 
     `root` is the square root of b's covariance, where it is known already. The trace is that of
-    (root C_a root)^(1/2), which is symmetric: eigenvalues are real, and exact to rounding where a covariance has no
-    full rank, as with fewer places than channels. Source: Dowson and Landau (1982).
+    (root C_a root)^(1/2), which is symmetric: eigenvalues are real, and exact to rounding where a
+    covariance has no full rank, as with fewer places than channels. Source: Dowson and Landau
+    (1982).
     """
     root = _square_root(b.covariance) if root is None else root
     mixed = torch.linalg.eigvalsh(root @ a.covariance @ root).clamp_min(0).sqrt().sum()
-    squared = (a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * mixed
+    squared = (
+        (a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * mixed
+    )
     return max(0.0, float(squared))  # rounding may leave a little less than 0
 
 
@@ -269,93 +301,117 @@ def light(image: Tensor, photo: Tensor) -> float:
     1 is the photo's light and dark, whatever the colours, 0 none of it; less is a negative. Of a
     flat picture it is 0. Both are (1, 3, H, W) in [0, 1], of one size. Raises: ImageError.
     """
-    grey = [_luminance(_checked(x, name)) for x, name in ((image, "the image"), (photo, "the photo"))]
+    grey = [
+        _luminance(_checked(x, name)) for x, name in ((image, "the image"), (photo, "the photo"))
+    ]
     x, y = (g - g.mean() for g in grey)
     spread = float((x.square().mean() * y.square().mean()).sqrt())
     return float((x * y).mean()) / max(spread, ROUNDING**2)
 
 
 def grid(image: Tensor) -> float:
-    """Return how far a grid of period 2 or 4 stands out of the spectrum of `image`, (1, 3, H, W) in [0, 1].
+    """Return how far a grid of period 2 or 4 stands out of the spectrum of `image`, (1, 3, H, W) in
+    [0, 1].
 
-    The power spectrum is that of the grey (mean of the channels), Hann-windowed centre square. A grid's frequency has
-    period 2, 4 or none along each axis, but not none along both: eight, where mirror images count as one, since
-    upsampling knows no left and right. That matters for the diagonal of period 4 only, the one whose mirror image
-    is another frequency: there it is the mean of the two. Each is the mean power within 2 bins over the median
-    power 8 to 20 bins around; on an axis, over that of bins within 2 of the axis, since any photo has more
-    power there. The worst of the eight is returned: 1.2 to 5 for nearly all photos, tens to hundreds with a visible
-    grid, 0 for a flat picture. Raises: ImageError below 96 pixels.
+    The power spectrum is that of the grey (mean of the channels), Hann-windowed centre square. A
+    grid's frequency has period 2, 4 or none along each axis, but not none along both: eight, where
+    mirror images count as one, since upsampling knows no left and right. That matters for the
+    diagonal of period 4 only, the one whose mirror image is another frequency: there it is the mean
+    of the two. Each is the mean power within 2 bins over the median power 8 to 20 bins around; on
+    an axis, over that of bins within 2 of the axis, since any photo has more power there. The worst
+    of the eight is returned: 1.2 to 5 for nearly all photos, tens to hundreds with a visible grid,
+    0 for a flat picture. Raises: ImageError below 96 pixels.
     """
-    square = _centre(_checked(image, "the image", SMALLEST_GRID))[0].mean(0).cpu().double()  # (n, n)
+    # (n, n)
+    square = _centre(_checked(image, "the image", SMALLEST_GRID))[0].mean(0).cpu().double()
     n = square.shape[0]
     window = torch.hann_window(n, periodic=False, dtype=torch.float64)
     window = window[:, None] * window
     power = torch.fft.fft2((square - square.mean()) * window).abs().square()
-    floor = ROUNDING**2 * float(window.square().sum())  # rounding is white noise: as much in each bin
+    # rounding is white noise: as much in each bin
+    floor = ROUNDING**2 * float(window.square().sum())
     places = (0.0, n / 4, n / 2)  # in bins: no period, period 4, period 2
     return max(
-        fmean((_peak(power, (y, x), floor), _peak(power, (y, -x), floor))) for y in places for x in places if y or x
+        fmean((_peak(power, (y, x), floor), _peak(power, (y, -x), floor)))
+        for y in places
+        for x in places
+        if y or x
     )
 
 
 def stripes(image: Tensor) -> float:
-    """Return how far fine stripes along rows or columns stand out of the spectrum of `image`, whatever their period.
+    """Return how far fine stripes along rows or columns stand out of the spectrum of `image`,
+    whatever their period.
 
-    What networks fill flat places with, which `grid` misses: it is no multiple of how they enlarge, and not the same
-    everywhere. The power spectrum is the mean over Hann-windowed squares of 64 pixels of the grey, each half over the
-    next. Within 2 bins of either axis, the power at each period from 2 to 5 pixels is set against the geometric mean of
-    that at periods somewhat longer and shorter. The worst is returned: 1 to 3 for nearly all photos, tens to hundreds
-    where stripes are seen. `image` is (1, 3, H, W) in [0, 1]. Raises: ImageError below 96 pixels.
+    What networks fill flat places with, which `grid` misses: it is no multiple of how they enlarge,
+    and not the same everywhere. The power spectrum is the mean over Hann-windowed squares of 64
+    pixels of the grey, each half over the next. Within 2 bins of either axis, the power at each
+    period from 2 to 5 pixels is set against the geometric mean of that at periods somewhat longer
+    and shorter. The worst is returned: 1 to 3 for nearly all photos, tens to hundreds where stripes
+    are seen. `image` is (1, 3, H, W) in [0, 1]. Raises: ImageError below 96 pixels.
     """
     grey = _checked(image, "the image", SMALLEST_GRID)[0].mean(0).cpu().double()
     side = STRIPES_WINDOW
     squares = grey.unfold(0, side, side // 2).unfold(1, side, side // 2).reshape(-1, side, side)
     window = torch.hann_window(side, periodic=False, dtype=torch.float64)
     window = window[:, None] * window
-    power = torch.fft.fft2((squares - squares.mean((1, 2), keepdim=True)) * window).abs().square().mean(0)
+    power = (
+        torch.fft.fft2((squares - squares.mean((1, 2), keepdim=True)) * window)
+        .abs()
+        .square()
+        .mean(0)
+    )
     floor = ROUNDING**2 * float(window.square().sum())
     near = torch.arange(-NEAR, NEAR + 1)
     worst = 0.0
     for spectrum in (power[near].mean(0), power[:, near].mean(1)):
         for k in range(math.ceil(side / STRIPES_PERIOD), side // 2 + 1):
             here, longer, shorter = (
-                float(spectrum[torch.arange(k + off - 1, k + off + 2) % side].mean()) for off in (0, -6, 6)
+                float(spectrum[torch.arange(k + off - 1, k + off + 2) % side].mean())
+                for off in (0, -6, 6)
             )
             worst = max(worst, here / max(math.sqrt(longer * shorter), floor))
     return worst
 
 
 def border(image: Tensor, photo: Tensor) -> float:
-    """Return how strong the contrast at the edge of `image` is, relative to its photo: 1 is as there.
+    """Return how strong the contrast at the edge of `image` is, relative to its photo: 1 is as
+    there.
 
-    The mean absolute difference of neighbours, horizontal and vertical, among the outer 8 pixels over that of the
-    rest; then over the same ratio of the photo. Both are (1, 3, H, W) in [0, 1]. Raises: ImageError.
+    The mean absolute difference of neighbours, horizontal and vertical, among the outer 8 pixels
+    over that of the rest; then over the same ratio of the photo. Both are (1, 3, H, W) in [0, 1].
+    Raises: ImageError.
     """
     return _border_ratio(_checked(image, "the image")) / _border_ratio(_checked(photo, "the photo"))
 
 
 def edges(images: Sequence[Tensor], photos: Sequence[Tensor]) -> float:
-    """Return how far colours at the sides of pictures are from those that their photos would have got in the middle.
+    """Return how far colours at the sides of pictures are from those that their photos would have
+    got in the middle.
 
-    A network knows by its padding where the edges are, and one that is trained on what it paints there may learn to put
-    colours there that the photo has no place for: a bright edge on the left, a dark one on the right. In the middle of
-    each picture, means of 8x8 pixels are fitted by an affine map of the photo's; what differs from that map is averaged
-    over the outer 16 pixels on the left, and on the right, over the spread of the picture's colours, and over pictures.
-    The longer of both is returned: 0 for photos, some tenths by chance for a few pictures. Top and bottom are left out:
-    what photos have there, skies and ground, is nowhere else in them.
-    Pictures and photos are (1, 3, H, W) in [0, 1], of 96 pixels or more. Raises: ImageError.
+    A network knows by its padding where the edges are, and one that is trained on what it paints
+    there may learn to put colours there that the photo has no place for: a bright edge on the left,
+    a dark one on the right. In the middle of each picture, means of 8x8 pixels are fitted by an
+    affine map of the photo's; what differs from that map is averaged over the outer 16 pixels on
+    the left, and on the right, over the spread of the picture's colours, and over pictures. The
+    longer of both is returned: 0 for photos, some tenths by chance for a few pictures. Top and
+    bottom are left out: what photos have there, skies and ground, is nowhere else in them. Pictures
+    and photos are (1, 3, H, W) in [0, 1], of 96 pixels or more. Raises: ImageError.
     """
     images = [_checked(image, "the image", SMALLEST_GRID) for image in images]
     photos = [_checked(photo, "the photo", SMALLEST_GRID) for photo in photos]
-    means = torch.stack([_at_edges(image, photo) for image, photo in zip(images, photos, strict=True)])
+    means = torch.stack(
+        [_at_edges(image, photo) for image, photo in zip(images, photos, strict=True)]
+    )
     return float(means.mean(0).norm(dim=1).max())
 
 
 def high_frequency(image: Tensor, painting: Tensor) -> float:
-    """Return the finest detail of `image` over that of the painting: 1 is as much, blur has less, noise has more.
+    """Return the finest detail of `image` over that of the painting: 1 is as much, blur has less,
+    noise has more.
 
-    It is the rms of a picture minus its 3x3 mean. Both are (1, 3, H, W) in [0, 1], the painting at the size that it is
-    judged at (`Judge.painting`). Raises: ImageError.
+    It is the rms of a picture minus its 3x3 mean. Both are (1, 3, H, W) in [0, 1], the painting at
+    the size that it is judged at (`Judge.painting`). Raises: ImageError.
     """
     fine = _fine_rms(_checked(painting, "the painting"))
     return _fine_rms(_checked(image, "the image")) / max(fine, ROUNDING)
@@ -402,8 +458,10 @@ def _peak(power: Tensor, place: tuple[float, float], floor: float) -> float:
     """The power at a frequency, in bins down and across, over that around it."""
     n = power.shape[0]
     bins = torch.arange(n, dtype=torch.float64)
-    down, across = (((bins - at + n / 2) % n - n / 2).abs() for at in place)  # the spectrum is periodic
-    down, across = down[:, None], across[None]
+    # the spectrum is periodic
+    down, across = (((bins - at + n / 2) % n - n / 2).abs() for at in place)
+    down = down[:, None]
+    across = across[None]
     away = torch.maximum(down, across)
     around = (away >= RING[0]) & (away <= RING[1])
     if place[0] == 0:
@@ -415,32 +473,43 @@ def _peak(power: Tensor, place: tuple[float, float], floor: float) -> float:
 
 def _border_ratio(image: Tensor) -> float:
     image = image.cpu().double()
-    outer, inner = [], []
-    for steps in ((image[..., 1:] - image[..., :-1]).abs(), (image[..., 1:, :] - image[..., :-1, :]).abs()):
+    outer = []
+    inner = []
+    for steps in (
+        (image[..., 1:] - image[..., :-1]).abs(),
+        (image[..., 1:, :] - image[..., :-1, :]).abs(),
+    ):
         inside = torch.zeros(steps.shape[-2:], dtype=torch.bool)
         inside[BORDER:-BORDER, BORDER:-BORDER] = True
         outer.append(steps[..., ~inside].flatten())
         inner.append(steps[..., inside].flatten())
-    return max(float(torch.cat(outer).mean()), ROUNDING) / max(float(torch.cat(inner).mean()), ROUNDING)
+    return max(float(torch.cat(outer).mean()), ROUNDING) / max(
+        float(torch.cat(inner).mean()), ROUNDING
+    )
 
 
 def _at_edges(image: Tensor, photo: Tensor) -> Tensor:
     """What no affine map of the photo explains on the left and on the right, (2, 3), over the spread of colours."""
-    got, seen = (F.avg_pool2d(picture.cpu().double(), BLOCK)[0] for picture in (image, photo))  # (3, h, w)
+    # (3, h, w)
+    got, seen = (F.avg_pool2d(picture.cpu().double(), BLOCK)[0] for picture in (image, photo))
     h, w = got.shape[-2:]
     away = min(INSIDE, h // 4, w // 4)
     middle = torch.zeros(h, w, dtype=torch.bool)
     middle[away:-away, away:-away] = True
     known = torch.cat([seen, torch.ones(1, h, w, dtype=torch.float64)])  # (4, h, w)
-    map_ = torch.linalg.lstsq(known[:, middle].T, got[:, middle].T, driver="gelsd").solution  # (4, 3)
+    # (4, 3)
+    map_ = torch.linalg.lstsq(known[:, middle].T, got[:, middle].T, driver="gelsd").solution
     off = got - torch.einsum("khw,kc->chw", known, map_)
     spread = max(float(got.flatten(1).std(1).norm()), ROUNDING)
-    return torch.stack([side.mean((1, 2)) for side in (off[:, :, :EDGE], off[:, :, -EDGE:])]) / spread
+    return (
+        torch.stack([side.mean((1, 2)) for side in (off[:, :, :EDGE], off[:, :, -EDGE:])]) / spread
+    )
 
 
 def _fine_rms(image: Tensor) -> float:
     image = image.cpu().double()
-    mean = F.avg_pool2d(image, kernel_size=3, stride=1)  # the outermost pixels have no whole 3x3 around them
+    # the outermost pixels have no whole 3x3 around them
+    mean = F.avg_pool2d(image, kernel_size=3, stride=1)
     return float((image[..., 1:-1, 1:-1] - mean).square().mean().sqrt())
 
 
@@ -471,11 +540,16 @@ def _checked(image: Tensor, name: str, smallest: int = SMALLEST) -> Tensor:
             f"its shorter side must be at least {smallest} pixels"
         )
     if not image.isfinite().all():
-        raise ImageError(f"{name} has values that are not finite; a network that gives them is to be trained again")
+        raise ImageError(
+            f"{name} has values that are not finite; a network that gives them is to be trained again"
+        )
     image = image.detach()
-    low, high = float(image.min()), float(image.max())
+    low = float(image.min())
+    high = float(image.max())
     if low < -RANGE_SLACK or high > 1 + RANGE_SLACK:
-        raise ImageError(f"{name} has values from {low:.3g} to {high:.3g}; allowed: 0 to 1, clamp or scale it first")
+        raise ImageError(
+            f"{name} has values from {low:.3g} to {high:.3g}; allowed: 0 to 1, clamp or scale it first"
+        )
     return image
 
 

@@ -6,13 +6,21 @@ import time
 from collections.abc import Mapping
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 SHOWN = ("content_rel", "style_rel", "total")
 
 
 class StepProgress:
-    """Shows what is done, steps, images/s, the terms of the objective and the time left; silent when `quiet`.
+    """Shows what is done, steps, images/s, the terms of the objective and the time left; silent
+    when `quiet`.
 
     Example:
         >>> with StepProgress("training", steps=100, done=0, quiet=False) as progress:
@@ -21,7 +29,8 @@ class StepProgress:
 
     def __init__(self, what: str, steps: int, done: int, quiet: bool) -> None:
         self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
-        self.steps, self.first = steps, done
+        self.steps = steps
+        self.first = done
         self.started = time.monotonic()
         self.bar = Progress(
             TextColumn(what),
@@ -58,5 +67,9 @@ class StepProgress:
             terms = f"{values['images_per_second']:.2f} images/s  {terms}"
         self.bar.update(self.task, completed=step, terms=terms)
         if not self.console.is_terminal:
-            left = (time.monotonic() - self.started) / max(1, step - self.first) * (self.steps - step)
-            self.say(f"step {step}/{self.steps}  {terms}  {int(left // 60)}:{int(left % 60):02d} left")
+            left = (
+                (time.monotonic() - self.started) / max(1, step - self.first) * (self.steps - step)
+            )
+            self.say(
+                f"step {step}/{self.steps}  {terms}  {int(left // 60)}:{int(left % 60):02d} left"
+            )

@@ -1,4 +1,5 @@
-"""Make the newest weights of a collection the base of the package, faststyle/training/bases/collection.safetensors.
+"""Make the newest weights of a collection the base of the package,
+faststyle/training/bases/collection.safetensors.
 
     python scripts/add_base.py outputs/collection/newest.safetensors \
         --photos "1,291 photos of BSDS500 and of ImageNet's classes (research use)" \
@@ -22,7 +23,9 @@ from faststyle.training.start import SCRATCH
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("newest", type=Path)
-    parser.add_argument("--photos", required=True, help="what it saw, and what that may be used for")
+    parser.add_argument(
+        "--photos", required=True, help="what it saw, and what that may be used for"
+    )
     parser.add_argument("--license", required=True)
     args = parser.parse_args()
     about = read_about(args.newest)

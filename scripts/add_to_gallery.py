@@ -1,10 +1,12 @@
-"""Judge a checkpoint on a folder of photos, and put it into checkpoints/gallery/ with those scores in its metadata.
+"""Judge a checkpoint on a folder of photos, and put it into checkpoints/gallery/ with those scores
+in its metadata.
 
     python scripts/add_to_gallery.py CHECKPOINT nocturne data/styles/nocturne.png JUDGED_PHOTOS \
-        --photos "1,291 photos of BSDS500 and of ImageNet's classes (research use)" --license "research use"
+        --photos "1,291 photos of BSDS500 and of ImageNet's classes (research use)" --license
+        "research use"
 
-Its name there is NAME-NETWORK.safetensors. One with a grid, stripes or a border, as the judge measures them, is
-refused.
+Its name there is NAME-NETWORK.safetensors. One with a grid, stripes or a border, as the judge
+measures them, is refused.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from faststyle.checkpoint import load_checkpoint, save_checkpoint
 from faststyle.compare.scores import judge_results
 
 GALLERY = Path(__file__).parent.parent / "checkpoints" / "gallery"
-# Alarms: photos have about 2, 1, 1 and 0, published networks a grid of 30 to 150. Look at the pictures.
+# Alarms: photos have about 2, 1, 1 and 0, published networks a grid of 30 to 150. Look at the
+# pictures.
 MOST = {"grid": 60.0, "stripes": 30.0, "border": 1.5, "edges": 0.5}
 
 
@@ -27,21 +30,29 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("painting", type=Path)
     parser.add_argument("judged", type=Path, help="photos that it was not trained on")
-    parser.add_argument("--photos", required=True, help="what it was trained on, and what those may be used for")
+    parser.add_argument(
+        "--photos", required=True, help="what it was trained on, and what those may be used for"
+    )
     parser.add_argument("--license", required=True)
     args = parser.parse_args()
     network, about = load_checkpoint(args.checkpoint)
     scores, vgg = judge_results(args.checkpoint, args.painting, args.judged)
     print(f"{args.checkpoint}: {scores}, {vgg}")
     bad = [
-        f"{name} {getattr(scores, name):.2f} of {most}" for name, most in MOST.items() if getattr(scores, name) > most
+        f"{name} {getattr(scores, name):.2f} of {most}"
+        for name, most in MOST.items()
+        if getattr(scores, name) > most
     ]
     if bad:
         raise SystemExit(f"not shipped: {', '.join(bad)}")
     recipe = {**about.recipe, "photos": args.photos}
     kept = {key: about.scores[key] for key in ("content_rel", "style_rel")}
     about = dataclasses.replace(
-        about, photos=args.photos, license=args.license, recipe=recipe, scores={**kept, **dataclasses.asdict(scores)}
+        about,
+        photos=args.photos,
+        license=args.license,
+        recipe=recipe,
+        scores={**kept, **dataclasses.asdict(scores)},
     )
     target = GALLERY / f"{args.name}-{about.network['name']}.safetensors"
     target.parent.mkdir(exist_ok=True)

@@ -1,4 +1,5 @@
-"""Make the pictures of docs/slow.md: what each layer keeps, and the slow path on one of our paintings.
+"""Make the pictures of docs/slow.md: what each layer keeps, and the slow path on one of our
+paintings.
 
 python scripts/slow_pictures.py    some minutes on two cores
 """
@@ -26,7 +27,10 @@ GAP = 4  # pixels of white between pictures
 def main() -> None:
     photo = crop_centre(read_image(held_out_photos()[1]), SIDE)
     painting = read_image(ROOT / "data" / "styles" / "nocturne.png")
-    row_of_content = [photo, *(reconstruct(photo, painting, content=layer) for layer in CONTENT_LAYERS)]
+    row_of_content = [
+        photo,
+        *(reconstruct(photo, painting, content=layer) for layer in CONTENT_LAYERS),
+    ]
     row_of_style = [crop_centre(painting, SIDE)]
     for count in range(1, len(STYLE_LAYERS) + 1):
         row_of_style.append(reconstruct(photo, painting, style=STYLE_LAYERS[:count]))
@@ -34,13 +38,19 @@ def main() -> None:
     cat = read_image(held_out_photos()[0])
     results = []
     for loss in (PAPER, TRAINING):
-        results.append(optimize_image(cat, [Style(painting)], SlowConfig(size=300, steps=100, loss=loss)))
+        results.append(
+            optimize_image(cat, [Style(painting)], SlowConfig(size=300, steps=100, loss=loss))
+        )
     height, width = results[0].shape[-2:]
-    original = torch.nn.functional.interpolate(cat, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
+    original = torch.nn.functional.interpolate(
+        cat, (height, width), mode="bicubic", antialias=True
+    ).clamp(0, 1)
     write_image(grid([[original, *results]]), PICTURES / "slow.jpg", quality=88)
 
 
-def reconstruct(photo: Tensor, painting: Tensor, content: str | None = None, style: tuple[str, ...] = ()) -> Tensor:
+def reconstruct(
+    photo: Tensor, painting: Tensor, content: str | None = None, style: tuple[str, ...] = ()
+) -> Tensor:
     """Return the image that noise becomes when only one layer of content, or some layers of style, are asked for."""
     if content:
         loss = LossConfig(strength=0.0, content_layers={content: 1.0}, style_layers={content: 1.0})
@@ -57,7 +67,9 @@ def reconstruct(photo: Tensor, painting: Tensor, content: str | None = None, sty
 
 def grid(rows: list[list[Tensor]]) -> Tensor:
     """Return pictures side by side, with white between them."""
-    padded = [[torch.nn.functional.pad(p, (0, GAP, 0, GAP), value=1.0) for p in row] for row in rows]
+    padded = [
+        [torch.nn.functional.pad(p, (0, GAP, 0, GAP), value=1.0) for p in row] for row in rows
+    ]
     return torch.cat([torch.cat(row, 3) for row in padded], 2)[..., :-GAP, :-GAP]
 
 

@@ -1,15 +1,18 @@
-"""Make the pictures of docs/training.md and docs/real-time.md from checkpoints and from the logs of runs.
+"""Make the pictures of docs/training.md and docs/real-time.md from checkpoints and from the logs of
+runs.
 
-    python scripts/training_pictures.py sheet docs/pictures/styles.jpg CHECKPOINT ...
-    python scripts/training_pictures.py strengths docs/pictures/strengths.jpg night-0.5 night-1 night-2 wave-0.5 ...
-    python scripts/training_pictures.py curves docs/pictures/curves.png outputs/starry_night outputs/great_wave
-    python scripts/training_pictures.py steps docs/pictures/steps.jpg outputs/great_wave 100 200 500
-    python scripts/training_pictures.py blend docs/pictures/blend.jpg CHECKPOINT CHECKPOINT
+    python scripts/training_pictures.py sheet docs/pictures/styles.jpg CHECKPOINT ... python
+    scripts/training_pictures.py strengths docs/pictures/strengths.jpg night-0.5 night-1 night-2
+    wave-0.5 ... python scripts/training_pictures.py curves docs/pictures/curves.png
+    outputs/starry_night outputs/great_wave python scripts/training_pictures.py steps
+    docs/pictures/steps.jpg outputs/great_wave 100 200 500 python scripts/training_pictures.py blend
+    docs/pictures/blend.jpg CHECKPOINT CHECKPOINT
 
-A sheet has two photos on the left, then a column for each checkpoint: what it makes of them. Strengths are checkpoints
-in threes, two threes a row: what each makes of one photo. Steps are strips that a run left at those steps. A blend has,
-for two photos, the first style, the mean of both pictures, what the mean of both networks paints, and the second style.
-Paintings that are not ours are in none.
+A sheet has two photos on the left, then a column for each checkpoint: what it makes of them.
+Strengths are checkpoints in threes, two threes a row: what each makes of one photo. Steps are
+strips that a run left at those steps. A blend has, for two photos, the first style, the mean of
+both pictures, what the mean of both networks paints, and the second style. Paintings that are not
+ours are in none.
 """
 
 from __future__ import annotations
@@ -27,7 +30,11 @@ from faststyle.training.photos import held_out_photos
 
 SIZE = 256  # pixels: side of each picture of a sheet
 GAP = 4  # pixels of white between pictures
-TAGS = {"content_rel": "content error, relative", "style_rel": "style error, relative", "balance": "weight of style"}
+TAGS = {
+    "content_rel": "content error, relative",
+    "style_rel": "style error, relative",
+    "balance": "weight of style",
+}
 
 
 def sheet(target: Path, checkpoints: list[str]) -> None:
@@ -40,7 +47,10 @@ def sheet(target: Path, checkpoints: list[str]) -> None:
 
 def strengths(target: Path, checkpoints: list[str]) -> None:
     photos = [crop_centre(read_image(path), SIZE) for path in held_out_photos()]
-    cells = [_framed(Stylizer.load(checkpoint)(photos[i // 3 % 2])) for i, checkpoint in enumerate(checkpoints)]
+    cells = [
+        _framed(Stylizer.load(checkpoint)(photos[i // 3 % 2]))
+        for i, checkpoint in enumerate(checkpoints)
+    ]
     cells += [torch.ones_like(cells[0])] * (-len(cells) % 6)
     rows = [torch.cat(cells[i : i + 6], 3) for i in range(0, len(cells), 6)]
     write_image(torch.cat(rows, 2), target, quality=85)
@@ -57,7 +67,8 @@ def blend(target: Path, checkpoints: list[str]) -> None:
     both = Stylizer.blend(checkpoints)
     rows = []
     for photo in (crop_centre(read_image(path), SIZE) for path in held_out_photos()):
-        a, b = first(photo), second(photo)
+        a = first(photo)
+        b = second(photo)
         rows.append(torch.cat([_framed(cell) for cell in (a, (a + b) / 2, both(photo), b)], 3))
     write_image(torch.cat(rows, 2), target, quality=85)
 
@@ -81,4 +92,6 @@ def _framed(picture: torch.Tensor) -> torch.Tensor:
 
 if __name__ == "__main__":
     kind, target, *rest = sys.argv[1:]
-    {"sheet": sheet, "strengths": strengths, "curves": curves, "steps": steps, "blend": blend}[kind](Path(target), rest)
+    {"sheet": sheet, "strengths": strengths, "curves": curves, "steps": steps, "blend": blend}[
+        kind
+    ](Path(target), rest)

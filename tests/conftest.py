@@ -24,7 +24,11 @@ NETWORK = {"name": "johnson", "width": 4, "blocks": 1}
 
 
 @pytest.fixture(autouse=True)
-def _offline(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest):
+def _offline(
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+):
     """No test of the unit tier downloads anything, and none touches the user's caches."""
     if "weights" in request.keywords:
         return
@@ -47,7 +51,13 @@ def vgg_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("vgg") / "tiny.safetensors"
     torch.manual_seed(0)
     vgg = VGG("vgg16", [f"relu{n}" for n in layer_names("vgg16")], width=TINY_WIDTH)
-    about = {"arch": "vgg16", "id": "vgg16-tiny", "license": "none", "mean": [0.5] * 3, "std": [0.25] * 3}
+    about = {
+        "arch": "vgg16",
+        "id": "vgg16-tiny",
+        "license": "none",
+        "mean": [0.5] * 3,
+        "std": [0.25] * 3,
+    }
     for conv in vgg.convs.values():  # keep activations alive through thirteen layers
         torch.nn.init.kaiming_normal_(conv.weight)
     save_file(dict(vgg.convs.state_dict()), path, metadata={"faststyle_vgg": json.dumps(about)})
@@ -68,7 +78,9 @@ def needs(*packages: str) -> pytest.MarkDecorator:
 def draw(seed: int, height: int, width: int) -> Image.Image:
     """A colourful picture with smooth shapes and some grain."""
     rng = np.random.default_rng(seed)
-    coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((width, height), 3)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize(
+        (width, height), 3
+    )
     grain = rng.normal(0, 10, (height, width, 3))
     return Image.fromarray((np.asarray(coarse) + grain).clip(0, 255).astype(np.uint8))
 
@@ -108,7 +120,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, painting: Path) -> Path
     network = Johnson(4, 1)
     network.head.weight.data.mul_(0.1)  # no extremes: they are what 8 bits keep worst
     path = tmp_path_factory.mktemp("checkpoint") / "dots.safetensors"
-    about = About(NETWORK, {"file": "dots.png"}, vgg={}, photos="none", recipe={}, license="CC0-1.0")
+    about = About(
+        NETWORK, {"file": "dots.png"}, vgg={}, photos="none", recipe={}, license="CC0-1.0"
+    )
     save_checkpoint(path, network, about)
     return path
 

@@ -14,7 +14,8 @@ import faststyle
 
 PACKAGE = Path(faststyle.__file__).parent
 MODULES = sorted(
-    p.relative_to(PACKAGE.parent).with_suffix("").as_posix().replace("/", ".") for p in PACKAGE.rglob("*.py")
+    p.relative_to(PACKAGE.parent).with_suffix("").as_posix().replace("/", ".")
+    for p in PACKAGE.rglob("*.py")
 )
 
 # Bottom to top: a module imports from its own layer or a lower one.
@@ -36,9 +37,13 @@ def layer(module: str) -> int:
     return next(i for i, names in enumerate(LAYERS) if part in names)
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if not m.endswith("__init__") or m.count(".") > 1])
+@pytest.mark.parametrize(
+    "module", [m for m in MODULES if not m.endswith("__init__") or m.count(".") > 1]
+)
 def test_imports_go_one_way(module: str) -> None:
-    tree = ast.parse((PACKAGE.parent / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8"))
+    tree = ast.parse(
+        (PACKAGE.parent / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8")
+    )
     imported = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
     for name in imported:
         if name.startswith("faststyle."):

@@ -25,7 +25,9 @@ SHARE = RATE * EVERY  # of the logarithm of the weight, for one photo a step
 @pytest.fixture
 def loss(tiny_weights: VGGWeights) -> PerceptualLoss:
     config = LossConfig()
-    return PerceptualLoss(load_vgg(tiny_weights, deepest_layers(config, "vgg16")), torch.rand(1, 3, 64, 64), config)
+    return PerceptualLoss(
+        load_vgg(tiny_weights, deepest_layers(config, "vgg16")), torch.rand(1, 3, 64, 64), config
+    )
 
 
 @pytest.fixture(scope="module")
@@ -57,18 +59,23 @@ def test_too_much_content_error_lowers_style_and_too_little_raises_it(
     assert float(loss.balance) == pytest.approx(math.exp(0.1 * SHARE))
 
 
-def test_a_flat_photo_weighs_no_more_than_it_holds(loss: PerceptualLoss, accelerator: Accelerator) -> None:
+def test_a_flat_photo_weighs_no_more_than_it_holds(
+    loss: PerceptualLoss, accelerator: Accelerator
+) -> None:
     balance = Balance(loss, 0.7, 1.0, 1000)
     for step in range(1, EVERY + 1):
         balance.add(terms(100.0, 0.001) if step == 4 else terms(0.7), FIRST)
         balance.adjust(step, accelerator)
-    assert float(loss.balance) == pytest.approx(math.exp(-SHARE * ((9 * 0.35 + 0.1) / 4.501 - 0.7)), rel=1e-5)
+    assert float(loss.balance) == pytest.approx(
+        math.exp(-SHARE * ((9 * 0.35 + 0.1) / 4.501 - 0.7)), rel=1e-5
+    )
 
 
 def test_it_settles(loss: PerceptualLoss, accelerator: Accelerator) -> None:
     balance = Balance(loss, 0.7, 1.0, steps=50)
     go(balance, [0.0] * 50, accelerator)
-    assert float(loss.balance) == pytest.approx(math.exp(4 * 0.7 * SHARE))  # after steps 10 to 40, not 50
+    # after steps 10 to 40, not 50
+    assert float(loss.balance) == pytest.approx(math.exp(4 * 0.7 * SHARE))
 
 
 def test_it_has_limits(loss: PerceptualLoss, accelerator: Accelerator) -> None:
@@ -77,18 +84,24 @@ def test_it_has_limits(loss: PerceptualLoss, accelerator: Accelerator) -> None:
 
 
 @pytest.mark.parametrize(("strength", "target"), [(0.5, 1 - 0.3**0.5), (1.0, 0.7), (2.0, 0.91)])
-def test_strength_asks_for_more_or_less(loss: PerceptualLoss, strength: float, target: float) -> None:
+def test_strength_asks_for_more_or_less(
+    loss: PerceptualLoss, strength: float, target: float
+) -> None:
     assert Balance(loss, 0.7, strength, 100).target == pytest.approx(target)
 
 
 @pytest.mark.parametrize(("target", "strength"), [(0.0, 1.0), (0.7, 0.0), (0.7, math.inf)])
-def test_it_may_be_off(loss: PerceptualLoss, accelerator: Accelerator, target: float, strength: float) -> None:
+def test_it_may_be_off(
+    loss: PerceptualLoss, accelerator: Accelerator, target: float, strength: float
+) -> None:
     go(Balance(loss, target, strength, 100), [9.0] * EVERY, accelerator)
     assert float(loss.balance) == 1
 
 
 @pytest.mark.parametrize("stop", [7, 10, 13])
-def test_it_goes_on_where_it_was(tiny_weights: VGGWeights, accelerator: Accelerator, stop: int) -> None:
+def test_it_goes_on_where_it_was(
+    tiny_weights: VGGWeights, accelerator: Accelerator, stop: int
+) -> None:
     errors = torch.rand(40, generator=torch.Generator().manual_seed(0)).tolist()
     config = LossConfig()
     vgg = load_vgg(tiny_weights, deepest_layers(config, "vgg16"))
@@ -102,14 +115,18 @@ def test_it_goes_on_where_it_was(tiny_weights: VGGWeights, accelerator: Accelera
     assert torch.equal(losses[0].balance, losses[2].balance)
 
 
-def test_each_painting_has_a_weight_of_its_own(tiny_weights: VGGWeights, accelerator: Accelerator) -> None:
+def test_each_painting_has_a_weight_of_its_own(
+    tiny_weights: VGGWeights, accelerator: Accelerator
+) -> None:
     """What the photos of one painting say changes that of no other."""
     config = LossConfig()
     vgg = load_vgg(tiny_weights, deepest_layers(config, "vgg16"))
     styles = [Style(torch.rand(1, 3, 64, 64)) for _ in range(3)]
     loss = PerceptualLoss(vgg, styles, config)
     balance = Balance(loss, 0.7, 1.0, 1000)
-    batch = terms(0.0)._replace(content_error=torch.tensor([0.9, 0.4, 0.9]), content_variance=torch.ones(3))
+    batch = terms(0.0)._replace(
+        content_error=torch.tensor([0.9, 0.4, 0.9]), content_variance=torch.ones(3)
+    )
     for _ in range(EVERY):
         balance.add(batch, torch.tensor([0, 2, 0]))
     balance.adjust(EVERY, accelerator)

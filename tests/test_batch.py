@@ -26,7 +26,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("checkpoint") / "dots.safetensors"
     network = {"name": "johnson", "width": 4, "blocks": 1}
-    save_checkpoint(path, Johnson(4, 1), About(network, painting={}, vgg={}, photos="none", recipe={}))
+    save_checkpoint(
+        path, Johnson(4, 1), About(network, painting={}, vgg={}, photos="none", recipe={})
+    )
     return path
 
 
@@ -68,8 +70,15 @@ def test_the_structure_of_a_folder_is_kept(album: Path) -> None:
 
 def test_a_format_replaces_the_extensions(album: Path) -> None:
     targets = pairs(plan_jobs(["album"], "out", "webp")).values()
-    assert sorted(targets) == ["out/a.webp", "out/b.webp", "out/deep/c.webp", "out/deep/deeper/d.webp"]
-    with pytest.raises(OutputError, match=r"cannot write \.gif; use jpeg, jpg, png, tif, tiff, webp"):
+    assert sorted(targets) == [
+        "out/a.webp",
+        "out/b.webp",
+        "out/deep/c.webp",
+        "out/deep/deeper/d.webp",
+    ]
+    with pytest.raises(
+        OutputError, match=r"cannot write \.gif; use jpeg, jpg, png, tif, tiff, webp"
+    ):
         plan_jobs(["album"], "out", "gif")
 
 
@@ -85,8 +94,14 @@ def test_one_file_goes_to_a_file_or_into_a_folder(album: Path) -> None:
 
 
 def test_globs_are_expanded(album: Path) -> None:
-    assert pairs(plan_jobs(["album/*.*g"], "out")) == {"album/a.png": "out/a.png", "album/b.jpg": "out/b.jpg"}
-    assert pairs(plan_jobs(["album/**/*.png"], "out")) == {"album/a.png": "out/a.png", "album/deep/c.png": "out/c.png"}
+    assert pairs(plan_jobs(["album/*.*g"], "out")) == {
+        "album/a.png": "out/a.png",
+        "album/b.jpg": "out/b.jpg",
+    }
+    assert pairs(plan_jobs(["album/**/*.png"], "out")) == {
+        "album/a.png": "out/a.png",
+        "album/deep/c.png": "out/c.png",
+    }
     draw(0, 20, 20).save("album/[1].png")
     assert pairs(plan_jobs(["album/[1].png"], "out")) == {"album/[1].png": "out/[1].png"}
 
@@ -109,7 +124,9 @@ def test_standard_input_and_output(album: Path) -> None:
 def test_two_inputs_for_one_output_are_an_error(album: Path) -> None:
     Path("other").mkdir()
     draw(0, 20, 20).save("other/a.png")
-    with pytest.raises(OutputError, match=r"album/a\.png and other/a\.png would both be written to out/a\.png"):
+    with pytest.raises(
+        OutputError, match=r"album/a\.png and other/a\.png would both be written to out/a\.png"
+    ):
         plan_jobs(["album/a.png", "other/a.png"], "out")
     draw(0, 20, 20).save("album/a.bmp")
     with pytest.raises(OutputError, match=r"album/a\.bmp and album/a\.png would both"):
@@ -144,7 +161,9 @@ def test_a_bad_file_is_listed_and_the_others_are_done(album: Path, stylizer: Sty
     report = run_jobs(stylizer, jobs, done=done.append)
     assert report.written == ["out/a.png", "out/b.jpg", "out/deep/c.png", "out/deep/deeper/d.png"]
     assert report.kept == []
-    assert [(name, reason.split(";")[0].split("(")[0].strip()) for name, reason in report.failed] == [
+    assert [
+        (name, reason.split(";")[0].split("(")[0].strip()) for name, reason in report.failed
+    ] == [
         ("album/bad.jpg", "not an image that can be read"),
         ("album/cut.jpg", "damaged or truncated image"),
         ("album/thin.png", "an image of 10x40 pixels is too small: both sides must be at least 16"),
@@ -168,7 +187,9 @@ def test_the_pixels_are_those_of_the_stylizer(album: Path, stylizer: Stylizer) -
         np.testing.assert_array_equal(np.array(image), np.array(expected))
 
 
-def test_outputs_that_are_there_are_kept_unless_they_are_to_be_overwritten(album: Path, stylizer: Stylizer) -> None:
+def test_outputs_that_are_there_are_kept_unless_they_are_to_be_overwritten(
+    album: Path, stylizer: Stylizer
+) -> None:
     jobs = plan_jobs(["album"], "out")
     Path("out").mkdir()
     Path("out/b.jpg").write_text("old")
@@ -204,14 +225,26 @@ def test_a_place_that_cannot_be_written_ends_the_run(album: Path, stylizer: Styl
 
 def test_a_photo_too_long_for_the_format_is_listed(album: Path, stylizer: Stylizer) -> None:
     draw(0, 16, 16_384).save(album / "panorama.png")
-    report = run_jobs(stylizer, plan_jobs(["album/a.png", "album/panorama.png", "album/b.jpg"], "out", "webp"))
+    report = run_jobs(
+        stylizer, plan_jobs(["album/a.png", "album/panorama.png", "album/b.jpg"], "out", "webp")
+    )
     assert report.written == ["out/a.webp", "out/b.webp"]
     assert [name for name, _ in report.failed] == ["album/panorama.png"]
     assert "16x16384 pixels are too many for WEBP" in report.failed[0][1]
 
 
 def test_a_pipe_in_and_out(album: Path, checkpoint: Path) -> None:
-    command = [sys.executable, str(ROOT / "stylize.py"), "-", "--style", str(checkpoint), "-o", "-", "--device", "cpu"]
+    command = [
+        sys.executable,
+        str(ROOT / "stylize.py"),
+        "-",
+        "--style",
+        str(checkpoint),
+        "-o",
+        "-",
+        "--device",
+        "cpu",
+    ]
     command += ["--precision", "float32"]  # bf16, where the hardware has it, is 4 of 255 apart
     stylizer = Stylizer.load(checkpoint, device="cpu", precision="float32")
     photo = (album / "b.jpg").read_bytes()
@@ -220,4 +253,6 @@ def test_a_pipe_in_and_out(album: Path, checkpoint: Path) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
     image = Image.open(io.BytesIO(done.stdout))
     assert image.format == "PNG"
-    np.testing.assert_allclose(np.array(image).astype(int), np.array(stylizer(photo)).astype(int), atol=1)
+    np.testing.assert_allclose(
+        np.array(image).astype(int), np.array(stylizer(photo)).astype(int), atol=1
+    )

@@ -35,13 +35,16 @@ RECIPE = Recipe(batch_size=2, image_size=48, painting_size=48, network=SMALL, lo
 @pytest.fixture(scope="module")
 def result(tiny_weights: VGGWeights) -> TrainBench:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench, "_peak_in_process", lambda side, *_: 100 + len(side))  # the slow tier measures it
+        # the slow tier measures it
+        patch.setattr(bench, "_peak_in_process", lambda side, *_: 100 + len(side))
         return bench_train(RECIPE, tiny_weights, rounds=2, network=SMALL)
 
 
 def test_its_figures_hang_together(result: TrainBench) -> None:
     assert min(result.reference, result.ours, result.recipe, result.ratio, result.ratio_default) > 0
-    assert result.utilisation == pytest.approx(result.flops_per_image * result.ours / result.peak_flops)
+    assert result.utilisation == pytest.approx(
+        result.flops_per_image * result.ours / result.peak_flops
+    )
     assert result.utilisation < 1
     assert result.network == SMALL
     assert result.reference_layers == "content relu2_2; style relu1_2 relu2_2 relu3_3 relu4_3"
@@ -50,7 +53,15 @@ def test_its_figures_hang_together(result: TrainBench) -> None:
 
 
 def test_it_is_plain_data(result: TrainBench) -> None:
-    keys = {"ours", "reference", "ratio", "ratio_default", "utilisation", "peak_rss_mb", "reference_peak_rss_mb"}
+    keys = {
+        "ours",
+        "reference",
+        "ratio",
+        "ratio_default",
+        "utilisation",
+        "peak_rss_mb",
+        "reference_peak_rss_mb",
+    }
     assert keys <= set(json.loads(json.dumps(asdict(result))))
 
 
@@ -59,21 +70,30 @@ def test_the_reference_computes_what_it_says(tiny_weights: VGGWeights) -> None:
     counted = _flops(_step("reference", RECIPE, tiny_weights, SMALL)) / RECIPE.batch_size
     channels = [3, 4, 4, 8, 8, 16, 16, 16, 32, 32, 32]  # a sixteenth of those of VGG-16
     sides = [48, 48, 24, 24, 12, 12, 12, 6, 6, 6]
-    forward = sum(2 * 9 * a * b * s * s for a, b, s in zip(channels, channels[1:], sides, strict=False))
+    forward = sum(
+        2 * 9 * a * b * s * s for a, b, s in zip(channels, channels[1:], sides, strict=False)
+    )
     grams = sum(2 * c * c * s * s for c, s in ((4, 48), (8, 24), (16, 12), (32, 6)))
     vgg = 3 * forward + 3 * grams  # photo, output, and the way back to the output's pixels
-    assert vgg < counted < vgg + 3 * 2 * 48 * 48 * 81 * (3 * 4) * 8  # the network adds a few convolutions to it
+    # the network adds a few convolutions to it
+    assert vgg < counted < vgg + 3 * 2 * 48 * 48 * 81 * (3 * 4) * 8
 
 
 def test_ours_with_the_references_layers_computes_less(tiny_weights: VGGWeights) -> None:
     """The photo is looked at to relu2_2 only."""
-    ours, reference = (_flops(_step(side, RECIPE, tiny_weights, SMALL)) for side in ("ours", "reference"))
+    ours, reference = (
+        _flops(_step(side, RECIPE, tiny_weights, SMALL)) for side in ("ours", "reference")
+    )
     assert 0.3 * reference < ours < reference
 
 
 def test_the_recipes_side_is_the_recipes(tiny_weights: VGGWeights) -> None:
-    shallow = replace(RECIPE, loss=LossConfig(content_layers={"relu1_1": 1.0}, style_layers={"relu1_1": 1.0}))
-    assert _flops(_step("recipe", shallow, tiny_weights, SMALL)) < _flops(_step("recipe", RECIPE, tiny_weights, SMALL))
+    shallow = replace(
+        RECIPE, loss=LossConfig(content_layers={"relu1_1": 1.0}, style_layers={"relu1_1": 1.0})
+    )
+    assert _flops(_step("recipe", shallow, tiny_weights, SMALL)) < _flops(
+        _step("recipe", RECIPE, tiny_weights, SMALL)
+    )
 
 
 def test_the_papers_network_has_the_papers_width() -> None:
@@ -81,14 +101,18 @@ def test_the_papers_network_has_the_papers_width() -> None:
     assert SAME_LAYERS.layers("vgg16")[1].keys() == {"relu1_2", "relu2_2", "relu3_3", "relu4_3"}
 
 
-def test_the_reference_learns_the_same_from_features_of_another_range(tiny_weights: VGGWeights) -> None:
+def test_the_reference_learns_the_same_from_features_of_another_range(
+    tiny_weights: VGGWeights,
+) -> None:
     """Inputs and biases four times as large make all features so; what a step does to the network must not change."""
     larger = replace(
         tiny_weights,
         std=tuple(value / 4 for value in tiny_weights.std),
         tensors={k: v * 4 if k.endswith("bias") else v for k, v in tiny_weights.tensors.items()},
     )
-    photos, painting, after = torch.rand(2, 3, 32, 32), torch.rand(1, 3, 40, 40), []
+    photos = torch.rand(2, 3, 32, 32)
+    painting = torch.rand(1, 3, 40, 40)
+    after = []
     for weights in (tiny_weights, larger):
         torch.manual_seed(0)
         network = build_network(SMALL)
@@ -108,7 +132,16 @@ def test_the_slow_path_is_measured_in_processes_of_their_own(tiny_weights: VGGWe
 
 @pytest.mark.slow
 def test_the_command_prints_json(vgg_file: Path) -> None:
-    options = ["--vgg-weights", str(vgg_file), "--recipe", "smoke", "--image-size", "64", "--rounds", "1"]
+    options = [
+        "--vgg-weights",
+        str(vgg_file),
+        "--recipe",
+        "smoke",
+        "--image-size",
+        "64",
+        "--rounds",
+        "1",
+    ]
     threads = torch.get_num_threads()
     done = CliRunner().invoke(app, ["bench", "train", *options, "--batch-size", "1", "--json"])
     assert done.exit_code == 0, done.output
@@ -120,6 +153,8 @@ def test_the_command_prints_json(vgg_file: Path) -> None:
 
 
 def test_an_unknown_network_is_one_line(vgg_file: Path) -> None:
-    done = CliRunner().invoke(app, ["bench", "train", "--vgg-weights", str(vgg_file), "--network", "jonson"])
+    done = CliRunner().invoke(
+        app, ["bench", "train", "--vgg-weights", str(vgg_file), "--network", "jonson"]
+    )
     assert done.exit_code == 1
     assert "unknown network 'jonson'. Did you mean 'johnson'?" in done.stderr

@@ -25,7 +25,10 @@ RECIPE: Recipe = recipe_from_dict(
         "shift": 8,
         "painting_size": 48,
         "network": {"width": 4, "blocks": 1},
-        "loss": {"content_layers": {"relu2_1": 1.0}, "style_layers": {"relu1_1": 1.0, "relu2_1": 1.0}},
+        "loss": {
+            "content_layers": {"relu2_1": 1.0},
+            "style_layers": {"relu1_1": 1.0, "relu2_1": 1.0},
+        },
     }
 )
 
@@ -37,22 +40,30 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(held_out, "SCORE_SIZE", 48)
 
 
-def test_a_race_hangs_together(painting: Path, tiny_weights: VGGWeights, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_race_hangs_together(
+    painting: Path, tiny_weights: VGGWeights, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With ten steps a turn: how many there are must not depend on what else the machine does."""
 
     def run_for(runner: Runner, seconds: float) -> None:
         for _ in range(10):
             runner.step(next(runner.photos)["photo"].float().div(255))
-        runner.steps, runner.seconds = runner.steps + 10, runner.seconds + seconds
+        runner.steps = runner.steps + 10
+        runner.seconds = runner.seconds + seconds
 
     monkeypatch.setattr(Runner, "run_for", run_for)
     lines: list[str] = []
-    race = bench_race(painting, RECIPE, tiny_weights, seconds=0.4, times=2, turn=0.2, see=lines.append)
+    race = bench_race(
+        painting, RECIPE, tiny_weights, seconds=0.4, times=2, turn=0.2, see=lines.append
+    )
     assert race.target == race.ours_curve[-1][1] < race.ours_curve[0][1] * 1.05
     assert race.ours == next(s for s, total in race.ours_curve if total <= race.target)
     if race.reference is None:
         assert race.ratio == pytest.approx(race.reference_curve[-1][0] / race.ours)
-        assert race.reference_curve[-1][0] >= 2 * race.ours_curve[-1][0] or race.reference_curve[-1][1] <= race.target
+        assert (
+            race.reference_curve[-1][0] >= 2 * race.ours_curve[-1][0]
+            or race.reference_curve[-1][1] <= race.target
+        )
     else:
         assert race.ratio == race.reference / race.ours
     assert len(lines) == len(race.ours_curve) + len(race.reference_curve)
@@ -69,7 +80,9 @@ def test_a_reference_that_is_better_is_said_to_be(
         runner.curve.append((runner.seconds, next(totals[runner.name])))
 
     monkeypatch.setattr(module, "_measure", measure)
-    monkeypatch.setattr(Runner, "run_for", lambda self, s: setattr(self, "seconds", self.seconds + s))
+    monkeypatch.setattr(
+        Runner, "run_for", lambda self, s: setattr(self, "seconds", self.seconds + s)
+    )
     race = bench_race(painting, RECIPE, tiny_weights, seconds=2, turn=1)
     assert (race.target, race.ours, race.reference, race.ratio) == (2.0, 2, 1, 0.5)
 
@@ -81,7 +94,9 @@ def test_a_reference_that_never_gets_there_gives_a_lower_bound(
         runner.curve.append((runner.seconds, 1.0 if runner.name == "ours" else 9.0))
 
     monkeypatch.setattr(module, "_measure", measure)
-    monkeypatch.setattr(Runner, "run_for", lambda self, s: setattr(self, "seconds", self.seconds + s))
+    monkeypatch.setattr(
+        Runner, "run_for", lambda self, s: setattr(self, "seconds", self.seconds + s)
+    )
     race = bench_race(painting, RECIPE, tiny_weights, seconds=1, turn=1, times=7)
     assert (race.ours, race.reference, race.ratio) == (1, None, 7)
 

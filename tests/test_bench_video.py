@@ -21,11 +21,26 @@ def test_the_clip_is_what_it_should_be(tmp_path: Path) -> None:
 
 
 def test_the_command_measures_all_of_it() -> None:
-    command = ["bench", "video", "--size", "48x64", "--seconds", "0.5", "--engine", "torch", "--json"]
+    command = [
+        "bench",
+        "video",
+        "--size",
+        "48x64",
+        "--seconds",
+        "0.5",
+        "--engine",
+        "torch",
+        "--json",
+    ]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     (row,) = json.loads(done.stdout)
-    assert (row["engine"], row["precision"], row["size"], row["frames"]) == ("torch", "float32", "48x64", 15)
+    assert (row["engine"], row["precision"], row["size"], row["frames"]) == (
+        "torch",
+        "float32",
+        "48x64",
+        15,
+    )
     assert 0 < row["fps"] < row["network_fps"]
     assert (row["frames_in"], row["same_sound"]) == (15, True)
     assert max(row["off_ms"], row["length_off_ms"], row["sound_off_ms"]) < 0.01
@@ -40,13 +55,17 @@ def test_a_clip_of_ones_own_and_what_the_facts_tell_apart(tmp_path: Path) -> Non
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     assert "15 of 15 frames" in done.stdout
-    assert "times 0.00 ms off at most, length 0.00 ms off; sound: the same bytes, 0.00 ms off" in done.stdout
+    assert (
+        "times 0.00 ms off at most, length 0.00 ms off; sound: the same bytes, 0.00 ms off"
+        in done.stdout
+    )
     write_clip(cut, 48, 64, 0.4)
     with av.open(str(whole)) as source, av.open(str(mute), "w") as file:
         stream = file.add_stream_from_template(source.streams.video[0])
         for packet in source.demux(video=0):
             if packet.dts is not None:
-                packet.stream, packet.pts = stream, packet.pts + packet.duration
+                packet.stream = stream
+                packet.pts = packet.pts + packet.duration
                 file.mux(packet)
     facts = {file: read_facts(file) for file in (whole, cut, mute)}
     assert len(facts[cut].times) == 12
@@ -58,7 +77,10 @@ def test_a_clip_of_ones_own_and_what_the_facts_tell_apart(tmp_path: Path) -> Non
 
 def test_what_cannot_be_compared_is_one_line(tmp_path: Path) -> None:
     write_clip(tmp_path / "clip.mp4", 48, 64, 0.5)
-    with av.open(str(tmp_path / "clip.mp4")) as source, av.open(str(tmp_path / "bare.h264"), "w") as file:
+    with (
+        av.open(str(tmp_path / "clip.mp4")) as source,
+        av.open(str(tmp_path / "bare.h264"), "w") as file,
+    ):
         stream = file.add_stream_from_template(source.streams.video[0])
         for packet in source.demux(video=0):
             if packet.dts is not None:
@@ -66,6 +88,8 @@ def test_what_cannot_be_compared_is_one_line(tmp_path: Path) -> None:
                 file.mux(packet)
     (tmp_path / "text.mp4").write_text("no video")
     for name, reason in {"bare.h264": "frames without times", "text.mp4": "not a video"}.items():
-        refused = CliRunner().invoke(app, ["bench", "video", "--clip", str(tmp_path / name), "--engine", "torch"])
+        refused = CliRunner().invoke(
+            app, ["bench", "video", "--clip", str(tmp_path / name), "--engine", "torch"]
+        )
         assert refused.exit_code == 1
         assert reason in refused.stderr.splitlines()[-1]

@@ -90,19 +90,25 @@ def test_a_blend_of_one_base_runs_one_network(two: tuple[Path, Path], photo: Ten
     torch.testing.assert_close(stylizer(photo), expected, atol=1e-4, rtol=0)
 
 
-def test_others_are_blended_as_pictures_and_that_is_said(two: tuple[Path, Path], photo: Tensor) -> None:
+def test_others_are_blended_as_pictures_and_that_is_said(
+    two: tuple[Path, Path], photo: Tensor
+) -> None:
     save("wide", 4, width=8)
     lines: list[str] = []
     stylizer = Stylizer.blend(["a:3", "wide"], device="cpu", engine="torch", announce=lines.append)
     a, wide = (Stylizer.load(name, device="cpu")(photo) for name in ("a", "wide"))
     torch.testing.assert_close(stylizer(photo), 0.75 * a + 0.25 * wide, atol=1e-4, rtol=0)
-    assert lines == ["these styles do not share a base: their pictures are blended, not their networks"]
+    assert lines == [
+        "these styles do not share a base: their pictures are blended, not their networks"
+    ]
 
 
 def test_mix_is_between_photo_and_style(two: tuple[Path, Path], photo: Tensor) -> None:
     stylizer = Stylizer.load("a", device="cpu")
     torch.testing.assert_close(stylizer(photo, mix=0.0), photo)
-    torch.testing.assert_close(stylizer(photo, mix=0.25), 0.75 * photo + 0.25 * stylizer(photo), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        stylizer(photo, mix=0.25), 0.75 * photo + 0.25 * stylizer(photo), atol=1e-5, rtol=0
+    )
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])

@@ -12,7 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save, save_file
 
-from faststyle.checkpoint import About, find_checkpoint, load_checkpoint, read_about, save_checkpoint
+from faststyle.checkpoint import (
+    About,
+    find_checkpoint,
+    load_checkpoint,
+    read_about,
+    save_checkpoint,
+)
 from faststyle.errors import CheckpointError, OutputError
 from faststyle.networks.johnson import Johnson
 
@@ -58,7 +64,9 @@ def rewrite(path: Path, **changes: Any) -> None:
     path.write_bytes(save(load_file(path), metadata={"faststyle": text}))
 
 
-def test_what_is_saved_makes_the_same_pixels_elsewhere(tmp_path: Path, path: Path, network: Johnson) -> None:
+def test_what_is_saved_makes_the_same_pixels_elsewhere(
+    tmp_path: Path, path: Path, network: Johnson
+) -> None:
     photo = torch.rand(1, 3, 33, 50, generator=torch.Generator().manual_seed(1))
     save_file({"photo": photo}, tmp_path / "photo.safetensors")
     threads = torch.get_num_threads()
@@ -70,7 +78,9 @@ def test_what_is_saved_makes_the_same_pixels_elsewhere(tmp_path: Path, path: Pat
         torch.set_num_threads(threads)
     files = [path, tmp_path / "photo.safetensors", tmp_path / "stylized.safetensors"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    subprocess.run([sys.executable, "-c", STYLIZE_ELSEWHERE, *map(str, files)], env=environment, check=True)
+    subprocess.run(
+        [sys.executable, "-c", STYLIZE_ELSEWHERE, *map(str, files)], env=environment, check=True
+    )
     got = load_file(tmp_path / "stylized.safetensors")["stylized"]
     assert float(expected.std()) > 0.01
     assert torch.equal(got, expected)
@@ -102,7 +112,9 @@ def test_a_place_that_cannot_be_written_is_an_error(tmp_path: Path, network: Joh
 @pytest.mark.parametrize("version", [1, 3, "1.1"])
 def test_another_version_says_which_one_it_is(path: Path, version: Any) -> None:
     rewrite(path, format_version=version)
-    with pytest.raises(CheckpointError, match=f"format version {version}, this faststyle reads version 2; update"):
+    with pytest.raises(
+        CheckpointError, match=f"format version {version}, this faststyle reads version 2; update"
+    ):
         load_checkpoint(path)
 
 
@@ -117,7 +129,9 @@ def test_a_truncated_file_is_an_error(path: Path, keep: float) -> None:
 
 def test_what_is_not_ours_is_an_error(tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
-    with pytest.raises(CheckpointError, match="not a checkpoint of faststyle: it has no 'faststyle' metadata"):
+    with pytest.raises(
+        CheckpointError, match="not a checkpoint of faststyle: it has no 'faststyle' metadata"
+    ):
         load_checkpoint(tmp_path / "other.safetensors")
     (tmp_path / "text.safetensors").write_text("hello " * 100)
     with pytest.raises(CheckpointError, match="damaged or truncated"):
@@ -185,7 +199,9 @@ def test_names_are_looked_for_in_the_folder_and_then_in_its_gallery(
     assert find_checkpoint("dots") == Path("checkpoints/dots.safetensors")
     assert find_checkpoint("dots.safetensors") == Path("dots.safetensors")
     assert find_checkpoint(str(path)) == path
-    with pytest.raises(CheckpointError, match=r"no checkpoint 'wave', .*; at hand: dots, stars-mobile, waves$"):
+    with pytest.raises(
+        CheckpointError, match=r"no checkpoint 'wave', .*; at hand: dots, stars-mobile, waves$"
+    ):
         find_checkpoint("wave")
 
 

@@ -36,7 +36,18 @@ COMMANDS = (
     "bench stylize",
     "bench video",
 )
-TINY = ["--recipe", "smoke", "--steps", "1", "--image-size", "64", "--batch-size", "1", "--device", "cpu"]
+TINY = [
+    "--recipe",
+    "smoke",
+    "--steps",
+    "1",
+    "--image-size",
+    "64",
+    "--batch-size",
+    "1",
+    "--device",
+    "cpu",
+]
 for pair in ("painting_size=80", "network.width=4", "network.blocks=1", "workers=0"):
     TINY += ["--set", pair]
 
@@ -49,7 +60,9 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, painting: Path) -
     draw(0, 24, 36).save(tmp_path / "photo.png")
     torch.manual_seed(0)
     network = {"name": "johnson", "width": 4, "blocks": 1}
-    about = About(network, {"file": "dots.png"}, {"id": "tiny"}, "none", {"steps": 3}, {"style_rel": 0.5})
+    about = About(
+        network, {"file": "dots.png"}, {"id": "tiny"}, "none", {"steps": 3}, {"style_rel": 0.5}
+    )
     save_checkpoint(tmp_path / "checkpoints" / "dots.safetensors", Johnson(4, 1), about)
     return tmp_path
 
@@ -62,15 +75,21 @@ def run(*arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[str
     """Run Python in a process of its own, as a shell does."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=100)
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=100
+    )
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+    }
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_of_every_command_gives_an_example(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_of_every_command_gives_an_example(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     result = call(*command.split(), "--help")
     assert result.exit_code == 0
@@ -136,36 +155,88 @@ def break_things(folder: Path) -> None:
     (folder / "other.safetensors").write_bytes(save(tensors))
 
 
-TRAIN, STYLIZE = ["train", *TINY, "--style"], ["stylize", "photo.png", "--style"]
+TRAIN = ["train", *TINY, "--style"]
+STYLIZE = ["stylize", "photo.png", "--style"]
 BAD: dict[str, tuple[list[str], str]] = {
     "missing painting": ([*TRAIN, "none.png"], "none.png: no such file"),
     "painting that is text": ([*TRAIN, "text.jpg"], "text.jpg: not an image that can be read"),
     "empty painting": ([*TRAIN, "empty.png"], "empty.png: the file is empty"),
-    "painting that is a folder": ([*TRAIN, "nothing"], "nothing: no painting in this folder can be read"),
-    "empty photo folder": ([*TRAIN, "dots.png", "--photos", "nothing"], "--photos nothing: no images in it"),
-    "missing photo folder": ([*TRAIN, "dots.png", "--photos", "none"], "--photos none: no such folder"),
-    "unwritable checkpoint": ([*TRAIN, "dots.png", "-o", "file/new.safetensors"], "cannot write file/new.safetensors"),
-    "unknown recipe": ([*TRAIN, "dots.png", "--recipe", "quik"], "unknown recipe 'quik'. Did you mean 'quick'?"),
+    "painting that is a folder": (
+        [*TRAIN, "nothing"],
+        "nothing: no painting in this folder can be read",
+    ),
+    "empty photo folder": (
+        [*TRAIN, "dots.png", "--photos", "nothing"],
+        "--photos nothing: no images in it",
+    ),
+    "missing photo folder": (
+        [*TRAIN, "dots.png", "--photos", "none"],
+        "--photos none: no such folder",
+    ),
+    "unwritable checkpoint": (
+        [*TRAIN, "dots.png", "-o", "file/new.safetensors"],
+        "cannot write file/new.safetensors",
+    ),
+    "unknown recipe": (
+        [*TRAIN, "dots.png", "--recipe", "quik"],
+        "unknown recipe 'quik'. Did you mean 'quick'?",
+    ),
     "unknown key": ([*TRAIN, "dots.png", "--set", "stepz=3"], "unknown key 'stepz'"),
-    "precision": ([*TRAIN, "dots.png", "--precision", "fp16"], "precision must be auto, float32, bf16"),
+    "precision": (
+        [*TRAIN, "dots.png", "--precision", "fp16"],
+        "precision must be auto, float32, bf16",
+    ),
     "negative seed": ([*TRAIN, "dots.png", "--seed", "-1"], "seed must be 0 or more"),
     "no strength": ([*TRAIN, "dots.png", "--strength", "nan"], "loss.strength must be a number"),
     "unknown device": (["train", "--style", "dots.png", "--device", "gpu"], "unknown device 'gpu'"),
     "no threads": ([*TRAIN, "dots.png", "--threads", "0"], "--threads must be 1 or more"),
     "nothing to resume": ([*TRAIN, "dots.png", "--resume"], "nothing to resume"),
-    "missing VGG weights": ([*TRAIN, "dots.png", "--vgg-weights", "none.pth"], "none.pth: no such file of VGG weights"),
-    "bad VGG weights": ([*TRAIN, "dots.png", "--vgg-weights", "cut.safetensors"], "cut.safetensors: damaged"),
-    "unknown style": ([*STYLIZE, "dost", "-o", "out.png"], "no checkpoint 'dost', .* at hand: dots"),
-    "newer checkpoint": ([*STYLIZE, "newer.safetensors", "-o", "out.png"], "format version 99, this faststyle reads"),
-    "truncated checkpoint": ([*STYLIZE, "cut.safetensors", "-o", "out.png"], "cut.safetensors: damaged or truncated"),
-    "foreign checkpoint": ([*STYLIZE, "other.safetensors", "-o", "out.png"], "not a checkpoint of faststyle"),
-    "text as checkpoint": ([*STYLIZE, "text.jpg", "-o", "out.png"], "text.jpg: damaged or truncated"),
+    "missing VGG weights": (
+        [*TRAIN, "dots.png", "--vgg-weights", "none.pth"],
+        "none.pth: no such file of VGG weights",
+    ),
+    "bad VGG weights": (
+        [*TRAIN, "dots.png", "--vgg-weights", "cut.safetensors"],
+        "cut.safetensors: damaged",
+    ),
+    "unknown style": (
+        [*STYLIZE, "dost", "-o", "out.png"],
+        "no checkpoint 'dost', .* at hand: dots",
+    ),
+    "newer checkpoint": (
+        [*STYLIZE, "newer.safetensors", "-o", "out.png"],
+        "format version 99, this faststyle reads",
+    ),
+    "truncated checkpoint": (
+        [*STYLIZE, "cut.safetensors", "-o", "out.png"],
+        "cut.safetensors: damaged or truncated",
+    ),
+    "foreign checkpoint": (
+        [*STYLIZE, "other.safetensors", "-o", "out.png"],
+        "not a checkpoint of faststyle",
+    ),
+    "text as checkpoint": (
+        [*STYLIZE, "text.jpg", "-o", "out.png"],
+        "text.jpg: damaged or truncated",
+    ),
     "unwritable output": ([*STYLIZE, "dots", "-o", "file/out.png"], "cannot write file/out.png"),
-    "unknown format": ([*STYLIZE, "dots", "-o", "out.heic"], "cannot write .heic; use jpeg, jpg, png, tif, tiff, webp"),
+    "unknown format": (
+        [*STYLIZE, "dots", "-o", "out.heic"],
+        "cannot write .heic; use jpeg, jpg, png, tif, tiff, webp",
+    ),
     "photo over itself": ([*STYLIZE, "dots", "-o", "photo.png"], "the input itself"),
-    "missing photo": (["stylize", "none.png", "--style", "dots", "-o", "out.png"], "none.png: no such file"),
-    "photo that is text": (["stylize", "text.jpg", "--style", "dots", "-o", "out.png"], "text.jpg: not an image"),
-    "folder without photos": (["stylize", "nothing", "--style", "dots", "-o", "out"], "no images in nothing"),
+    "missing photo": (
+        ["stylize", "none.png", "--style", "dots", "-o", "out.png"],
+        "none.png: no such file",
+    ),
+    "photo that is text": (
+        ["stylize", "text.jpg", "--style", "dots", "-o", "out.png"],
+        "text.jpg: not an image",
+    ),
+    "folder without photos": (
+        ["stylize", "nothing", "--style", "dots", "-o", "out"],
+        "no images in nothing",
+    ),
     "checkpoint that is a folder": (
         [*TRAIN, "dots.png", "-o", "nothing"],
         "a checkpoint is a file that ends in .safetensors",
@@ -175,25 +246,34 @@ BAD: dict[str, tuple[list[str], str]] = {
         "a checkpoint is a file that ends in .safetensors",
     ),
     "no width": ([*TRAIN, "dots.png", "--set", "network.width=0"], "width is at least 1"),
-    "no such network": ([*TRAIN, "dots.png", "--network", "mobil"], "unknown network 'mobil'. Did you mean 'mobile'?"),
+    "no such network": (
+        [*TRAIN, "dots.png", "--network", "mobil"],
+        "unknown network 'mobil'. Did you mean 'mobile'?",
+    ),
     "no size": ([*STYLIZE, "dots", "-o", "out.png", "--size", "0"], "--size must be 1 or more"),
     "small size": ([*STYLIZE, "dots", "-o", "out.png", "--size", "8"], "too small"),
     "info on nothing": (["info", "none"], "no checkpoint 'none'"),
     "info on newer": (["info", "newer.safetensors"], "format version 99"),
-    "weights of nothing": (["weights", "--vgg-weights", "none.h5"], "none.h5: no such file of VGG weights"),
+    "weights of nothing": (
+        ["weights", "--vgg-weights", "none.h5"],
+        "none.h5: no such file of VGG weights",
+    ),
     "unknown VGG": (["weights", "--vgg", "vgg11"], "unknown VGG 'vgg11'"),
 }
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_gives_one_line_and_exit_code_1(workplace: Path, vgg_file: Path, case: str) -> None:
+def test_bad_input_gives_one_line_and_exit_code_1(
+    workplace: Path, vgg_file: Path, case: str
+) -> None:
     break_things(workplace)
     before = files(workplace)
     arguments, message = BAD[case]
     if arguments[0] == "train" and "--vgg-weights" not in arguments:
         arguments = [*arguments, "--vgg-weights", str(vgg_file)]
     result = call(*arguments)
-    assert isinstance(result.exception, SystemExit), result.exception  # anything else is a traceback
+    # anything else is a traceback
+    assert isinstance(result.exception, SystemExit), result.exception
     assert result.exit_code == 1
     lines = result.stderr.splitlines()
     assert len(lines) == 1, result.stderr
@@ -234,7 +314,17 @@ def test_one_bad_photo_among_good_ones_is_one_line_and_exit_code_1(workplace: Pa
 
 
 def test_stylize_says_what_it_wrote(workplace: Path) -> None:
-    result = call("stylize", "photo.png", "--style", "dots", "-o", "new/out.jpg", "--keep-colors", "--size", "20")
+    result = call(
+        "stylize",
+        "photo.png",
+        "--style",
+        "dots",
+        "-o",
+        "new/out.jpg",
+        "--keep-colors",
+        "--size",
+        "20",
+    )
     wrote = "wrote new/out.jpg (engine: torch, cpu, float32)\n"
     assert (result.exit_code, result.stdout, result.stderr) == (0, wrote, "")
     assert os.listdir("new") == ["out.jpg"]
@@ -269,28 +359,47 @@ def test_weights_says_where_they_are_from(vgg_file: Path) -> None:
 
 
 def test_train_then_stylize(workplace: Path, vgg_file: Path) -> None:
-    trained = call(*TRAIN, "dots.png", "--name", "mine", "--strength", "2", "--vgg-weights", vgg_file, "--json")
+    trained = call(
+        *TRAIN, "dots.png", "--name", "mine", "--strength", "2", "--vgg-weights", vgg_file, "--json"
+    )
     assert trained.exit_code == 0, trained.stderr
     result: dict[str, Any] = json.loads(trained.stdout)
-    assert (result["checkpoint"], result["steps"], result["skipped"]) == ("checkpoints/mine.safetensors", 1, [])
+    assert (result["checkpoint"], result["steps"], result["skipped"]) == (
+        "checkpoints/mine.safetensors",
+        1,
+        [],
+    )
     assert Path(result["preview"]).is_file()
     recipe = json.loads(call("info", "mine", "--json").stdout)["recipe"]
-    assert (recipe["name"], recipe["steps"], recipe["image_size"], recipe["batch_size"]) == ("smoke", 1, 64, 1)
-    assert (recipe["loss"]["strength"], recipe["network"]["width"], recipe["painting_size"]) == (2.0, 4, 80)
+    assert (recipe["name"], recipe["steps"], recipe["image_size"], recipe["batch_size"]) == (
+        "smoke",
+        1,
+        64,
+        1,
+    )
+    assert (recipe["loss"]["strength"], recipe["network"]["width"], recipe["painting_size"]) == (
+        2.0,
+        4,
+        80,
+    )
     assert call("stylize", "photo.png", "--style", "mine", "-o", "out.png").exit_code == 0
     assert Path("out.png").is_file()
 
 
 def test_a_full_disk_is_one_line(workplace: Path) -> None:
     (workplace / "out.png").write_text("old")
-    before, limits = files(workplace), resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = files(workplace)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
     try:
         result = call("stylize", "photo.png", "--style", "dots", "-o", "out.png")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "error: cannot write out.png: file too large; free some space or choose another place\n"
+    assert (
+        result.stderr
+        == "error: cannot write out.png: file too large; free some space or choose another place\n"
+    )
     assert files(workplace) == before
 
 
@@ -298,7 +407,9 @@ def test_list_names_what_is_in_checkpoints(workplace: Path) -> None:
     gallery = workplace / "checkpoints" / "gallery"
     gallery.mkdir()
     for name in ("dots", "lines"):  # the first is in checkpoints/ too, and is hidden by that
-        (gallery / f"{name}.safetensors").write_bytes((workplace / "checkpoints" / "dots.safetensors").read_bytes())
+        (gallery / f"{name}.safetensors").write_bytes(
+            (workplace / "checkpoints" / "dots.safetensors").read_bytes()
+        )
     (gallery / "broken.safetensors").write_bytes(b"nothing")
     result = call("list", "--json")
     assert result.exit_code == 0
@@ -320,8 +431,11 @@ def test_a_sheet_has_the_photo_and_every_style(workplace: Path) -> None:
     result = call("sheet", "photo.png", "-o", "sheet.png", "--size", "32")
     assert (result.exit_code, result.stdout) == (0, "wrote sheet.png: dots, more\n")
     sheet = read_image("sheet.png")
-    assert sheet.shape == (1, 3, 2 * (32 + 24) + 3 * 8, 2 * 48 + 3 * 8)  # 36x24 becomes 48x32; two columns, two rows
-    torch.testing.assert_close(sheet[..., 8:40, 8:56], fit_shorter(read_image("photo.png"), 32), atol=1 / 255, rtol=0)
+    # 36x24 becomes 48x32; two columns, two rows
+    assert sheet.shape == (1, 3, 2 * (32 + 24) + 3 * 8, 2 * 48 + 3 * 8)
+    torch.testing.assert_close(
+        sheet[..., 8:40, 8:56], fit_shorter(read_image("photo.png"), 32), atol=1 / 255, rtol=0
+    )
     one = call("sheet", "photo.png", "-o", "one.png", "--size", "32", "--style", "dots")
     assert one.stdout == "wrote one.png: dots\n"
     missing = call("sheet", "photo.png", "-o", "none.png", "--style", "nothing")
@@ -333,8 +447,12 @@ def test_tiles_of_the_command(workplace: Path) -> None:
     plain = call("stylize", "photo.png", "--style", "dots", "-o", "plain.png")
     tiled = call("stylize", "photo.png", "--style", "dots", "-o", "tiled.png", "--tile", "64")
     assert (plain.exit_code, tiled.exit_code) == (0, 0)
-    torch.testing.assert_close(read_image("tiled.png"), read_image("plain.png"), atol=2.01 / 255, rtol=0)
+    torch.testing.assert_close(
+        read_image("tiled.png"), read_image("plain.png"), atol=2.01 / 255, rtol=0
+    )
     for wrong in ("63", "small", "-1"):
-        refused = call("stylize", "photo.png", "--style", "dots", "-o", "wrong.png", "--tile", wrong)
+        refused = call(
+            "stylize", "photo.png", "--style", "dots", "-o", "wrong.png", "--tile", wrong
+        )
         assert refused.exit_code == 2
         assert "--tile" in refused.stderr

@@ -34,13 +34,21 @@ SCORES = [
 ]
 SCORES += ["photos"]
 STEPS = 2
-OBJECTIVE = LossConfig(content_layers={"relu4_2@1/2": 1.0}, style_layers={"relu1_1": 1.0, "relu5_1@1/2": 1.0})
+OBJECTIVE = LossConfig(
+    content_layers={"relu4_2@1/2": 1.0}, style_layers={"relu1_1": 1.0, "relu5_1@1/2": 1.0}
+)
 
 
 def save_network(path: str, painting: Path, seed: int = 0) -> None:
     torch.manual_seed(seed)
     recipe = Recipe(painting_size=80, network=NETWORK, loss=OBJECTIVE).to_dict()
-    about = About(NETWORK, {"file": painting.name, "sha256": sha256(painting)}, {"id": "vgg16-tiny"}, "none", recipe)
+    about = About(
+        NETWORK,
+        {"file": painting.name, "sha256": sha256(painting)},
+        {"id": "vgg16-tiny"},
+        "none",
+        recipe,
+    )
     save_checkpoint(Path(path), Johnson(4, 1), about)
 
 
@@ -63,10 +71,20 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, painting: Path) -
 @pytest.fixture
 def call(vgg_file: Path) -> Any:
     def run(command: str, *arguments: str) -> Result:
-        options = ["--style", "dots.png", "--photos", "album", "--device", "cpu", "--vgg-weights", str(vgg_file)]
+        options = [
+            "--style",
+            "dots.png",
+            "--photos",
+            "album",
+            "--device",
+            "cpu",
+            "--vgg-weights",
+            str(vgg_file),
+        ]
         if command == "compare":
             options += ["--steps", str(STEPS), "--size", "32", "-o", "report"]
-        return CliRunner().invoke(app, [command, *options, *arguments])  # of an option given twice the last one counts
+        # of an option given twice the last one counts
+        return CliRunner().invoke(app, [command, *options, *arguments])
 
     return run
 
@@ -111,11 +129,26 @@ def test_compare_says_the_answer_and_writes_the_report(call: Any) -> None:
 
 
 def test_compare_prints_an_object_for_each_size_and_checkpoint(call: Any) -> None:
-    given = ["--checkpoint", "dots", "--checkpoint", "more", "--size", "96", "--limit", "1", "--json"]
+    given = [
+        "--checkpoint",
+        "dots",
+        "--checkpoint",
+        "more",
+        "--size",
+        "96",
+        "--limit",
+        "1",
+        "--json",
+    ]
     result = call("compare", *given)
     assert (result.exit_code, result.stderr) == (0, "")
     summaries = [strict(line) for line in result.stdout.splitlines()]
-    assert [(s["checkpoint"], s["size"]) for s in summaries] == [("dots", 32), ("more", 32), ("dots", 96), ("more", 96)]
+    assert [(s["checkpoint"], s["size"]) for s in summaries] == [
+        ("dots", 32),
+        ("more", 32),
+        ("dots", 96),
+        ("more", 96),
+    ]
     for summary in summaries:
         assert summary["photos"] == 1
         assert set(summary["fast"]) == TERMS
@@ -133,7 +166,10 @@ def test_compare_prints_an_object_for_each_size_and_checkpoint(call: Any) -> Non
             assert judge == {}  # too small for it
         else:
             assert list(judge["fast"]) == SCORES
-            assert [(s["init"], s["step"]) for s in judge["slow"]] == [("content", STEPS), ("noise", STEPS)]
+            assert [(s["init"], s["step"]) for s in judge["slow"]] == [
+                ("content", STEPS),
+                ("noise", STEPS),
+            ]
             assert all(list(scores) == ["init", "step", *SCORES] for scores in judge["slow"])
     page = Path("report/report.html").read_text()
     assert "from the photo, by the objective of dots: objective" in page
@@ -141,25 +177,53 @@ def test_compare_prints_an_object_for_each_size_and_checkpoint(call: Any) -> Non
 
 
 BAD: dict[str, tuple[list[str], str]] = {
-    "another painting": (["--checkpoint", "squares"], "checkpoints/squares.safetensors was trained for another paint"),
-    "missing folder": (["--checkpoint", "dots", "--photos", "none"], "--photos none: no such folder"),
-    "folder without images": (["--checkpoint", "dots", "--photos", "nothing"], "--photos nothing: no images in it"),
+    "another painting": (
+        ["--checkpoint", "squares"],
+        "checkpoints/squares.safetensors was trained for another paint",
+    ),
+    "missing folder": (
+        ["--checkpoint", "dots", "--photos", "none"],
+        "--photos none: no such folder",
+    ),
+    "folder without images": (
+        ["--checkpoint", "dots", "--photos", "nothing"],
+        "--photos nothing: no images in it",
+    ),
     "unknown checkpoint": (["--checkpoint", "dost"], "no checkpoint 'dost'"),
-    "small size": (["--checkpoint", "dots", "--size", "16"], "--size 16: an image of 8x8 pixels is too small for relu"),
+    "small size": (
+        ["--checkpoint", "dots", "--size", "16"],
+        "--size 16: an image of 8x8 pixels is too small for relu",
+    ),
     "no steps": (["--checkpoint", "dots", "--steps", "0"], "--steps and --size must be 1 or more"),
-    "negative size": (["--checkpoint", "dots", "--size", "-1"], "--steps and --size must be 1 or more"),
+    "negative size": (
+        ["--checkpoint", "dots", "--size", "-1"],
+        "--steps and --size must be 1 or more",
+    ),
     "no photos": (["--checkpoint", "dots", "--limit", "0"], "--limit must be 1 or more, got 0"),
-    "unknown optimizer": (["--checkpoint", "dots", "--optimizer", "sgd"], "unknown optimizer 'sgd'. Allowed: adam, lb"),
+    "unknown optimizer": (
+        ["--checkpoint", "dots", "--optimizer", "sgd"],
+        "unknown optimizer 'sgd'. Allowed: adam, lb",
+    ),
     "missing painting": (["--checkpoint", "dots", "--style", "none.png"], "none.png: no such file"),
-    "missing weights": (["--checkpoint", "dots", "--vgg-weights", "none.pth"], "none.pth: no such file of VGG weights"),
+    "missing weights": (
+        ["--checkpoint", "dots", "--vgg-weights", "none.pth"],
+        "none.pth: no such file of VGG weights",
+    ),
     "unknown device": (["--checkpoint", "dots", "--device", "gpu"], "unknown device 'gpu'"),
-    "report on a file": (["--checkpoint", "dots", "-o", "dots.png"], "-o dots.png: a file, where a folder for the rep"),
-    "same checkpoint twice": (["--checkpoint", "dots", "--checkpoint", "dots"], "two checkpoints are called 'dots'"),
+    "report on a file": (
+        ["--checkpoint", "dots", "-o", "dots.png"],
+        "-o dots.png: a file, where a folder for the rep",
+    ),
+    "same checkpoint twice": (
+        ["--checkpoint", "dots", "--checkpoint", "dots"],
+        "two checkpoints are called 'dots'",
+    ),
 }
 
 
 def assert_one_line(result: Result, message: str) -> None:
-    assert isinstance(result.exception, SystemExit), result.exception  # anything else is a traceback
+    # anything else is a traceback
+    assert isinstance(result.exception, SystemExit), result.exception
     assert (result.exit_code, result.stdout) == (1, "")
     assert len(result.stderr.splitlines()) == 1, result.stderr
     assert result.stderr.startswith(f"error: {message}")
@@ -186,7 +250,9 @@ def test_a_missing_package_is_said_before_anything_is_measured(
     assert files() == before
 
 
-def test_ctrl_c_ends_compare_with_130_and_the_same_command_goes_on(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_ends_compare_with_130_and_the_same_command_goes_on(
+    call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made: list[Descent] = []
 
     class Interruptible(Descent):
@@ -208,7 +274,9 @@ def test_ctrl_c_ends_compare_with_130_and_the_same_command_goes_on(call: Any, mo
     assert len(made) == 4 + 3  # three were kept; the fourth was begun again, and two more were left
 
 
-@pytest.mark.parametrize("arguments", [[], ["--checkpoint", "dots", "--steps", "many"], ["--checkpoint"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["--checkpoint", "dots", "--steps", "many"], ["--checkpoint"]]
+)
 def test_wrong_usage_of_compare_exits_with_2(call: Any, arguments: list[str]) -> None:
     before = files()
     assert call("compare", *arguments).exit_code == 2
@@ -236,7 +304,10 @@ def test_judge_prints_the_scores_of_a_checkpoint_and_of_a_folder(call: Any) -> N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["stylized"], "stylized: no picture named as b.jpg and 1 more; name pictures as their photos"),
+        (
+            ["stylized"],
+            "stylized: no picture named as b.jpg and 1 more; name pictures as their photos",
+        ),
         (["nothing"], "nothing: no images in it"),
         (["dost"], "no checkpoint 'dost'"),
         (["dots", "--photos", "none"], "--photos none: no such folder"),

@@ -26,22 +26,36 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     network = build_network(NETWORK)
     network.get_parameter("head.weight").data.zero_()
     network.get_parameter("head.bias").data.copy_(torch.tensor([0.8, -0.8, -0.8]))
-    save_checkpoint(tmp_path / "checkpoints" / "red.safetensors", network, About(NETWORK, {}, {}, "none", {}))
+    save_checkpoint(
+        tmp_path / "checkpoints" / "red.safetensors", network, About(NETWORK, {}, {}, "none", {})
+    )
     write_clip(tmp_path / "in.mp4", range(12), sound=["aac"])
     return tmp_path
 
 
 def call(*arguments: str) -> Result:
-    return CliRunner().invoke(app, ["stylize", *arguments, "--style", "red", "--threads", "1", "--engine", "torch"])
+    return CliRunner().invoke(
+        app, ["stylize", *arguments, "--style", "red", "--threads", "1", "--engine", "torch"]
+    )
 
 
 def test_frames_are_stylized_and_the_sound_is_kept(workplace: Path) -> None:
     result = call("in.mp4", "-o", "out.mp4", "--json")
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
-    assert (report["output"], report["frames"], report["skipped"], report["resumed"]) == ("out.mp4", 12, 0, 0)
-    source, out = read_clip(Path("in.mp4")), read_clip(Path("out.mp4"))
-    assert [track.type for track in out.tracks] == [track.type for track in source.tracks] == ["video", "audio"]
+    assert (report["output"], report["frames"], report["skipped"], report["resumed"]) == (
+        "out.mp4",
+        12,
+        0,
+        0,
+    )
+    source = read_clip(Path("in.mp4"))
+    out = read_clip(Path("out.mp4"))
+    assert (
+        [track.type for track in out.tracks]
+        == [track.type for track in source.tracks]
+        == ["video", "audio"]
+    )
     assert out.tracks[1].data == source.tracks[1].data
     assert out.times == source.times
     red, green, blue = out.frames[5].reshape(-1, 3).mean(0)
@@ -51,7 +65,9 @@ def test_frames_are_stylized_and_the_sound_is_kept(workplace: Path) -> None:
 
 
 def test_options_reach_the_encoder(workplace: Path) -> None:
-    result = call("in.mp4", "-o", "out.mkv", "--codec", "vp9", "--fps", "10", "--end", "0.4", "--size", "32")
+    result = call(
+        "in.mp4", "-o", "out.mkv", "--codec", "vp9", "--fps", "10", "--end", "0.4", "--size", "32"
+    )
     assert result.exit_code == 0, result.output
     out = read_clip(Path("out.mkv"))
     assert out.tracks[0].codec == "vp9"
@@ -62,7 +78,10 @@ def test_options_reach_the_encoder(workplace: Path) -> None:
 def test_a_second_run_needs_overwrite(workplace: Path) -> None:
     assert call("in.mp4", "-o", "out.mp4").exit_code == 0
     again = call("in.mp4", "-o", "out.mp4")
-    assert (again.exit_code, again.stderr) == (1, "error: -o out.mp4: is there already; --overwrite replaces it\n")
+    assert (again.exit_code, again.stderr) == (
+        1,
+        "error: -o out.mp4: is there already; --overwrite replaces it\n",
+    )
     assert call("in.mp4", "-o", "out.mp4", "--overwrite").exit_code == 0
 
 
@@ -76,7 +95,9 @@ def test_a_second_run_needs_overwrite(workplace: Path) -> None:
         (("red.txt", "-o", "out.mp4"), "not a video that can be read"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_one_line(workplace: Path, arguments: tuple[str, ...], message: str) -> None:
+def test_what_cannot_be_done_is_said_in_one_line(
+    workplace: Path, arguments: tuple[str, ...], message: str
+) -> None:
     Path("red.txt").write_text("red")
     result = call(*arguments)
     assert result.exit_code == 1

@@ -125,7 +125,10 @@ def test_a_blend_of_its_paintings_mixes_their_norms(train: Any) -> None:
     photo = torch.rand(1, 3, 32, 32)
     mixed = Stylizer.blend(names, "cpu")(photo)
     own, other = (load_checkpoint(path)[0] for path in paths)
-    expected = {name: torch.lerp(value, other.state_dict()[name], 0.25) for name, value in own.state_dict().items()}
+    expected = {
+        name: torch.lerp(value, other.state_dict()[name], 0.25)
+        for name, value in own.state_dict().items()
+    }
     own.load_state_dict(expected)
     with torch.no_grad():
         torch.testing.assert_close(mixed, own(photo), atol=1e-5, rtol=0)
@@ -217,7 +220,9 @@ def test_two_paintings_of_one_name_are_refused(train: Any, tmp_path: Path) -> No
         train(tiny(), style=tmp_path)
 
 
-def test_a_collection_that_changed_is_not_resumed(train: Any, paintings: Path, tmp_path: Path) -> None:
+def test_a_collection_that_changed_is_not_resumed(
+    train: Any, paintings: Path, tmp_path: Path
+) -> None:
     with stop_after(4), pytest.raises(Interrupted):
         train(tiny())
     folder = tmp_path / "other"
@@ -247,7 +252,9 @@ def command(paintings: Path, vgg_file: Path, *more: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_kill_nine_costs_only_the_steps_since_the_last_state(paintings: Path, vgg_file: Path, tmp_path: Path) -> None:
+def test_kill_nine_costs_only_the_steps_since_the_last_state(
+    paintings: Path, vgg_file: Path, tmp_path: Path
+) -> None:
     started = command(paintings, vgg_file, "--steps", "60")
     process = start_until(started, tmp_path, 7)
     process.send_signal(signal.SIGKILL)
@@ -292,14 +299,21 @@ def test_two_processes_train_what_one_does(paintings: Path, vgg_file: Path, tmp_
         assert done.returncode == 0, done.stderr
         found[name] = load_file(folder / "checkpoints" / "four.safetensors")
         assert read_about(folder / "checkpoints" / "four.safetensors").photos_seen == 24
-    # A normalisation takes these away: their gradients are rounding, of which Adam makes full steps.
+    # A normalisation takes these away: their gradients are rounding, of which Adam makes full
+    # steps.
     idle = {key for key in found["one"] if key.endswith(".0.bias")} | {"trunk.0.second.1.bias"}
     assert len(idle) == 6
     for key in found["one"].keys() - idle:
-        torch.testing.assert_close(found["two"][key], found["one"][key], rtol=2e-3, atol=2e-4, msg=key)
+        torch.testing.assert_close(
+            found["two"][key], found["one"][key], rtol=2e-3, atol=2e-4, msg=key
+        )
     photo = torch.rand(1, 3, 32, 32)
-    name = str(read_about(tmp_path / "one" / "checkpoints" / "four.safetensors").paintings[1]["name"])
+    name = str(
+        read_about(tmp_path / "one" / "checkpoints" / "four.safetensors").paintings[1]["name"]
+    )
     files = [tmp_path / run / "checkpoints" / "four.safetensors" for run in ("one", "two")]
     with torch.no_grad():
-        one, two = (Stylizer.load(f"{file}:{name}", "cpu", precision="float32")(photo) for file in files)
+        one, two = (
+            Stylizer.load(f"{file}:{name}", "cpu", precision="float32")(photo) for file in files
+        )
     torch.testing.assert_close(two, one, rtol=0, atol=2e-3)

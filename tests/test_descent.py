@@ -16,19 +16,27 @@ from faststyle.slow.descent import FIRST_MOVE, Descent, Step
 
 SHAPE = (1, 3, 5, 7)
 STEPS = {"lbfgs": 40, "adam": 400}
-CLOSE = {"lbfgs": 1e-4, "adam": 0.01}  # Adam goes on by about its learning rate, 0.02, around the minimum
+# Adam goes on by about its learning rate, 0.02, around the minimum
+CLOSE = {"lbfgs": 1e-4, "adam": 0.01}
 
 
 def uniform(seed: int, low: float = 0.0, high: float = 1.0) -> Tensor:
     return low + (high - low) * torch.rand(SHAPE, generator=torch.Generator().manual_seed(seed))
 
 
-def bowl(target: Tensor, curvature: Tensor | float = 1.0) -> Callable[[Tensor], Mapping[str, Tensor]]:
+def bowl(
+    target: Tensor, curvature: Tensor | float = 1.0
+) -> Callable[[Tensor], Mapping[str, Tensor]]:
     """The sum of curvature times squared distance: its minimum is the target, or the nearest image to it."""
-    return lambda x: {"total": (curvature * (x - target) ** 2).sum(), "half": 0.5 * (x - target).square().sum()}
+    return lambda x: {
+        "total": (curvature * (x - target) ** 2).sum(),
+        "half": 0.5 * (x - target).square().sum(),
+    }
 
 
-def go(steps: int, start: Tensor, objective: Callable[[Tensor], Mapping[str, Tensor]], *how: Any) -> list[Step]:
+def go(
+    steps: int, start: Tensor, objective: Callable[[Tensor], Mapping[str, Tensor]], *how: Any
+) -> list[Step]:
     return list(Descent(start, objective, *how).run(steps))
 
 
@@ -46,7 +54,8 @@ def test_a_minimum_outside_is_approached_up_to_the_bounds(optimizer: str) -> Non
     target = uniform(0, -0.6, 1.6)
     rows = go(STEPS[optimizer], torch.full(SHAPE, 0.5), bowl(target, uniform(2, 0.5, 4)), optimizer)
     expected = torch.from_numpy(np.clip(target.numpy(), 0, 1))
-    assert 0.2 < float((expected != target).float().mean()) < 0.8  # some are outside, and some are not
+    # some are outside, and some are not
+    assert 0.2 < float((expected != target).float().mean()) < 0.8
     torch.testing.assert_close(rows[-1].image, expected, rtol=0, atol=CLOSE[optimizer])
     assert all(float(row.image.min()) >= 0 and float(row.image.max()) <= 1 for row in rows)
 
@@ -64,8 +73,14 @@ def test_lbfgs_finds_the_minimum_between_bounds_that_scipy_finds(seed: int) -> N
         return float((v - target) @ matrix @ (v - target)), 2 * matrix @ (v - target)
 
     bounded = minimize(value, np.full(n, 0.5), jac=True, method="L-BFGS-B", bounds=[(0, 1)] * n)
-    a, t = torch.tensor(matrix, dtype=torch.float32), torch.tensor(target, dtype=torch.float32)
-    rows = go(60, torch.full(SHAPE, 0.5), lambda x: {"total": (x.reshape(-1) - t) @ a @ (x.reshape(-1) - t)}, "lbfgs")
+    a = torch.tensor(matrix, dtype=torch.float32)
+    t = torch.tensor(target, dtype=torch.float32)
+    rows = go(
+        60,
+        torch.full(SHAPE, 0.5),
+        lambda x: {"total": (x.reshape(-1) - t) @ a @ (x.reshape(-1) - t)},
+        "lbfgs",
+    )
     assert rows[-1].terms["total"] == pytest.approx(bounded.fun, rel=1e-3)
     clipped = value(np.clip(target, 0, 1))[0]
     assert bounded.fun < 0.97 * clipped
@@ -73,7 +88,8 @@ def test_lbfgs_finds_the_minimum_between_bounds_that_scipy_finds(seed: int) -> N
 
 @pytest.mark.parametrize("optimizer", STEPS)
 def test_each_row_has_the_terms_of_its_own_image(optimizer: str) -> None:
-    target, start = uniform(0), uniform(1)
+    target = uniform(0)
+    start = uniform(1)
     rows = go(6, start, bowl(target), optimizer)
     assert [row.step for row in rows] == list(range(7))
     assert torch.equal(rows[0].image, start)
@@ -85,7 +101,8 @@ def test_each_row_has_the_terms_of_its_own_image(optimizer: str) -> None:
 
 
 def test_the_start_is_not_changed_and_rows_do_not_share_memory() -> None:
-    start, copy = uniform(1), uniform(1)
+    start = uniform(1)
+    copy = uniform(1)
     rows = go(3, start, bowl(uniform(0)), "adam")
     assert torch.equal(start, copy)
     assert len({row.image.data_ptr() for row in rows}) == 4
@@ -114,10 +131,13 @@ def test_adam_takes_the_steps_of_the_paper() -> None:
     """Kingma and Ba (2014), algorithm 1, in numpy."""
     start, target, rate, (b1, b2) = uniform(1), uniform(0), 0.02, (0.9, 0.99)
     rows = go(5, start, bowl(target), "adam")
-    x, m, v = start.double().numpy(), np.zeros(SHAPE), np.zeros(SHAPE)
+    x = start.double().numpy()
+    m = np.zeros(SHAPE)
+    v = np.zeros(SHAPE)
     for t in range(1, 6):
         g = 2 * (x - target.double().numpy())
-        m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g**2
         x = np.clip(x - rate * (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + 1e-8), 0, 1)
         np.testing.assert_allclose(rows[t].image.numpy(), x, atol=1e-5)
 
@@ -125,7 +145,8 @@ def test_adam_takes_the_steps_of_the_paper() -> None:
 @pytest.mark.parametrize("optimizer", STEPS)
 def test_the_average_is_the_mean_of_the_images_by_age(optimizer: str) -> None:
     """Bias-corrected: weights of decay^age, divided by their sum, over the images after a step."""
-    decay, steps = 0.8, 7
+    decay = 0.8
+    steps = 7
     plain = go(steps, uniform(1), bowl(uniform(0)), optimizer, None, 0.0)
     averaged = go(steps, uniform(1), bowl(uniform(0)), optimizer, None, decay)
     assert torch.equal(averaged[0].image, plain[0].image)
@@ -133,7 +154,10 @@ def test_the_average_is_the_mean_of_the_images_by_age(optimizer: str) -> None:
         weights = decay ** np.arange(k)[::-1]
         images = np.stack([row.image.double().numpy() for row in plain[1 : k + 1]])
         np.testing.assert_allclose(
-            averaged[k].image.numpy(), np.average(images, axis=0, weights=weights), rtol=1e-5, atol=1e-6
+            averaged[k].image.numpy(),
+            np.average(images, axis=0, weights=weights),
+            rtol=1e-5,
+            atol=1e-6,
         )
     last = float((averaged[-1].image.double() - uniform(0).double()).square().sum())
     assert averaged[-1].terms["total"] == pytest.approx(last, rel=1e-4)
@@ -141,12 +165,17 @@ def test_the_average_is_the_mean_of_the_images_by_age(optimizer: str) -> None:
 
 def test_the_average_takes_noise_out() -> None:
     """An objective with a gradient that is random at each look: the mean ends nearer to the minimum than the last."""
-    target, generator = uniform(0, 0.3, 0.7), torch.Generator().manual_seed(5)
+    target = uniform(0, 0.3, 0.7)
+    generator = torch.Generator().manual_seed(5)
 
     def noisy(x: Tensor) -> Mapping[str, Tensor]:
-        return {"total": ((x - target) ** 2).sum() + (torch.randn(SHAPE, generator=generator) * x).sum()}
+        return {
+            "total": ((x - target) ** 2).sum() + (torch.randn(SHAPE, generator=generator) * x).sum()
+        }
 
-    plain, averaged = (go(300, uniform(1), noisy, "adam", 0.05, decay)[-1].image for decay in (0.0, 0.98))
+    plain, averaged = (
+        go(300, uniform(1), noisy, "adam", 0.05, decay)[-1].image for decay in (0.0, 0.98)
+    )
     errors = [float((image - target).square().mean()) for image in (plain, averaged)]
     assert errors[1] < 0.5 * errors[0]
 
@@ -171,7 +200,8 @@ def test_moments_are_resized_to_another_size() -> None:
     for _ in large.run(1):
         pass
     # Its gradient is 0: by hand, from algorithm 1 of Kingma and Ba (2014) at t = 5.
-    m, v = 0.9 * -0.25 / (1 - 0.9**5), 0.99 * 0.5 / (1 - 0.99**5)
+    m = 0.9 * -0.25 / (1 - 0.9**5)
+    v = 0.99 * 0.5 / (1 - 0.99**5)
     expected = 0.02 * -m / np.sqrt(v)
     torch.testing.assert_close(large.pixels.detach(), torch.full((1, 3, 9, 12), float(expected)))
     assert (large.moments() or (0, 0, 0))[2] == 5
@@ -201,7 +231,8 @@ def test_lbfgs_has_no_moments_and_starts_anew() -> None:
 @pytest.mark.parametrize("rate", [0.5, 1.0, 2.0])
 def test_the_first_step_of_lbfgs_has_a_known_length(rate: float) -> None:
     """Its direction is the gradient, its length the mean move of a pixel, whatever the scale of the objective."""
-    start, target = uniform(1, 0.4, 0.6), uniform(0)
+    start = uniform(1, 0.4, 0.6)
+    target = uniform(0)
     gradient = (start - target).double().numpy()
     for scale in (10.0, 1000.0):
         move = go(1, start, bowl(target, scale), "lbfgs", rate)[1].image - start
@@ -210,7 +241,10 @@ def test_the_first_step_of_lbfgs_has_a_known_length(rate: float) -> None:
 
 
 def test_a_learning_rate_is_used() -> None:
-    slow, fast = (go(1, uniform(1, 0.4, 0.6), bowl(uniform(0)), "adam", rate)[1].image for rate in (0.01, 0.03))
+    slow, fast = (
+        go(1, uniform(1, 0.4, 0.6), bowl(uniform(0)), "adam", rate)[1].image
+        for rate in (0.01, 0.03)
+    )
     start = uniform(1, 0.4, 0.6)
     # The first step of Adam is the learning rate in every pixel, whatever its gradient.
     torch.testing.assert_close((slow - start).abs(), torch.full(SHAPE, 0.01), rtol=1e-3, atol=1e-5)
@@ -219,7 +253,9 @@ def test_a_learning_rate_is_used() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize(("bad", "seen"), [(0, []), (3, [0, 1, 2]), (4, [0, 1, 2, 3])])
-def test_a_term_that_is_not_finite_is_an_error_at_its_step(value: float, bad: int, seen: list[int]) -> None:
+def test_a_term_that_is_not_finite_is_an_error_at_its_step(
+    value: float, bad: int, seen: list[int]
+) -> None:
     calls = iter(range(10))
 
     def objective(x: Tensor) -> Mapping[str, Tensor]:

@@ -18,7 +18,13 @@ from faststyle.checkpoint import load_checkpoint
 from faststyle.errors import CheckpointError, DeviceError, ImageError
 from faststyle.networks.johnson import Johnson
 from faststyle.stylize import engines, graph
-from faststyle.stylize.engines import OnnxRuntimeEngine, OpenVINOEngine, TorchEngine, engine_line, open_engine
+from faststyle.stylize.engines import (
+    OnnxRuntimeEngine,
+    OpenVINOEngine,
+    TorchEngine,
+    engine_line,
+    open_engine,
+)
 
 pytestmark = pytest.mark.usefixtures("one_cache")
 NAMES = ("torch", "onnxruntime", "openvino")
@@ -44,7 +50,9 @@ def no_conversion(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("threads", [None, 1])
-def test_each_gives_what_the_network_gives(checkpoint: Path, name: str, threads: int | None) -> None:
+def test_each_gives_what_the_network_gives(
+    checkpoint: Path, name: str, threads: int | None
+) -> None:
     before = torch.get_num_threads()
     engine = open_engine(checkpoint, name, device="cpu", precision="float32", threads=threads)
     torch.set_num_threads(before)
@@ -69,7 +77,8 @@ def test_images_of_a_batch_do_not_see_each_other(checkpoint: Path, name: str) ->
 def test_what_was_returned_stays_as_it_is(checkpoint: Path, name: str) -> None:
     engine = open_engine(checkpoint, name, device="cpu", precision="float32")
     images = draw_batch(1, 32, 32)
-    before, first = images.clone(), engine(images)
+    before = images.clone()
+    first = engine(images)
     kept = first.clone()
     engine(1 - images)
     assert torch.equal(first, kept)
@@ -87,7 +96,8 @@ def test_frames_are_images_in_8_bits(checkpoint: Path, name: str) -> None:
         kept = got.copy()
         wanted = painted(checkpoint, torch.from_numpy(frame.copy()).permute(2, 0, 1)[None] / 255)
         assert (got.dtype, got.shape) == (np.uint8, (h, w, 3))
-        np.testing.assert_allclose(got, wanted[0].permute(1, 2, 0).numpy() * 255, atol=0.8)  # 0.5 is rounding
+        # 0.5 is rounding
+        np.testing.assert_allclose(got, wanted[0].permute(1, 2, 0).numpy() * 255, atol=0.8)
         engine.frame(255 - frame)
         assert (got == kept).all()
     with pytest.raises(ImageError, match="15x40 pixels is too small"):
@@ -107,7 +117,11 @@ def test_small_and_wrong_images_are_errors(checkpoint: Path, name: str) -> None:
     engine = open_engine(checkpoint, name, device="cpu")
     with pytest.raises(ImageError, match="15x40 pixels is too small: .* at least 16"):
         engine(torch.zeros(1, 3, 15, 40))
-    for wrong in (torch.zeros(3, 32, 32), torch.zeros(1, 4, 32, 32), torch.zeros(1, 3, 32, 32, dtype=torch.uint8)):
+    for wrong in (
+        torch.zeros(3, 32, 32),
+        torch.zeros(1, 4, 32, 32),
+        torch.zeros(1, 3, 32, 32, dtype=torch.uint8),
+    ):
         with pytest.raises(ValueError, match="images are float32"):
             engine(wrong)
 
@@ -123,8 +137,20 @@ def test_openvino_compiles_for_a_size_that_comes_twice_in_a_row(checkpoint: Path
         return compile_once(model)
 
     engine._compile = spy  # type: ignore[method-assign]
-    a, b = draw_batch(1, 32, 48), draw_batch(2, 48, 32)
-    for images, so_far in ((a, 0), (b, 0), (a, 0), (a, 1), (a, 1), (b, 1), (a, 1), (b, 1), (b, 2), (a, 2)):
+    a = draw_batch(1, 32, 48)
+    b = draw_batch(2, 48, 32)
+    for images, so_far in (
+        (a, 0),
+        (b, 0),
+        (a, 0),
+        (a, 1),
+        (a, 1),
+        (b, 1),
+        (a, 1),
+        (b, 1),
+        (b, 2),
+        (a, 2),
+    ):
         torch.testing.assert_close(engine(images), painted(checkpoint, images), atol=1e-3, rtol=0)
         assert len(compiled) == so_far
     assert compiled == [tuple(a.shape), tuple(b.shape)]
@@ -159,8 +185,11 @@ def test_ctrl_c_is_safe_after_two_networks_were_let_go(checkpoint: Path) -> None
 
 
 @NEEDS_ONNXRUNTIME
-def test_a_second_start_does_not_convert(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data, conversions = converted(checkpoint), []
+def test_a_second_start_does_not_convert(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = converted(checkpoint)
+    conversions = []
     monkeypatch.setenv("FASTSTYLE_CACHE", str(tmp_path))
     monkeypatch.setattr(graph, "to_onnx", lambda *_: conversions.append("once") or data)
     lines: list[str] = []
@@ -210,7 +239,9 @@ def test_a_cache_that_cannot_be_written_costs_a_conversion_only(
         ({"threads": 0}, "--threads must be 1 or more, got 0"),
     ],
 )
-def test_what_is_unknown_is_one_line(checkpoint: Path, options: dict[str, Any], message: str) -> None:
+def test_what_is_unknown_is_one_line(
+    checkpoint: Path, options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(DeviceError) as caught:
         open_engine(checkpoint, **options)
     assert str(caught.value) == message
@@ -231,11 +262,15 @@ def test_an_engine_that_is_not_installed_names_the_extra(
     for package in ("openvino", "onnxruntime", "onnx", "onnxscript"):
         monkeypatch.setitem(sys.modules, package, SimpleNamespace(__spec__=None))  # there
     monkeypatch.setitem(sys.modules, missing, None)  # type: ignore[arg-type]
-    with pytest.raises(DeviceError, match=f"this needs {missing}: pip install 'faststyle-trainer\\[{extra}\\]'"):
+    with pytest.raises(
+        DeviceError, match=f"this needs {missing}: pip install 'faststyle-trainer\\[{extra}\\]'"
+    ):
         open_engine(checkpoint, name)
 
 
-def test_auto_is_torch_where_nothing_else_is_installed(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_torch_where_nothing_else_is_installed(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "onnxruntime", None)  # type: ignore[arg-type]
     lines: list[str] = []
@@ -244,9 +279,13 @@ def test_auto_is_torch_where_nothing_else_is_installed(checkpoint: Path, monkeyp
     assert lines == []
 
 
-def test_an_npu_without_openvino_names_the_extra(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_npu_without_openvino_names_the_extra(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)  # type: ignore[arg-type]
-    with pytest.raises(DeviceError, match=r"openvino: this needs openvino: pip install 'faststyle-trainer\[fast\]'"):
+    with pytest.raises(
+        DeviceError, match=r"openvino: this needs openvino: pip install 'faststyle-trainer\[fast\]'"
+    ):
         open_engine(checkpoint, device="npu")
 
 
@@ -266,7 +305,9 @@ def test_auto_is_the_fastest_of_what_is_installed(
 
 @NEEDS_OPENVINO
 @NEEDS_ONNXRUNTIME
-def test_auto_goes_on_to_the_next_and_says_so(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_goes_on_to_the_next_and_says_so(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setitem(engines.GRAPH_ENGINES, "openvino", refuse("no libtbb.so"))
     lines: list[str] = []
@@ -274,7 +315,9 @@ def test_auto_goes_on_to_the_next_and_says_so(checkpoint: Path, monkeypatch: pyt
     assert lines[-1] == "not used here: openvino: no libtbb.so"
     monkeypatch.setitem(engines.GRAPH_ENGINES, "onnxruntime", refuse("no AVX"))
     monkeypatch.setattr(engines, "TorchEngine", refuse("no torch"))
-    with pytest.raises(DeviceError, match="openvino: no libtbb.so; onnxruntime: no AVX; torch: no torch"):
+    with pytest.raises(
+        DeviceError, match="openvino: no libtbb.so; onnxruntime: no AVX; torch: no torch"
+    ):
         open_engine(checkpoint, device="cpu")
 
 
@@ -285,21 +328,31 @@ def refuse(reason: str) -> Callable[..., Any]:
     return open_it
 
 
-def test_an_accelerator_that_torch_knows_is_what_auto_means(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_accelerator_that_torch_knows_is_what_auto_means(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: torch.device("cuda"))
-    monkeypatch.setattr(engines, "TorchEngine", lambda network, device, precision: asked.append(device))
+    monkeypatch.setattr(
+        torch.accelerator, "current_accelerator", lambda check_available: torch.device("cuda")
+    )
+    monkeypatch.setattr(
+        engines, "TorchEngine", lambda network, device, precision: asked.append(device)
+    )
     open_engine(checkpoint)
     assert asked == ["cuda"]
 
 
 @NEEDS_ONNXRUNTIME
-def test_onnxruntime_must_have_the_device_that_was_asked_for(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_onnxruntime_must_have_the_device_that_was_asked_for(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import onnxruntime
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     for device in ("cuda", "xpu", "npu"):
-        with pytest.raises(DeviceError, match=f"--device {device}: this build of ONNX Runtime has cpu only"):
+        with pytest.raises(
+            DeviceError, match=f"--device {device}: this build of ONNX Runtime has cpu only"
+        ):
             open_engine(checkpoint, "onnxruntime", device)
 
 
@@ -312,29 +365,38 @@ def test_onnxruntime_may_not_fall_back_to_the_cpu(monkeypatch: pytest.MonkeyPatc
     there = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: there)
     monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_: fallen)
-    with pytest.raises(DeviceError, match="--device cuda: ONNX Runtime could not start CUDAExecutionProvider"):
+    with pytest.raises(
+        DeviceError, match="--device cuda: ONNX Runtime could not start CUDAExecutionProvider"
+    ):
         OnnxRuntimeEngine(lambda: b"", "cuda")
     monkeypatch.setattr(engines, "_accelerator", lambda: "cpu")
     assert OnnxRuntimeEngine(lambda: b"", "auto").device == "cpu"
 
 
 @NEEDS_OPENVINO
-@pytest.mark.usefixtures("no_conversion")  # what cannot be had is found out before anything is converted
-def test_openvino_must_have_the_device_that_was_asked_for(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+# what cannot be had is found out before anything is converted
+@pytest.mark.usefixtures("no_conversion")
+def test_openvino_must_have_the_device_that_was_asked_for(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(OpenVINOEngine, "_known_devices", lambda _: {"CPU"})
     for device in ("xpu", "npu", "cuda", "mps"):
         with pytest.raises(DeviceError, match=f"--device {device}: OpenVINO finds cpu only"):
             open_engine(checkpoint, "openvino", device)
 
 
-def test_torch_takes_bf16_where_the_hardware_has_it(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_takes_bf16_where_the_hardware_has_it(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network = load_checkpoint(checkpoint)[0]
     for has_it in (True, False):
         monkeypatch.setattr("faststyle.devices.has_fast_bf16", lambda _, has_it=has_it: has_it)
         monkeypatch.setattr(engines, "has_fast_bf16", lambda _, has_it=has_it: has_it)
         engine = TorchEngine(network, "cpu")
         assert engine.precision == ("bf16" if has_it else "float32")
-        difference = (engine(draw_batch(1, 48, 64)) - painted(checkpoint, draw_batch(1, 48, 64))).abs().max()
+        difference = (
+            (engine(draw_batch(1, 48, 64)) - painted(checkpoint, draw_batch(1, 48, 64))).abs().max()
+        )
         assert (1e-3 < difference < 0.1) if has_it else (difference < 1e-3)
     with pytest.raises(DeviceError, match="--precision bf16: cpu has none in hardware"):
         TorchEngine(network, "cpu", "bf16")
@@ -361,7 +423,9 @@ def test_openvino_never_takes_bf16_that_is_emulated(
     device: str, capabilities: list[str], asked: str, taken: str | None
 ) -> None:
     machine: Any = SimpleNamespace(
-        device=device, _target=device.upper(), _core=SimpleNamespace(get_property=lambda *_: capabilities)
+        device=device,
+        _target=device.upper(),
+        _core=SimpleNamespace(get_property=lambda *_: capabilities),
     )
     if taken is None:
         with pytest.raises(DeviceError, match=f"--precision {asked}"):
@@ -371,7 +435,9 @@ def test_openvino_never_takes_bf16_that_is_emulated(
 
 
 @NEEDS_OPENVINO
-@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="other CPUs may compute in f16")
+@pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64"), reason="other CPUs may compute in f16"
+)
 def test_openvino_may_not_take_another_precision_without_a_word(checkpoint: Path) -> None:
     """Asked for f16, its plugin for CPUs silently computes in float32 or bf16 where there is no AVX512-FP16."""
     compiled = engines.import_openvino().Core()
@@ -401,9 +467,13 @@ def test_an_exported_file_is_opened_as_it_is(checkpoint: Path, tmp_path: Path, n
 
 
 def test_exported_files_are_not_for_torch_and_must_be_there(tmp_path: Path) -> None:
-    with pytest.raises(DeviceError, match=r"--engine torch does not read .onnx files; openvino or onnxruntime does"):
+    with pytest.raises(
+        DeviceError, match=r"--engine torch does not read .onnx files; openvino or onnxruntime does"
+    ):
         open_engine(tmp_path / "dots.onnx", "torch")
-    with pytest.raises(DeviceError, match=r"--engine onnxruntime does not read .xml files; openvino does"):
+    with pytest.raises(
+        DeviceError, match=r"--engine onnxruntime does not read .xml files; openvino does"
+    ):
         open_engine(tmp_path / "dots.xml", "onnxruntime")
     with pytest.raises(CheckpointError, match=r"dots.xml: no such file"):
         open_engine(tmp_path / "dots.xml")
@@ -412,7 +482,9 @@ def test_exported_files_are_not_for_torch_and_must_be_there(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_network_in_memory_is_opened_too(checkpoint: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_network_in_memory_is_opened_too(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     if name != "torch":
         data = converted(checkpoint)
         monkeypatch.setattr(engines, "to_onnx", lambda *_: data)

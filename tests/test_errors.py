@@ -9,14 +9,22 @@ from faststyle.errors import FaststyleError, ImageError, Interrupted, did_you_me
 
 
 def leaves() -> dict[str, type[FaststyleError]]:
-    return {c.__name__: c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, FaststyleError)}
+    return {
+        c.__name__: c
+        for c in vars(errors).values()
+        if isinstance(c, type) and issubclass(c, FaststyleError)
+    }
 
 
 def test_the_picture_of_the_tree_is_the_tree() -> None:
     drawn = re.findall(r"[├└]── (\w+)", errors.__doc__ or "")
     assert set(drawn) == set(leaves()) - {"FaststyleError"}
     assert len(drawn) == 10
-    assert all(leaf.__bases__ == (FaststyleError,) for name, leaf in leaves().items() if name != "FaststyleError")
+    assert all(
+        leaf.__bases__ == (FaststyleError,)
+        for name, leaf in leaves().items()
+        if name != "FaststyleError"
+    )
 
 
 @pytest.mark.parametrize(("number", "code"), [(2, 130), (15, 143)])

@@ -42,7 +42,9 @@ def written_onnx(checkpoint: Path, tmp_path: Path) -> tuple[Path, ExportReport]:
 
 
 @NEEDS_ONNX
-def test_onnx_is_torch_at_any_size_and_batch(checkpoint: Path, written_onnx: tuple[Path, ExportReport]) -> None:
+def test_onnx_is_torch_at_any_size_and_batch(
+    checkpoint: Path, written_onnx: tuple[Path, ExportReport]
+) -> None:
     import onnxruntime
 
     output, report = written_onnx
@@ -50,11 +52,20 @@ def test_onnx_is_torch_at_any_size_and_batch(checkpoint: Path, written_onnx: tup
     for count, h, w in ((1, 16, 16), (2, 97, 131), (3, 18, 45), (1, 128, 64)):
         images = draw_batch(count, h, w)
         (got,) = session.run(["stylized"], {"photo": images.numpy()})
-        torch.testing.assert_close(torch.from_numpy(got), painted(checkpoint, images), atol=1e-3, rtol=0)
+        torch.testing.assert_close(
+            torch.from_numpy(got), painted(checkpoint, images), atol=1e-3, rtol=0
+        )
     assert report.files == (output,)
-    assert (report.format, report.precision, report.size_bytes) == ("onnx", "float32", output.stat().st_size)
+    assert (report.format, report.precision, report.size_bytes) == (
+        "onnx",
+        "float32",
+        output.stat().st_size,
+    )
     assert [check.size for check in report.checks] == ["97x131", "64x257"]
-    assert all(c.engine == "onnxruntime" and 0 < c.difference < 2 / 255 and c.ssim > 0.99 for c in report.checks)
+    assert all(
+        c.engine == "onnxruntime" and 0 < c.difference < 2 / 255 and c.ssim > 0.99
+        for c in report.checks
+    )
     assert [p.name for p in output.parent.iterdir()] == ["dots.onnx"]
 
 
@@ -67,16 +78,23 @@ def test_onnx_is_a_valid_graph_of_open_sizes(written_onnx: tuple[Path, ExportRep
     for value in (*model.graph.input, *model.graph.output):
         sizes = [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
         assert sizes == ["batch", 3, "height", "width"]
-    # No side of the example, padded or not, at full, half or quarter size, is anywhere in the graph.
+    # No side of the example, padded or not, at full, half or quarter size, is anywhere in the
+    # graph.
     h, w = EXAMPLE[2:]
     sides = {side for s in (h, w) for side in (s, s + -s % 4, (s + -s % 4) // 2, (s + -s % 4) // 4)}
-    integers = [onnx.numpy_helper.to_array(i) for i in model.graph.initializer if i.data_type == onnx.TensorProto.INT64]
+    integers = [
+        onnx.numpy_helper.to_array(i)
+        for i in model.graph.initializer
+        if i.data_type == onnx.TensorProto.INT64
+    ]
     assert integers  # axes, pads and the like
     assert not sides & {abs(int(number)) for array in integers for number in np.ravel(array)}
 
 
 @NEEDS_ONNX
-def test_instance_normalisation_is_exported_as_such(written_onnx: tuple[Path, ExportReport]) -> None:
+def test_instance_normalisation_is_exported_as_such(
+    written_onnx: tuple[Path, ExportReport],
+) -> None:
     """Not as a batch normalisation in training mode, and with its scale and shift, or one more pass each is needed."""
     import onnx
 
@@ -89,7 +107,9 @@ def test_instance_normalisation_is_exported_as_such(written_onnx: tuple[Path, Ex
 
 
 @NEEDS_ONNX
-def test_onnx_says_where_it_came_from(checkpoint: Path, written_onnx: tuple[Path, ExportReport]) -> None:
+def test_onnx_says_where_it_came_from(
+    checkpoint: Path, written_onnx: tuple[Path, ExportReport]
+) -> None:
     import onnx
 
     model = onnx.load(written_onnx[0])
@@ -125,7 +145,10 @@ def test_all_group_normalisations_are_translated() -> None:
     class Norms(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.scale, self.shift = nn.Parameter(torch.tensor([1.0, 2, 3])), nn.Parameter(torch.tensor([0.0, 1, -1]))
+            self.scale, self.shift = (
+                nn.Parameter(torch.tensor([1.0, 2, 3])),
+                nn.Parameter(torch.tensor([0.0, 1, -1])),
+            )
 
         def forward(self, x: Tensor) -> Tensor:
             x = F.group_norm(x, 1, self.scale, self.shift, eps=0.1)
@@ -176,7 +199,9 @@ def test_int8_keeps_colours_and_ends_in_float(
     assert in_int8 == [False] + 6 * [True] + [False]
     # Nothing else sees what was rounded to 8 bits.
     rounded = [op.output(0) for op in operations if op.get_type_name() == "FakeQuantize"]
-    users = {user.get_node().get_type_name() for output in rounded for user in output.get_target_inputs()}
+    users = {
+        user.get_node().get_type_name() for output in rounded for user in output.get_target_inputs()
+    }
     assert users <= {"Pad", "Convolution"}
 
 
@@ -188,7 +213,8 @@ def test_int8_takes_all_of_mobiles_convolutions(
     config = {"name": "mobile", "width": 16, "blocks": 1}
     torch.manual_seed(0)
     network = build_network(config)
-    path, output = tmp_path / "folded.safetensors", tmp_path / "folded.xml"
+    path = tmp_path / "folded.safetensors"
+    output = tmp_path / "folded.xml"
     save_checkpoint(path, network, About(config, {"file": "a.png"}, {}, "none", {}))
     report = export_checkpoint(path, output, "openvino", int8=True, photos=str(photo_folder))
     assert all(check.ssim >= 0.97 for check in report.checks)
@@ -214,7 +240,8 @@ def test_int8_for_a_checkpoint_is_made_once(
 
     monkeypatch.setenv("FASTSTYLE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(export, "export_checkpoint", fake)
-    first, said = int8_styles([str(checkpoint), f"{checkpoint}:0.25"]), []
+    first = int8_styles([str(checkpoint), f"{checkpoint}:0.25"])
+    said = []
     assert [text.rpartition(":")[2] for text in first] == ["1", "0.25"]
     assert int8_styles([str(checkpoint)], said.append) == first[:1]
     assert (len(made), said) == (1, [])
@@ -228,7 +255,16 @@ def test_int8_for_a_checkpoint_is_made_once(
 def test_int8_runs_on_openvino_only(checkpoint: Path, tmp_path: Path) -> None:
     photo = tmp_path / "a.png"
     draw(0, 20, 30).save(photo)
-    command = ["stylize", str(photo), "--style", str(checkpoint), "-o", str(tmp_path / "b.png"), "--precision", "int8"]
+    command = [
+        "stylize",
+        str(photo),
+        "--style",
+        str(checkpoint),
+        "-o",
+        str(tmp_path / "b.png"),
+        "--precision",
+        "int8",
+    ]
     result = CliRunner().invoke(app, [*command, "--engine", "torch"])
     assert (result.exit_code, result.stderr) == (
         1,
@@ -259,7 +295,9 @@ def sees_int8(operation: Any) -> bool:
         ("int8", 0.0, float("nan"), "structural similarity nan at 97x131; 0.97 is needed"),
     ],
 )
-def test_how_near_to_torch_an_export_must_be(precision: str, difference: float, ssim: float, reason: str) -> None:
+def test_how_near_to_torch_an_export_must_be(
+    precision: str, difference: float, ssim: float, reason: str
+) -> None:
     assert export._too_far(Check("openvino", precision, "97x131", difference, ssim)) == reason
 
 
@@ -270,7 +308,9 @@ def test_a_comparison_takes_the_worst_pixel_and_the_worst_photo() -> None:
     wrong[0, 0, 3, 4] = images[0, 0, 3, 4] - 0.01
 
     class Wrong:
-        name, device, precision = "wrong", "cpu", "float32"
+        name = "wrong"
+        device = "cpu"
+        precision = "float32"
 
         def __call__(self, images: Tensor) -> Tensor:
             return wrong
@@ -282,11 +322,15 @@ def test_a_comparison_takes_the_worst_pixel_and_the_worst_photo() -> None:
 
 
 @NEEDS_ONNX
-def test_what_is_not_torch_is_not_written(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_torch_is_not_written(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     output = tmp_path / "dots.onnx"
     output.write_bytes(b"an older one")
     monkeypatch.setattr(export, "TorchEngine", lambda *_: lambda images: 1 - images)
-    with pytest.raises(ExportError, match="nothing written: onnxruntime in float32 is not torch, .* at 97x131"):
+    with pytest.raises(
+        ExportError, match="nothing written: onnxruntime in float32 is not torch, .* at 97x131"
+    ):
         export_checkpoint(checkpoint, output)
     assert [p.name for p in tmp_path.iterdir()] == ["dots.onnx"]
     assert output.read_bytes() == b"an older one"
@@ -321,7 +365,9 @@ def test_a_place_that_cannot_be_written_to_is_found_out_first(
     with pytest.raises(OutputError, match="a folder of that name is in the way"):
         export_checkpoint(checkpoint, tmp_path / "dots.onnx")
     monkeypatch.setattr(Path, "touch", forbidden)
-    with pytest.raises(OutputError, match="permission denied; choose a place that you may write to"):
+    with pytest.raises(
+        OutputError, match="permission denied; choose a place that you may write to"
+    ):
         export_checkpoint(checkpoint, tmp_path / "other.onnx")
 
 
@@ -345,11 +391,19 @@ def _all_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_package_that_is_missing_names_its_extra(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: Any, int8: bool, missing: str, extra: str
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    format: Any,
+    int8: bool,
+    missing: str,
+    extra: str,
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
     output = tmp_path / f"dots{export.SUFFIXES[format]}"
-    with pytest.raises(DeviceError, match=f"this needs {missing}: pip install 'faststyle-trainer\\[{extra}\\]'"):
+    with pytest.raises(
+        DeviceError, match=f"this needs {missing}: pip install 'faststyle-trainer\\[{extra}\\]'"
+    ):
         export_checkpoint(checkpoint, output, format, int8)
     assert not list(tmp_path.iterdir())
 
@@ -361,7 +415,12 @@ def test_a_package_that_is_missing_names_its_extra(
         ("dots.xml", "onnx", False, "dots.xml: an export for onnx ends in .onnx"),
         ("dots.onnx", "openvino", False, "dots.onnx: an export for openvino ends in .xml"),
         ("dots", "openvino", False, "dots: an export for openvino ends in .xml"),
-        ("dots.onnx", "onnx", True, "--int8: ONNX Runtime is slower in int8 than in float32; use --format openvino"),
+        (
+            "dots.onnx",
+            "onnx",
+            True,
+            "--int8: ONNX Runtime is slower in int8 than in float32; use --format openvino",
+        ),
     ],
 )
 def test_options_that_do_not_go_together_are_one_line(
@@ -385,7 +444,9 @@ def test_a_checkpoint_must_be_one(tmp_path: Path) -> None:
 @NEEDS_INT8
 def test_photos_to_calibrate_on_must_be_there(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(PhotosError, match="--photos /nowhere: no such folder"):
-        export_checkpoint(checkpoint, tmp_path / "dots.xml", "openvino", int8=True, photos="/nowhere")
+        export_checkpoint(
+            checkpoint, tmp_path / "dots.xml", "openvino", int8=True, photos="/nowhere"
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -396,5 +457,10 @@ def test_the_command_writes_and_says_how_near_it_is(checkpoint: Path, tmp_path: 
     assert result.exit_code == 0, result.output
     assert "of 255 levels from torch, structural similarity" in result.stdout
     assert f"wrote {output}: float32," in result.stdout
-    again = CliRunner().invoke(app, ["export", str(checkpoint), "-o", str(output), "--format", "openvino"])
-    assert (again.exit_code, again.stderr) == (1, f"error: {output}: an export for openvino ends in .xml\n")
+    again = CliRunner().invoke(
+        app, ["export", str(checkpoint), "-o", str(output), "--format", "openvino"]
+    )
+    assert (again.exit_code, again.stderr) == (
+        1,
+        f"error: {output}: an export for openvino ends in .xml\n",
+    )

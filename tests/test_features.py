@@ -30,7 +30,9 @@ def half_mask(height: int, width: int) -> Tensor:
 
 @pytest.fixture
 def vgg(tiny_weights: VGGWeights) -> VGG:
-    return load_vgg(tiny_weights, ["relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_3", "relu4_1", "relu4_2"])
+    return load_vgg(
+        tiny_weights, ["relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_3", "relu4_1", "relu4_2"]
+    )
 
 
 def test_masked_moments_are_those_of_the_pixels_under_the_mask() -> None:
@@ -43,7 +45,8 @@ def test_masked_moments_are_those_of_the_pixels_under_the_mask() -> None:
 
 def test_a_mask_of_ones_changes_nothing() -> None:
     feats = torch.randn(2, 3, 5, 7)
-    plain, masked = moments(feats), moments(feats, torch.ones(1, 1, 20, 20))
+    plain = moments(feats)
+    masked = moments(feats, torch.ones(1, 1, 20, 20))
     torch.testing.assert_close(plain.gram, masked.gram)
     torch.testing.assert_close(plain.mean, masked.mean)
 
@@ -52,18 +55,27 @@ def test_a_mask_of_ones_changes_nothing() -> None:
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("pooling", ["max", "average"])
 def test_lean_gives_the_same_numbers_and_gradients(
-    tiny_weights: VGGWeights, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], masked: bool, pooling: str
+    tiny_weights: VGGWeights,
+    monkeypatch: pytest.MonkeyPatch,
+    size: tuple[int, int],
+    masked: bool,
+    pooling: str,
 ) -> None:
     monkeypatch.setattr(features, "STRIP_PIXELS", 16 * size[1])  # several strips
     vgg = load_vgg(tiny_weights, ["relu4_2"], pooling)  # type: ignore[arg-type]
     masks = [half_mask(*size), None] if masked else [None]
-    gradients, values = [], []
+    gradients = []
+    values = []
     for lean in (False, True):
         image = random_image(*size).requires_grad_()
         seen = observe(vgg, image, CONTENT, STYLE, masks, lean)
         assert set(seen.feats) == set(CONTENT)
         terms = [f.square().mean() for _, f in sorted(seen.feats.items())]
-        terms += [m.gram.square().sum() + m.mean.sum() for part in seen.moments for _, m in sorted(part.items())]
+        terms += [
+            m.gram.square().sum() + m.mean.sum()
+            for part in seen.moments
+            for _, m in sorted(part.items())
+        ]
         torch.stack(terms).sum().backward()
         assert image.grad is not None
         gradients.append(image.grad)
@@ -76,12 +88,18 @@ def test_lean_gives_the_same_numbers_and_gradients(
 
 def test_lean_with_block_one_alone(vgg: VGG) -> None:
     image = random_image(33, 40)
-    lean, plain = (observe(vgg, image, {"relu1_1": 1.0}, {"relu1_2": 1.0}, lean=lean) for lean in (True, False))
+    lean, plain = (
+        observe(vgg, image, {"relu1_1": 1.0}, {"relu1_2": 1.0}, lean=lean) for lean in (True, False)
+    )
     torch.testing.assert_close(lean.feats["relu1_1"], plain.feats["relu1_1"])
-    torch.testing.assert_close(lean.moments[0]["relu1_2"].gram, plain.moments[0]["relu1_2"].gram, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        lean.moments[0]["relu1_2"].gram, plain.moments[0]["relu1_2"].gram, rtol=1e-4, atol=1e-6
+    )
 
 
-def test_lean_keeps_next_to_nothing_of_the_first_blocks(vgg: VGG, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lean_keeps_next_to_nothing_of_the_first_blocks(
+    vgg: VGG, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Bytes that autograd saves between forward and backward, counted by its own hooks."""
     monkeypatch.setattr(features, "STRIP_PIXELS", 2**11)
 
@@ -93,7 +111,13 @@ def test_lean_keeps_next_to_nothing_of_the_first_blocks(vgg: VGG, monkeypatch: p
             return x
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-            observe(vgg, random_image(128, 128).requires_grad_(), {"relu2_2": 1.0}, {"relu1_1": 1.0}, lean=lean)
+            observe(
+                vgg,
+                random_image(128, 128).requires_grad_(),
+                {"relu2_2": 1.0},
+                {"relu1_1": 1.0},
+                lean=lean,
+            )
         return sum(sizes.values())
 
     assert saved(True) < 0.4 * saved(False)
@@ -120,23 +144,33 @@ def test_a_blend_is_the_mean_of_its_styles_by_weight(tiny_weights: VGGWeights) -
 
 def test_masks_give_each_style_its_region(tiny_weights: VGGWeights) -> None:
     """Left half painting a, right half painting b: with matching masks the style term is far below the swapped one."""
-    a, b = random_image(64, 64, 0) * 0.3, random_image(64, 64, 1) * 0.3 + 0.7
+    a = random_image(64, 64, 0) * 0.3
+    b = random_image(64, 64, 1) * 0.3 + 0.7
     output = torch.cat([a[..., :32], b[..., 32:]], 3)
     left = half_mask(64, 64)
-    fit, swapped = (objective(tiny_weights, [Style(a, 1, m), Style(b, 1, 1 - m)]) for m in (left, 1 - left))
-    right_way, wrong_way = (float(loss(output, loss.targets(output)).style_rel) for loss in (fit, swapped))
+    fit, swapped = (
+        objective(tiny_weights, [Style(a, 1, m), Style(b, 1, 1 - m)]) for m in (left, 1 - left)
+    )
+    right_way, wrong_way = (
+        float(loss(output, loss.targets(output)).style_rel) for loss in (fit, swapped)
+    )
     assert right_way < 0.3 * wrong_way
 
 
 def test_a_small_region_counts_by_its_share(tiny_weights: VGGWeights) -> None:
     mask = torch.zeros(1, 1, 64, 64)
     mask[..., :16] = 1
-    loss = objective(tiny_weights, [Style(random_image(64, 64), 1, mask), Style(random_image(64, 64, 1), 1, 1 - mask)])
+    loss = objective(
+        tiny_weights,
+        [Style(random_image(64, 64), 1, mask), Style(random_image(64, 64, 1), 1, 1 - mask)],
+    )
     assert loss.shares == pytest.approx([0.25, 0.75])
 
 
 @pytest.mark.parametrize("weights", [(0.0, 0.0), (-1.0, 2.0)])
-def test_weights_that_leave_no_style_are_refused(tiny_weights: VGGWeights, weights: tuple[float, float]) -> None:
+def test_weights_that_leave_no_style_are_refused(
+    tiny_weights: VGGWeights, weights: tuple[float, float]
+) -> None:
     with pytest.raises(RecipeError, match="weights of styles"):
         objective(tiny_weights, [Style(random_image(64, 64), w) for w in weights])
 
@@ -151,7 +185,9 @@ def test_average_pooling_keeps_activations_at_their_size(tiny_weights: VGGWeight
     vgg = load_vgg(tiny_weights, ["relu1_1"], "average")
     x = torch.full((1, 4, 8, 8), 2.0)
     torch.testing.assert_close(vgg.pool(x, 1), torch.full((1, 4, 4, 4), 3.32))
-    torch.testing.assert_close(load_vgg(tiny_weights, ["relu1_1"]).pool(x, 1), torch.full((1, 4, 4, 4), 2.0))
+    torch.testing.assert_close(
+        load_vgg(tiny_weights, ["relu1_1"]).pool(x, 1), torch.full((1, 4, 4, 4), 2.0)
+    )
 
 
 def test_layers_that_are_watched_come_beside_those_of_content(vgg: VGG) -> None:

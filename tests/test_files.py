@@ -83,7 +83,10 @@ def test_a_target_below_a_file_is_an_error(tmp_path: Path) -> None:
         match=r"cannot write .*file/below/out\.txt: not a directory; a file stands where a folder is needed",
     ):
         write_bytes(tmp_path / "file" / "below" / "out.txt", b"new")
-    with pytest.raises(OutputError, match=r"cannot write .*file/out\.txt: file exists; a file stands where a folder"):
+    with pytest.raises(
+        OutputError,
+        match=r"cannot write .*file/out\.txt: file exists; a file stands where a folder",
+    ):
         write_bytes(tmp_path / "file" / "out.txt", b"new")
     assert (tmp_path / "file").read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
@@ -121,7 +124,9 @@ def test_a_limit_on_file_sizes_keeps_the_old_file(tmp_path: Path) -> None:
 def test_a_full_disk_keeps_the_old_file(small_disk: Path) -> None:
     path = small_disk / "out.bin"
     path.write_text("old")
-    with pytest.raises(OutputError, match="no space left on device; free some space or choose another place"):
+    with pytest.raises(
+        OutputError, match="no space left on device; free some space or choose another place"
+    ):
         write_bytes(path, b"x" * 100_000)
     assert path.read_text() == "old"
     assert list(small_disk.iterdir()) == [path]

@@ -60,13 +60,20 @@ def test_slices_of_a_file_are_those_of_an_array(tmp_path: Path) -> None:
     with closing(PixelFile(tmp_path / "pixels", 13, 17)) as file:
         np.testing.assert_array_equal(file[2:20, 5:40], array[2:20, 5:40])
     (tmp_path / "pixels").write_bytes(array.tobytes()[:-1])
-    with closing(PixelFile(tmp_path / "pixels", 13, 17)) as file, pytest.raises(OSError, match="shorter"):
+    with (
+        closing(PixelFile(tmp_path / "pixels", 13, 17)) as file,
+        pytest.raises(OSError, match="shorter"),
+    ):
         file[0:13, 0:17]
 
 
 @NEEDS_VIPS
-@pytest.mark.parametrize(("source", "target"), [("a.png", "o.tif"), ("a.tif", "o.png"), ("a.jpg", "new/o.tiff")])
-def test_on_disk_is_as_in_memory(network: StyleNetwork, tmp_path: Path, source: str, target: str) -> None:
+@pytest.mark.parametrize(
+    ("source", "target"), [("a.png", "o.tif"), ("a.tif", "o.png"), ("a.jpg", "new/o.tiff")]
+)
+def test_on_disk_is_as_in_memory(
+    network: StyleNetwork, tmp_path: Path, source: str, target: str
+) -> None:
     photo = tmp_path / source
     draw(0, 99, 130).save(photo)
     seen: list[tuple[int, int]] = []
@@ -88,19 +95,25 @@ def test_rotation_transparency_depth_and_profile(network: StyleNetwork, tmp_path
     stylize_huge(network, tmp_path / "turned.png", tmp_path / "out.png")
     with Image.open(tmp_path / "out.png") as image:
         assert (image.size, image.info["icc_profile"]) == ((40, 64), profile)
-    np.testing.assert_array_equal(pixels(tmp_path / "out.png"), stylize_tiles(network, np.rot90(rgb, -1))[:, :])
+    np.testing.assert_array_equal(
+        pixels(tmp_path / "out.png"), stylize_tiles(network, np.rot90(rgb, -1))[:, :]
+    )
 
     clear = np.dstack([rgb, np.full((40, 64), 0, np.uint8)])
     Image.fromarray(clear).save(tmp_path / "clear.png")
     stylize_huge(network, tmp_path / "clear.png", tmp_path / "white.tif")
     np.testing.assert_array_equal(
-        pixels(tmp_path / "white.tif"), stylize_tiles(network, np.full((40, 64, 3), 255, np.uint8))[:, :]
+        pixels(tmp_path / "white.tif"),
+        stylize_tiles(network, np.full((40, 64, 3), 255, np.uint8))[:, :],
     )
     grey = rgb[..., 0].astype(np.uint16) * 257
     Image.fromarray(grey).save(tmp_path / "grey.tif")
     stylize_huge(network, tmp_path / "grey.tif", tmp_path / "grey.png")
     same = np.repeat(rgb[..., :1], 3, 2)
-    assert np.abs(pixels(tmp_path / "grey.png") - stylize_tiles(network, same)[:, :].astype(int)).max() <= 2
+    assert (
+        np.abs(pixels(tmp_path / "grey.png") - stylize_tiles(network, same)[:, :].astype(int)).max()
+        <= 2
+    )
 
 
 @NEEDS_VIPS
@@ -108,7 +121,8 @@ def test_rotation_transparency_depth_and_profile(network: StyleNetwork, tmp_path
 def test_a_signal_ends_it_and_leaves_nothing(
     checkpoint: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    photo, out = checkpoint.with_name("a.png"), checkpoint.with_name("out.png")
+    photo = checkpoint.with_name("a.png")
+    out = checkpoint.with_name("out.png")
     draw(0, 99, 130).save(photo)
     there = set(checkpoint.parent.iterdir())
     stylizer = Stylizer.load(checkpoint, engine="torch")
@@ -126,7 +140,8 @@ def test_a_signal_ends_it_and_leaves_nothing(
 def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
     network: StyleNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    photo, out = tmp_path / "a.png", tmp_path / "out.png"
+    photo = tmp_path / "a.png"
+    out = tmp_path / "out.png"
     draw(0, 300, 400).save(photo)
     (tmp_path / "cut.png").write_bytes(photo.read_bytes()[:20_000])
     (tmp_path / "text.png").write_text("no picture")
@@ -143,7 +158,12 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**30, 2**30, 1000))
     with pytest.raises(OutputError, match=r"out.png: 0.0 GiB are needed beside it, 0.0 are free"):
         stylize_huge(network, photo, out)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "cut.png", "small.png", "text.png"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "a.png",
+        "cut.png",
+        "small.png",
+        "text.png",
+    ]
 
 
 def test_sizes_come_from_the_header(tmp_path: Path) -> None:
@@ -159,7 +179,9 @@ def bomb() -> bytes:
     import zlib
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = struct.pack(">IIBBBBB", 50_000, 60_000, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100)))
@@ -173,7 +195,9 @@ def test_a_bomb_is_refused_unless_it_is_allowed(
     stylizer = Stylizer.load(checkpoint, "cpu", engine="torch")
     jobs = plan_jobs([str(photo)], str(tmp_path / "out.png"))
     ((_, reason),) = run_jobs(stylizer, jobs).failed
-    assert reason == "60000x50000 is more than 178,956,970 pixels; --allow-huge takes it all the same"
+    assert (
+        reason == "60000x50000 is more than 178,956,970 pixels; --allow-huge takes it all the same"
+    )
     jpeg = plan_jobs([str(photo)], str(tmp_path / "out.jpg"))
     ((_, reason),) = run_jobs(stylizer, jpeg, allow_huge=True).failed
     assert reason == "60000x50000 pixels go to .png or .tif files only, with no other options"
@@ -194,8 +218,20 @@ def test_tiles_that_are_asked_for_go_over_disk(
     draw(0, 99, 130).save(photo)
     calls: list[int] = []
     real = huge.stylize_huge
-    monkeypatch.setattr(batch, "stylize_huge", lambda *given: (calls.append(given[3]), real(*given)))
-    command = ["stylize", str(photo), "--style", str(checkpoint), "--engine", "torch", "--tile", "64", "-o"]
+    monkeypatch.setattr(
+        batch, "stylize_huge", lambda *given: (calls.append(given[3]), real(*given))
+    )
+    command = [
+        "stylize",
+        str(photo),
+        "--style",
+        str(checkpoint),
+        "--engine",
+        "torch",
+        "--tile",
+        "64",
+        "-o",
+    ]
     for name in ("a.tif", "b.jpg"):
         result = CliRunner().invoke(app, [*command, str(tmp_path / name)])
         assert result.exit_code == 0, result.output

@@ -47,7 +47,9 @@ def png_of_size(width: int, height: int) -> bytes:
     """A PNG file that announces a size, and holds next to nothing."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
@@ -55,7 +57,8 @@ def png_of_size(width: int, height: int) -> bytes:
 
 
 def cmyk_profile(lightness: dict[tuple[int, int, int, int], int]) -> bytes:
-    """A printer whose inks are greys: CIE lightness, 0-100, at given corners of CMYK, 0 at the others.
+    """A printer whose inks are greys: CIE lightness, 0-100, at given corners of CMYK, 0 at the
+    others.
 
     An ICC profile of version 2 with one table of type lut8 (ICC.1:2001-04, section 6.5.8).
     """
@@ -67,14 +70,17 @@ def cmyk_profile(lightness: dict[tuple[int, int, int, int], int]) -> bytes:
     line = bytes(range(256))
     table = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + matrix + line * 4 + bytes(grid) + line * 3
     table += bytes(-len(table) % 4)
-    header = struct.pack(">I4sI4s4s4s12x4s", 0, b"none", 0x02400000, b"prtr", b"CMYK", b"Lab ", b"acsp")
+    header = struct.pack(
+        ">I4sI4s4s4s12x4s", 0, b"none", 0x02400000, b"prtr", b"CMYK", b"Lab ", b"acsp"
+    )
     header = header.ljust(68, b"\0") + struct.pack(">3i", 0xF6D6, 0x10000, 0xD32D)  # D50
     tags = struct.pack(">I4sII", 1, b"A2B0", 144, len(table))
     profile = header.ljust(128, b"\0") + tags + table
     return struct.pack(">I", len(profile)) + profile[4:]
 
 
-# The EXIF standard says where the first row and the first column of the stored picture are on the upright one.
+# The EXIF standard says where the first row and the first column of the stored picture are on the
+# upright one.
 UPRIGHT = {
     1: lambda stored: stored,
     2: lambda stored: stored[:, ::-1],
@@ -94,7 +100,9 @@ def test_exif_orientation_is_applied(orientation: int, format: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     got = read_image(encode(Image.fromarray(stored), format, exif=exif))
-    np.testing.assert_array_equal(values(got) * 255, UPRIGHT[orientation](stored).astype(np.float32))
+    np.testing.assert_array_equal(
+        values(got) * 255, UPRIGHT[orientation](stored).astype(np.float32)
+    )
 
 
 def test_a_jpeg_from_a_phone_stands_upright(tmp_path: Path) -> None:
@@ -110,13 +118,16 @@ def test_a_jpeg_from_a_phone_stands_upright(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("start", "stop"), [(34, 36), (38, 40), (44, 46)], ids=["directory", "count of entries", "size of an entry"]
+    ("start", "stop"),
+    [(34, 36), (38, 40), (44, 46)],
+    ids=["directory", "count of entries", "size of an entry"],
 )
 def test_damaged_exif_spoils_nothing(start: int, stop: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = 1
     whole = encode(Image.new("RGB", (8, 6), (255, 255, 255)), "JPEG", exif=exif)
-    got = read_image(whole[:start] + b"\xff\xee" + whole[stop:])  # Pillow warns, and warnings are errors here
+    # Pillow warns, and warnings are errors here
+    got = read_image(whole[:start] + b"\xff\xee" + whole[stop:])
     assert got.shape == (1, 3, 6, 8)
     assert got.min() > 0.98
 
@@ -142,13 +153,16 @@ def test_alpha_is_kept_and_laid_on_white_when_read_as_rgb(mode: str) -> None:
     image = Image.fromarray(data)
     assert image.mode == mode
     source = encode(image, "PNG")
-    colour, alpha = data[..., :-1] / 255, data[..., -1:] / 255
+    colour = data[..., :-1] / 255
+    alpha = data[..., -1:] / 255
     picture = open_picture(source)
     assert picture.alpha is not None
     np.testing.assert_allclose(values(picture.rgb), np.broadcast_to(colour, (4, 6, 3)), atol=1e-6)
     np.testing.assert_allclose(values(picture.alpha), alpha, atol=1e-6)
     np.testing.assert_allclose(
-        values(read_image(source)), np.broadcast_to(colour * alpha + 1 - alpha, (4, 6, 3)), atol=1e-6
+        values(read_image(source)),
+        np.broadcast_to(colour * alpha + 1 - alpha, (4, 6, 3)),
+        atol=1e-6,
     )
 
 
@@ -158,7 +172,9 @@ def test_a_palette_with_a_transparent_entry(format: str) -> None:
     image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
     image.putdata([0, 1, 2, 2, 1, 0])
     picture = open_picture(encode(image, format, transparency=1))
-    red, green, blue = [1, 0, 0], [0, 1, 0], [0, 0, 1]
+    red = [1, 0, 0]
+    green = [0, 1, 0]
+    blue = [0, 0, 1]
     opaque = np.array([[[1], [0], [1]], [[1], [0], [1]]])
     expected = np.array([[red, green, blue], [blue, green, red]])
     assert picture.alpha is not None
@@ -175,14 +191,18 @@ def test_a_palette_with_shades_of_transparency() -> None:
     np.testing.assert_allclose(picture.alpha.flatten().numpy(), [0, 0.2, 1], atol=1e-6)
 
 
-@pytest.mark.parametrize("icc", [None, b"not a profile" * 20, SRGB], ids=["none", "damaged", "of RGB"])
+@pytest.mark.parametrize(
+    "icc", [None, b"not a profile" * 20, SRGB], ids=["none", "damaged", "of RGB"]
+)
 @pytest.mark.parametrize("format", ["TIFF", "JPEG"])
 def test_cmyk_without_a_profile_of_use(format: str, icc: bytes | None) -> None:
     inks = [(0, 0, 0, 0), (255, 0, 0, 0), (0, 255, 0, 0), (0, 0, 255, 0), (0, 0, 0, 255)]
     light = [(1, 1, 1), (0, 1, 1), (1, 0, 1), (1, 1, 0), (0, 0, 0)]
     for ink, expected in zip(inks, light, strict=True):
         picture = open_picture(encode(Image.new("CMYK", (8, 8), ink), format, icc_profile=icc))
-        np.testing.assert_allclose(values(picture.rgb), np.broadcast_to(expected, (8, 8, 3)), atol=0.01)
+        np.testing.assert_allclose(
+            values(picture.rgb), np.broadcast_to(expected, (8, 8, 3)), atol=0.01
+        )
         assert picture.icc is None
 
 
@@ -211,7 +231,9 @@ def test_float_is_of_range_1_or_255() -> None:
     one = read_image(encode(Image.fromarray(ramp), "TIFF"))
     large = read_image(encode(Image.fromarray(ramp * 255), "TIFF"))
     np.testing.assert_allclose(values(one), np.repeat(ramp[..., None], 3, 2), atol=0.5 / 255 + 1e-6)
-    np.testing.assert_allclose(values(large), np.repeat(ramp[..., None], 3, 2), atol=0.5 / 255 + 1e-6)
+    np.testing.assert_allclose(
+        values(large), np.repeat(ramp[..., None], 3, 2), atol=0.5 / 255 + 1e-6
+    )
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -236,7 +258,8 @@ def test_large_jpegs_are_decoded_at_a_fraction() -> None:
 
 
 def test_bad_files_each_give_one_line_with_their_name(tmp_path: Path) -> None:
-    jpeg, png = encode(draw(0, 40, 60), "JPEG"), encode(draw(0, 40, 60), "PNG")
+    jpeg = encode(draw(0, 40, 60), "JPEG")
+    png = encode(draw(0, 40, 60), "PNG")
     cases = {
         "truncated.jpg": (jpeg[: len(jpeg) // 2], "damaged or truncated"),
         "truncated.png": (png[: len(png) // 2], "damaged or truncated"),
@@ -291,7 +314,9 @@ def test_whatever_is_damaged_is_read_or_is_an_image_error(format: str) -> None:
     assert not any("\n" in message for message in refused)
 
 
-@pytest.mark.parametrize("shape", [(4,), (4, 6, 1), (4, 6, 2), (4, 6, 5), (1, 4, 6, 3), (0, 6, 3), (4, 0)])
+@pytest.mark.parametrize(
+    "shape", [(4,), (4, 6, 1), (4, 6, 2), (4, 6, 5), (1, 4, 6, 3), (0, 6, 3), (4, 0)]
+)
 def test_arrays_of_other_shapes_are_errors(shape: tuple[int, ...]) -> None:
     with pytest.raises(ImageError, match=r"allowed: \(H, W\), \(H, W, 3\), \(H, W, 4\)"):
         read_image(np.zeros(shape, np.uint8))
@@ -303,7 +328,9 @@ def test_arrays_of_other_types_are_errors(dtype: type) -> None:
         read_image(np.zeros((4, 6, 3), dtype))
 
 
-@pytest.mark.parametrize("shape", [(4, 6), (1, 4, 6), (4, 6, 3), (2, 3, 4, 6), (1, 4, 4, 6), (3, 0, 6)])
+@pytest.mark.parametrize(
+    "shape", [(4, 6), (1, 4, 6), (4, 6, 3), (2, 3, 4, 6), (1, 4, 4, 6), (3, 0, 6)]
+)
 def test_tensors_of_other_shapes_are_errors(shape: tuple[int, ...]) -> None:
     with pytest.raises(ImageError, match=r"allowed: float in \[0, 1\], \(3, H, W\)"):
         read_image(torch.zeros(shape))
@@ -324,7 +351,9 @@ def test_values_that_are_not_finite_are_errors() -> None:
 def test_arrays_and_tensors_keep_their_values() -> None:
     data = noise(4, 6, 3)
     np.testing.assert_array_equal(values(read_image(data)) * 255, data.astype(np.float32))
-    np.testing.assert_array_equal(values(read_image(data[..., 0])) * 255, np.repeat(data[..., :1], 3, 2) * 1.0)
+    np.testing.assert_array_equal(
+        values(read_image(data[..., 0])) * 255, np.repeat(data[..., :1], 3, 2) * 1.0
+    )
     np.testing.assert_allclose(values(read_image(data / 255)), data / 255, atol=1e-6)
     np.testing.assert_array_equal(values(read_image(data[:, ::-1])) * 255, data[:, ::-1] * 1.0)
     tensor = torch.from_numpy(data).permute(2, 0, 1).float() / 255
@@ -333,7 +362,8 @@ def test_arrays_and_tensors_keep_their_values() -> None:
 
 
 def test_png_keeps_every_pixel(tmp_path: Path) -> None:
-    data, alpha = noise(9, 13, 3), noise(9, 13, 1)
+    data = noise(9, 13, 3)
+    alpha = noise(9, 13, 1)
     write_image(
         torch.from_numpy(data).permute(2, 0, 1).float() / 255,
         tmp_path / "a.png",
@@ -348,16 +378,25 @@ def test_png_keeps_every_pixel(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "format"),
-    [("a.png", "PNG"), ("a.jpg", "JPEG"), ("a.JPEG", "JPEG"), ("a.webp", "WEBP"), ("a.b.PNG", "PNG")],
+    [
+        ("a.png", "PNG"),
+        ("a.jpg", "JPEG"),
+        ("a.JPEG", "JPEG"),
+        ("a.webp", "WEBP"),
+        ("a.b.PNG", "PNG"),
+    ],
 )
-def test_the_extension_decides_the_format_and_the_profile_is_kept(tmp_path: Path, name: str, format: str) -> None:
+def test_the_extension_decides_the_format_and_the_profile_is_kept(
+    tmp_path: Path, name: str, format: str
+) -> None:
     photo = draw(2, 40, 60)
     write_image(read_image(photo), tmp_path / "new" / name, icc=SRGB)
     with Image.open(tmp_path / "new" / name) as image:
         assert (image.format, image.mode, image.size) == (format, "RGB", (60, 40))
         assert image.info["icc_profile"] == SRGB
         error = np.abs(np.array(image).astype(float) - np.array(photo)).mean()
-    assert error <= {"PNG": 0, "JPEG": 4, "WEBP": 8}[format]  # WebP halves the resolution of colours
+    # WebP halves the resolution of colours
+    assert error <= {"PNG": 0, "JPEG": 4, "WEBP": 8}[format]
     assert open_picture(tmp_path / "new" / name).icc == SRGB
 
 
@@ -368,8 +407,12 @@ def test_the_profile_of_a_grey_picture_is_dropped() -> None:
     assert picture.icc is None
 
 
-@pytest.mark.parametrize(("format", "expected"), [("PNG", "RGBA"), ("WEBP", "RGBA"), ("JPEG", "RGB")])
-def test_alpha_is_kept_where_the_format_has_it_and_laid_on_white_elsewhere(format: str, expected: str) -> None:
+@pytest.mark.parametrize(
+    ("format", "expected"), [("PNG", "RGBA"), ("WEBP", "RGBA"), ("JPEG", "RGB")]
+)
+def test_alpha_is_kept_where_the_format_has_it_and_laid_on_white_elsewhere(
+    format: str, expected: str
+) -> None:
     red = torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1).expand(1, 3, 16, 16)
     alpha = torch.zeros(1, 1, 16, 16)
     alpha[..., :8] = 1
@@ -417,7 +460,9 @@ def test_values_out_of_range_are_clipped_and_others_rounded() -> None:
         ((64, 64), 64, (64, 64)),
     ],
 )
-def test_the_shorter_side_is_fitted(shape: tuple[int, int], size: int, expected: tuple[int, int]) -> None:
+def test_the_shorter_side_is_fitted(
+    shape: tuple[int, int], size: int, expected: tuple[int, int]
+) -> None:
     got = fit_shorter(torch.full((1, 3, *shape), 0.25), size)
     assert got.shape == (1, 3, *expected)
     torch.testing.assert_close(got, torch.full_like(got, 0.25))

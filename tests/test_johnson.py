@@ -14,7 +14,9 @@ def test_layer_sizes_are_those_of_the_papers_table() -> None:
     seen: list[tuple[int, ...]] = []
     for module in network.modules():
         if isinstance(module, torch.nn.Conv2d):
-            module.register_forward_hook(lambda m, i, o: seen.append((*m.kernel_size, *o.shape[1:])))
+            module.register_forward_hook(
+                lambda m, i, o: seen.append((*m.kernel_size, *o.shape[1:]))
+            )
     network.paint(torch.rand(1, 3, 256, 256))
     expected = [(9, 9, 32, 256, 256), (3, 3, 64, 128, 128), (3, 3, 128, 64, 64)]
     expected += [(3, 3, 128, 64, 64)] * 10

@@ -50,7 +50,9 @@ def texture(seed: int = 0, height: int = 144, width: int = 192) -> torch.Tensor:
     noise = np.fft.fft2(rng.normal(size=(height, width)))
     cycles = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None])  # per pixel
     waves = np.fft.ifft2(noise * ((cycles > 0.05) & (cycles < 0.12))).real
-    colors = np.array([[20, 30, 90], [60, 110, 170], [230, 200, 80], [250, 245, 220]], dtype=np.uint8)
+    colors = np.array(
+        [[20, 30, 90], [60, 110, 170], [230, 200, 80], [250, 245, 220]], dtype=np.uint8
+    )
     return read_image(colors[np.digitize(waves, np.quantile(waves, [0.25, 0.5, 0.75]))])
 
 
@@ -60,7 +62,9 @@ def smooth(height: int = FULL, width: int = FULL) -> torch.Tensor:
     cycles = np.hypot(np.fft.fftfreq(height)[:, None] * height, np.fft.fftfreq(width)[None] * width)
     wave = np.fft.ifft2(np.fft.fft2(rng.normal(size=(height, width))) / np.maximum(cycles, 1)).real
     wave = 0.5 + 0.1 * wave / wave.std()
-    return torch.tensor(wave, dtype=torch.float32).clamp(0.02, 0.98).expand(1, 3, -1, -1).contiguous()
+    return (
+        torch.tensor(wave, dtype=torch.float32).clamp(0.02, 0.98).expand(1, 3, -1, -1).contiguous()
+    )
 
 
 def blur(image: torch.Tensor) -> torch.Tensor:
@@ -71,27 +75,37 @@ def numpy_distance(vgg: torch.nn.Module, image: torch.Tensor, painting: torch.Te
     """The docstring's formula. With C = R^T R, tr (C_a C_b)^(1/2) is the sum of the singular values of R_a R_b^T."""
     distances = []
     for scale in (1, 2, 4):
-        feats = [vgg(TF.resize(x, [round(s / scale) for s in x.shape[-2:]], antialias=True)) for x in (image, painting)]
+        feats = [
+            vgg(TF.resize(x, [round(s / scale) for s in x.shape[-2:]], antialias=True))
+            for x in (image, painting)
+        ]
         for layer in ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"):
             a, b = (f[layer][0].flatten(1).double().numpy().T for f in feats)  # (H W, C)
             (ma, mb), (ca, cb) = (a.mean(0), b.mean(0)), (a - a.mean(0), b - b.mean(0))
             ra, rb = (np.linalg.qr(c, mode="r") / np.sqrt(len(c)) for c in (ca, cb))
             cross = np.linalg.svd(ra @ rb.T, compute_uv=False).sum()
-            squared = ((ma - mb) ** 2).sum() + (ca**2).sum() / len(a) + (cb**2).sum() / len(b) - 2 * cross
+            squared = (
+                ((ma - mb) ** 2).sum() + (ca**2).sum() / len(a) + (cb**2).sum() / len(b) - 2 * cross
+            )
             distances.append(squared / ((cb**2).sum() / len(b) + (mb**2).sum()))
     return float(np.mean(distances))
 
 
 def test_frechet_distance_by_hand() -> None:
     """In one dimension it is (m_a - m_b)^2 + (s_a - s_b)^2: means 1 and 4, deviations 2 and 3."""
-    a, b = (Gaussian(torch.tensor([m]).double(), torch.tensor([[c]]).double()) for m, c in ((1, 4), (4, 9)))
+    a, b = (
+        Gaussian(torch.tensor([m]).double(), torch.tensor([[c]]).double())
+        for m, c in ((1, 4), (4, 9))
+    )
     assert frechet_distance(a, b) == pytest.approx(10)
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-12)
 
 
 def test_frechet_distance_against_scipy() -> None:
     rng = np.random.default_rng(0)
-    samples = [rng.normal(size=(50, 6)) @ rng.normal(size=(6, 6)) + rng.normal(size=6) for _ in range(2)]
+    samples = [
+        rng.normal(size=(50, 6)) @ rng.normal(size=(6, 6)) + rng.normal(size=6) for _ in range(2)
+    ]
     (ma, mb), (ca, cb) = [x.mean(0) for x in samples], [np.cov(x.T, bias=True) for x in samples]
     expected = ((ma - mb) ** 2).sum() + np.trace(ca + cb - 2 * scipy.linalg.sqrtm(ca @ cb).real)
     a, b = (Gaussian(torch.from_numpy(m), torch.from_numpy(c)) for m, c in ((ma, ca), (mb, cb)))
@@ -101,7 +115,10 @@ def test_frechet_distance_against_scipy() -> None:
 
 def test_frechet_distance_needs_no_full_rank() -> None:
     """Along different axes the mixed term is 0: the sum of both traces is left."""
-    a, b = (Gaussian(torch.zeros(3).double(), torch.diag(torch.tensor(d).double())) for d in ((4, 0, 0), (0, 9, 0)))
+    a, b = (
+        Gaussian(torch.zeros(3).double(), torch.diag(torch.tensor(d).double()))
+        for d in ((4, 0, 0), (0, 9, 0))
+    )
     assert frechet_distance(a, b) == pytest.approx(13)
 
 
@@ -116,14 +133,21 @@ def test_the_painting_is_at_no_distance_from_itself(judge: Judge) -> None:
     assert judge.style_distance(judge.painting) == pytest.approx(0, abs=1e-6)
 
 
-def test_halves_of_the_painting_are_near_and_photos_far(judge: Judge, photos: list[torch.Tensor]) -> None:
+def test_halves_of_the_painting_are_near_and_photos_far(
+    judge: Judge, photos: list[torch.Tensor]
+) -> None:
     half = judge.painting.shape[-1] // 2
-    halves = [judge.style_distance(part) for part in (judge.painting[..., :half], judge.painting[..., half:])]
+    halves = [
+        judge.style_distance(part)
+        for part in (judge.painting[..., :half], judge.painting[..., half:])
+    ]
     assert min(halves) > 1e-4
     assert max(halves) < 0.5 * min(map(judge.style_distance, photos))
 
 
-def test_the_photo_itself_has_gone_no_way_and_lost_nothing(judge: Judge, photos: list[torch.Tensor]) -> None:
+def test_the_photo_itself_has_gone_no_way_and_lost_nothing(
+    judge: Judge, photos: list[torch.Tensor]
+) -> None:
     scores = judge.score(photos, photos)
     assert scores.style_closed == pytest.approx(0, abs=1e-6)
     assert scores.content_distance == 0
@@ -133,8 +157,12 @@ def test_the_photo_itself_has_gone_no_way_and_lost_nothing(judge: Judge, photos:
     assert scores.photos == 3
 
 
-def test_pieces_of_the_painting_have_gone_nearly_all_the_way(judge: Judge, photos: list[torch.Tensor]) -> None:
-    pieces = [judge.painting[..., y : y + SIZE, x : x + SIZE] for y, x in ((0, 0), (24, 48), (48, 96))]
+def test_pieces_of_the_painting_have_gone_nearly_all_the_way(
+    judge: Judge, photos: list[torch.Tensor]
+) -> None:
+    pieces = [
+        judge.painting[..., y : y + SIZE, x : x + SIZE] for y, x in ((0, 0), (24, 48), (48, 96))
+    ]
     scores = judge.score(pieces, photos)
     assert 0.9 < scores.style_closed < 1
     assert scores.content_distance > 0.5
@@ -154,12 +182,20 @@ def test_scores_are_what_their_parts_say(judge: Judge, photos: list[torch.Tensor
     scores = judge.score(outputs, photos)
     distances = [judge.style_distance(output) for output in outputs]
     assert scores.style_distance == pytest.approx(np.mean(distances))
-    assert scores.style_closed == pytest.approx(1 - np.mean(distances) / np.mean([*map(judge.style_distance, photos)]))
-    parts = [judge.content_errors(output, photo) for output, photo in zip(outputs, photos, strict=True)]
-    assert scores.content_distance == pytest.approx(sum(p[0] for p in parts) / sum(p[1] for p in parts))
+    assert scores.style_closed == pytest.approx(
+        1 - np.mean(distances) / np.mean([*map(judge.style_distance, photos)])
+    )
+    parts = [
+        judge.content_errors(output, photo) for output, photo in zip(outputs, photos, strict=True)
+    ]
+    assert scores.content_distance == pytest.approx(
+        sum(p[0] for p in parts) / sum(p[1] for p in parts)
+    )
     assert scores.grid == pytest.approx(np.median([grid(output) for output in outputs]))
     assert scores.border == pytest.approx(np.mean([*map(border, outputs, photos)]))
-    assert scores.high_frequency == pytest.approx(np.mean([high_frequency(o, judge.painting) for o in outputs]))
+    assert scores.high_frequency == pytest.approx(
+        np.mean([high_frequency(o, judge.painting) for o in outputs])
+    )
     turned = judge.score(outputs[::-1], photos[::-1])
     assert vars(turned) == pytest.approx(vars(scores), rel=1e-9)
 
@@ -171,7 +207,9 @@ def test_photos_are_looked_at_once_and_by_their_content(
     first = fresh.score(photos, photos)
     seen: list[tuple[int, ...]] = []
     observe = fresh._observe
-    monkeypatch.setattr(fresh, "_observe", lambda image: (seen.append(image.shape), observe(image))[1])
+    monkeypatch.setattr(
+        fresh, "_observe", lambda image: (seen.append(image.shape), observe(image))[1]
+    )
     assert fresh.score(photos, [photo.clone() for photo in photos]) == first
     assert len(seen) == len(photos)  # the outputs alone
     changed = [photos[0] * 0.5, *photos[1:]]
@@ -195,7 +233,9 @@ def test_clear_distance_against_numpy(judge: Judge, photos: list[torch.Tensor]) 
     ):
         error = variance = 0.0
         for output, photo in zip(outputs, photos, strict=True):
-            small = [TF.resize(image, [SIZE // scale] * 2, antialias=True) for image in (output, photo)]
+            small = [
+                TF.resize(image, [SIZE // scale] * 2, antialias=True) for image in (output, photo)
+            ]
             y, x = (judge.vgg(image)[layer].double().numpy() for image in small)
             error += ((y - x) ** 2).sum()
             variance += ((x - x.mean()) ** 2).sum()
@@ -216,7 +256,9 @@ def test_light_against_numpy(photos: list[torch.Tensor]) -> None:
     assert light(torch.full_like(photo, 0.3), photo) == pytest.approx(0, abs=1e-6)
 
 
-def test_scores_do_not_depend_on_gradients_or_autocast(judge: Judge, photos: list[torch.Tensor]) -> None:
+def test_scores_do_not_depend_on_gradients_or_autocast(
+    judge: Judge, photos: list[torch.Tensor]
+) -> None:
     plain = judge.score(photos[:1], photos[1:2])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert judge.score([photos[0].clone().requires_grad_()], photos[1:2]) == plain
@@ -231,7 +273,9 @@ def pattern(period_down: int, period_across: int, mirrored: bool = False) -> tor
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
-@pytest.mark.parametrize("periods", [(0, 2), (2, 0), (2, 2), (0, 4), (4, 0), (4, 4), (2, 4), (4, 2)])
+@pytest.mark.parametrize(
+    "periods", [(0, 2), (2, 0), (2, 2), (0, 4), (4, 0), (4, 4), (2, 4), (4, 2)]
+)
 def test_grid_sees_each_of_its_frequencies(periods: tuple[int, int], mirrored: bool) -> None:
     image = smooth()
     before = grid(image)
@@ -310,25 +354,34 @@ def test_grid_looks_at_the_centre_square_and_knows_no_flip() -> None:
 
 def test_high_frequency_by_hand() -> None:
     """One bright pixel: its own 3x3 mean is v / 9, and so is that of its eight neighbours."""
-    image, painting = torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 64, 64)
+    image = torch.zeros(1, 3, 64, 64)
+    painting = torch.zeros(1, 3, 64, 64)
     image[..., 30, 30], painting[..., 30, 30] = 0.5, 1.0
     assert high_frequency(image, painting) == pytest.approx(0.5)
     rounding = 1 / 255 / np.sqrt(12)
     rms = np.sqrt(((1 - 1 / 9) ** 2 + 8 / 81) / 62**2)
-    assert high_frequency(painting, torch.zeros(1, 3, 64, 64)) == pytest.approx(rms / rounding, rel=1e-5)
+    assert high_frequency(painting, torch.zeros(1, 3, 64, 64)) == pytest.approx(
+        rms / rounding, rel=1e-5
+    )
 
 
 def test_border_by_hand() -> None:
     """A step down the middle has 48 of its 64 rows in the rest and 16 outside; one near the edge adds 64 outside."""
-    photo, image = torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 64, 64)
+    photo = torch.zeros(1, 3, 64, 64)
+    image = torch.zeros(1, 3, 64, 64)
     photo[..., 32:] = 0.8
     image[..., 5:] += 0.4
     image[..., 32:] += 0.4
     assert border(image, photo) == pytest.approx((16 + 64) / 16, rel=1e-6)
-    steps, outer, inner = 0.8 * 64, 2 * (64 * 63 - 48 * 47), 2 * 48 * 47  # differences of neighbours
+    # differences of neighbours
+    steps = 0.8 * 64
+    outer = 2 * (64 * 63 - 48 * 47)
+    inner = 2 * 48 * 47
     rounding = 1 / 255 / np.sqrt(12)  # a flat picture counts as this on both sides
     flat = border(torch.full((1, 3, 64, 64), 0.5), photo)
-    assert flat == pytest.approx(1 / ((steps * 16 / 64 / outer) / (steps * 48 / 64 / inner)), rel=1e-6)
+    assert flat == pytest.approx(
+        1 / ((steps * 16 / 64 / outer) / (steps * 48 / 64 / inner)), rel=1e-6
+    )
     image[:], image[..., 5:] = 0.0, 0.8
     assert border(image, photo) == pytest.approx(flat * steps / outer / rounding, rel=1e-6)
 
@@ -344,7 +397,9 @@ def test_a_bright_frame_is_seen_at_the_border(photos: list[torch.Tensor]) -> Non
 
 def test_what_the_photo_explains_is_at_no_edge() -> None:
     photo = smooth()
-    recolored = torch.einsum("ij,bjhw->bihw", torch.tensor([[0.2, 0.3, 0.1], [0.0, 0.1, 0.4], [0.3, 0.0, 0.2]]), photo)
+    recolored = torch.einsum(
+        "ij,bjhw->bihw", torch.tensor([[0.2, 0.3, 0.1], [0.0, 0.1, 0.4], [0.3, 0.0, 0.2]]), photo
+    )
     assert edges([photo, recolored + 0.1, torch.full_like(photo, 0.3)], [photo] * 3) < 1e-5
 
 
@@ -375,7 +430,9 @@ def test_edges_that_differ_from_photo_to_photo_cancel_out() -> None:
 def test_protocol_photo_is_the_middle_of_the_resized_photo(tmp_path: Path) -> None:
     picture = draw(3, 300, 200)
     picture.save(tmp_path / "photo.png")
-    expected = np.asarray(picture.resize((100, 150), Image.Resampling.LANCZOS).crop((0, 25, 100, 125)))
+    expected = np.asarray(
+        picture.resize((100, 150), Image.Resampling.LANCZOS).crop((0, 25, 100, 125))
+    )
     for source in (tmp_path / "photo.png", picture):
         np.testing.assert_array_equal(np.asarray(to_pil(protocol_photo(source, 100))), expected)
     assert protocol_photo(draw(4, 40, 30)).shape == (1, 3, 256, 256)
@@ -387,7 +444,9 @@ def test_the_painting_is_resized_to_one_and_a_half_times_the_photos(judge: Judge
     assert Judge(judge.vgg, texture(0, 30, 40), SIZE).painting.shape == (1, 3, 144, 192)
 
 
-def test_load_takes_a_file_of_weights_and_any_picture(vgg_file: Path, judge: Judge, painting: Path) -> None:
+def test_load_takes_a_file_of_weights_and_any_picture(
+    vgg_file: Path, judge: Judge, painting: Path
+) -> None:
     loaded = Judge.load(painting, vgg_file, SIZE)
     assert loaded.painting.shape == (1, 3, 144, 173)
     image = texture(9, SIZE, SIZE)
@@ -462,7 +521,9 @@ def test_the_real_weights_know_the_painting_from_a_photo() -> None:
     styles = Path(__file__).parents[1] / "data" / "styles"
     judge = Judge.load(styles / "nocturne.png")
     assert judge.painting.shape == (1, 3, 384, 384)
-    halves = [judge.style_distance(judge.painting[..., part]) for part in (slice(192), slice(192, None))]
+    halves = [
+        judge.style_distance(judge.painting[..., part]) for part in (slice(192), slice(192, None))
+    ]
     photo = protocol_photo(Path(data_dir) / "chelsea.png")
     assert max(halves) < 0.5 * judge.style_distance(photo)
     assert 1 < grid(photo) < 6

@@ -10,7 +10,8 @@ from faststyle.networks.layers import InstanceNorm
 
 def test_instance_norm_is_that_of_torch() -> None:
     torch.manual_seed(0)
-    mine, theirs = InstanceNorm(6), torch.nn.InstanceNorm2d(6, affine=True)
+    mine = InstanceNorm(6)
+    theirs = torch.nn.InstanceNorm2d(6, affine=True)
     for module in (mine, theirs):
         torch.manual_seed(1)
         torch.nn.init.normal_(module.weight)
@@ -41,7 +42,8 @@ def test_the_norm_by_hand_is_torchs(relu: bool, size: tuple[int, int], dtype: to
         found.append((y, image.grad, norm.weight.grad, norm.bias.grad))
     assert found[0][0].dtype == found[0][1].dtype == dtype
     for mine, torchs in zip(*found, strict=True):
-        near = 1e-4 if dtype == torch.float32 else 0.02 * float(torchs.detach().abs().max())  # bf16: 8 bits
+        # bf16: 8 bits
+        near = 1e-4 if dtype == torch.float32 else 0.02 * float(torchs.detach().abs().max())
         torch.testing.assert_close(mine.float(), torchs, rtol=near, atol=near)
 
 

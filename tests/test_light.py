@@ -61,7 +61,8 @@ def test_a_grey_photo_gets_no_noise_of_hue() -> None:
 
 def test_nearest_colours_are_the_paintings() -> None:
     """Of a painting in blue and yellow all is one of them, and in the middle their mean."""
-    blue, yellow = torch.tensor([0.1, 0.1, 0.6]), torch.tensor([0.9, 0.9, 0.3])
+    blue = torch.tensor([0.1, 0.1, 0.6])
+    yellow = torch.tensor([0.9, 0.9, 0.3])
     painting = torch.empty(1, 3, 16, 32)
     painting[..., :16] = blue.view(1, 3, 1, 1)
     painting[..., 16:] = yellow.view(1, 3, 1, 1)

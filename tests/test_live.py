@@ -35,7 +35,9 @@ class Recorder:
     """An output that keeps what it is shown, and presses keys: those of `keys` at the number of frames shown."""
 
     def __init__(self, keys: dict[int, str] | None = None) -> None:
-        self.keys, self.shown, self.seconds = keys or {}, [], []
+        self.keys = keys or {}
+        self.shown = []
+        self.seconds = []
         self.closed = False
 
     def show(self, rgb: Rgb, seconds: float) -> None:
@@ -55,7 +57,11 @@ def paint(value: int) -> Any:
 
 
 def run(
-    output: Recorder, *styles: int, source: str = SYNTHETIC, look: Look | None = None, **options: Any
+    output: Recorder,
+    *styles: int,
+    source: str = SYNTHETIC,
+    look: Look | None = None,
+    **options: Any,
 ) -> LiveReport:
     with Camera(source) as camera:
         named = [(f"s{value}", paint(value)) for value in styles or (200,)]
@@ -78,7 +84,8 @@ def test_a_camera_gives_the_newest_frame_and_each_once() -> None:
 
 def test_a_file_is_shown_at_its_own_speed_and_ends(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "clip.mp4", range(10))  # 0.4 s
-    output, began = Recorder(), time.monotonic()
+    output = Recorder()
+    began = time.monotonic()
     report = run(output, source=str(path))
     assert 0.3 < time.monotonic() - began < 5
     assert report.frames + report.dropped == 10
@@ -224,18 +231,35 @@ def test_a_port_that_is_taken_is_an_error() -> None:
         output.close()
 
 
-def test_without_a_screen_a_window_is_an_error_that_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_screen_a_window_is_an_error_that_names_the_way_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    with pytest.raises(VideoError, match="no window can be opened here .*--output http://127.0.0.1:8080"):
+    with pytest.raises(
+        VideoError, match="no window can be opened here .*--output http://127.0.0.1:8080"
+    ):
         Window()
 
 
 def test_the_command_records_a_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     config = {"name": "mobile", "width": 4, "blocks": 1}
-    save_checkpoint(Path("checkpoints/a.safetensors"), build_network(config), About(config, {}, {}, "", {}))
-    command = ["webcam", "--style", "a", "--engine", "torch", "--threads", "1", "--seconds", "1", "--json"]
+    save_checkpoint(
+        Path("checkpoints/a.safetensors"), build_network(config), About(config, {}, {}, "", {})
+    )
+    command = [
+        "webcam",
+        "--style",
+        "a",
+        "--engine",
+        "torch",
+        "--threads",
+        "1",
+        "--seconds",
+        "1",
+        "--json",
+    ]
     done = CliRunner().invoke(app, [*command, "--source", SYNTHETIC, "-o", "live.mp4"])
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)

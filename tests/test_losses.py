@@ -53,7 +53,10 @@ def test_gram_is_the_sum_of_products_over_c_h_w() -> None:
     expected = np.stack([numpy_gram(f) for f in feats.double().numpy()])
     np.testing.assert_allclose(gram(feats).numpy(), expected, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(
-        gram(feats.contiguous(memory_format=torch.channels_last)).numpy(), expected, rtol=1e-5, atol=1e-7
+        gram(feats.contiguous(memory_format=torch.channels_last)).numpy(),
+        expected,
+        rtol=1e-5,
+        atol=1e-7,
     )
 
 
@@ -68,7 +71,10 @@ def test_gram_keeps_float32_sums_under_bf16() -> None:
 
 def test_each_mode_has_layers_of_its_own() -> None:
     assert LossConfig().layers("vgg16") == (CONTENT_LAYERS["pyramid"], STYLE_LAYERS["pyramid"])
-    assert LossConfig(mode="absolute").layers("vgg16") == (CONTENT_LAYERS["johnson"], STYLE_LAYERS["johnson"])
+    assert LossConfig(mode="absolute").layers("vgg16") == (
+        CONTENT_LAYERS["johnson"],
+        STYLE_LAYERS["johnson"],
+    )
     mixed = LossConfig(content_layers="gatys", style_layers={"relu2_1": 3.0}).layers("vgg16")
     assert mixed == ({"relu4_2": 1.0}, {"relu2_1": 3.0})
 
@@ -98,10 +104,19 @@ def test_relative_terms_against_numpy(tiny_weights: VGGWeights) -> None:
     def feats(x: torch.Tensor, layers: dict) -> dict:
         return {k: v.double().numpy() for k, v in extract(loss.vgg, x, layers).items()}
 
-    style_layers, content_layers = STYLE_LAYERS["gatys"], CONTENT_LAYERS["gatys"]
-    s, y, x = feats(painting, style_layers), feats(stylized, style_layers), feats(photo, content_layers)
-    yc, sc = feats(stylized, content_layers), feats(painting, content_layers)
-    style, style_rel, mean, content, errors, variances = [], [], [], [], [], []
+    style_layers = STYLE_LAYERS["gatys"]
+    content_layers = CONTENT_LAYERS["gatys"]
+    s = feats(painting, style_layers)
+    y = feats(stylized, style_layers)
+    x = feats(photo, content_layers)
+    yc = feats(stylized, content_layers)
+    sc = feats(painting, content_layers)
+    style = []
+    style_rel = []
+    mean = []
+    content = []
+    errors = []
+    variances = []
     for b in range(2):
         relative = []
         for k in style_layers:
@@ -119,12 +134,21 @@ def test_relative_terms_against_numpy(tiny_weights: VGGWeights) -> None:
         variances.append(target.var() * target.size)
         content.append(errors[-1] / max(variances[-1], floor))
     d = stylized.double().numpy()
-    tv = ((np.diff(d, axis=3) ** 2).sum((1, 2, 3)) + (np.diff(d, axis=2) ** 2).sum((1, 2, 3))) / (3 * 64 * 64)
-    parts = (2 * np.mean(content), 0.7 * 3 * np.mean(style), 0.7 * 5 * np.mean(mean), 0.5 * np.mean(tv))
+    tv = ((np.diff(d, axis=3) ** 2).sum((1, 2, 3)) + (np.diff(d, axis=2) ** 2).sum((1, 2, 3))) / (
+        3 * 64 * 64
+    )
+    parts = (
+        2 * np.mean(content),
+        0.7 * 3 * np.mean(style),
+        0.7 * 5 * np.mean(mean),
+        0.5 * np.mean(tv),
+    )
     luma = np.array([0.299, 0.587, 0.114])
     kept = []
     for pair in zip(stylized, photo, strict=True):
-        x, y = (np.tensordot(luma, numpy_squares(image.double().numpy()), 1).ravel() for image in pair)
+        x, y = (
+            np.tensordot(luma, numpy_squares(image.double().numpy()), 1).ravel() for image in pair
+        )
         kept.append(np.corrcoef(x, y)[0, 1])
     arrays = (image.double().numpy() for image in (stylized, photo))
     pairs = zip(*arrays, strict=True)
@@ -159,18 +183,29 @@ def test_absolute_terms_against_numpy(tiny_weights: VGGWeights) -> None:
     config = LossConfig(mode="absolute")
     loss = make(tiny_weights, painting, config)
     terms = loss(stylized, loss.targets(photo))
-    y, s = extract(loss.vgg, stylized, STYLE_LAYERS["johnson"]), extract(loss.vgg, painting, STYLE_LAYERS["johnson"])
+    y = extract(loss.vgg, stylized, STYLE_LAYERS["johnson"])
+    s = extract(loss.vgg, painting, STYLE_LAYERS["johnson"])
     style = [
-        sum(((numpy_gram(y[k][b].double().numpy()) - numpy_gram(s[k][0].double().numpy())) ** 2).sum() for k in y)
+        sum(
+            (
+                (numpy_gram(y[k][b].double().numpy()) - numpy_gram(s[k][0].double().numpy())) ** 2
+            ).sum()
+            for k in y
+        )
         for b in range(2)
     ]
-    target, got = (extract(loss.vgg, p, {"relu3_3": 1.0})["relu3_3"].double().numpy() for p in (photo, stylized))
+    target, got = (
+        extract(loss.vgg, p, {"relu3_3": 1.0})["relu3_3"].double().numpy()
+        for p in (photo, stylized)
+    )
     assert terms.style.item() == pytest.approx(5.0 * np.mean(style), rel=2e-4)
     assert terms.content.item() == pytest.approx(((got - target) ** 2).mean(), rel=2e-4)
     assert terms.mean.item() == 0
 
 
-def test_the_painting_itself_has_no_style_error_and_the_photo_no_content_error(tiny_weights: VGGWeights) -> None:
+def test_the_painting_itself_has_no_style_error_and_the_photo_no_content_error(
+    tiny_weights: VGGWeights,
+) -> None:
     painting, photo, _ = pictures(2)
     loss = make(tiny_weights, painting, LossConfig(light_weight=0.0, tv_weight=0.0))
     assert loss(painting, loss.targets(painting)).total.item() == pytest.approx(0, abs=1e-6)
@@ -193,14 +228,17 @@ def test_a_batch_is_the_mean_of_its_images(tiny_weights: VGGWeights) -> None:
     torch.testing.assert_close(whole.named(), together.named(), rtol=1e-5, atol=1e-6)
 
 
-def test_content_rel_knows_nothing_of_the_painting_and_a_flat_photo_hardly_counts(tiny_weights: VGGWeights) -> None:
+def test_content_rel_knows_nothing_of_the_painting_and_a_flat_photo_hardly_counts(
+    tiny_weights: VGGWeights,
+) -> None:
     painting, photo, stylized = pictures(3)
     photo[1] = 0.5 + 0.001 * photo[1]
     layers = {"relu4_2": 1.0, "relu4_2@1/2": 1.0, "relu4_2@1/4": 1.0}
     config = LossConfig(content_layers=layers, gram=True)  # all differences count alike
     loud = make(tiny_weights, torch.rand_like(painting).round(), config)
     found = [
-        float(loss(stylized, loss.targets(photo)).content_rel) for loss in (loud, make(tiny_weights, painting, config))
+        float(loss(stylized, loss.targets(photo)).content_rel)
+        for loss in (loud, make(tiny_weights, painting, config))
     ]
     assert found[0] == pytest.approx(found[1])
     alone = [loud(stylized[i : i + 1], loud.targets(photo[i : i + 1])) for i in range(2)]

@@ -41,11 +41,15 @@ Run = Callable[..., list[Progress]]
 def run(tiny_weights: VGGWeights) -> Run:
     """Optimise, and return what `on_step` saw."""
 
-    def go(config: SlowConfig = CONFIG, content: Tensor | None = None, styles: Any = None) -> list[Progress]:
+    def go(
+        config: SlowConfig = CONFIG, content: Tensor | None = None, styles: Any = None
+    ) -> list[Progress]:
         seen: list[Progress] = []
         photo = picture(0) if content is None else content
         paintings = [Style(picture(1, 70, 66))] if styles is None else styles
-        result = optimize_image(photo, paintings, config, tiny_weights, "cpu", lambda now: seen.append(now))
+        result = optimize_image(
+            photo, paintings, config, tiny_weights, "cpu", lambda now: seen.append(now)
+        )
         assert torch.equal(result, seen[-1].image)
         return seen
 
@@ -141,7 +145,8 @@ def test_adam_takes_its_moments_along(run: Run, monkeypatch: pytest.MonkeyPatch)
 def test_the_layers_are_those_of_the_paper_and_those_of_training() -> None:
     content, style = LAYERS["paper"].layers("vgg16")
     assert content == {"relu4_2": 1.0}
-    assert style == {f"relu{block}_1": 1.0 for block in range(1, 6)}  # the first convolution of each block
+    # the first convolution of each block
+    assert style == {f"relu{block}_1": 1.0 for block in range(1, 6)}
     assert LAYERS["training"] == Recipe(name="default").loss
     assert SlowConfig().loss == LAYERS["paper"]
 
@@ -152,8 +157,11 @@ def test_each_row_has_the_terms_of_its_own_image_and_they_fall(
     run: Run, tiny_weights: VGGWeights, name: str, optimizer: str
 ) -> None:
     """The objective is set up here again, from the photo and the painting at each size."""
-    config = replace(SEVERAL, size=96, smallest=64, loss=LAYERS[name], optimizer=optimizer, average=0.0, steps=5)
-    photo, painting = picture(0, 96, 100), picture(1, 120, 96)
+    config = replace(
+        SEVERAL, size=96, smallest=64, loss=LAYERS[name], optimizer=optimizer, average=0.0, steps=5
+    )
+    photo = picture(0, 96, 100)
+    painting = picture(1, 120, 96)
     seen = run(config, photo, [Style(painting)])
     vgg = load_vgg(tiny_weights, deepest_layers(config.loss, "vgg16"))
     for size in (64, 96):
@@ -167,12 +175,18 @@ def test_each_row_has_the_terms_of_its_own_image_and_they_fall(
         assert rows[-1].terms["total"] < 0.95 * rows[0].terms["total"]
 
 
-def test_the_terms_of_the_last_row_are_those_of_the_averaged_image(run: Run, tiny_weights: VGGWeights) -> None:
-    plain, averaged, default = (run(replace(CONFIG, optimizer="adam", average=a)) for a in (0.0, 0.98, None))
+def test_the_terms_of_the_last_row_are_those_of_the_averaged_image(
+    run: Run, tiny_weights: VGGWeights
+) -> None:
+    plain, averaged, default = (
+        run(replace(CONFIG, optimizer="adam", average=a)) for a in (0.0, 0.98, None)
+    )
     assert not torch.equal(plain[-1].image, averaged[-1].image)
     assert torch.equal(default[-1].image, averaged[-1].image)  # 0.98 is Adam's default
     loss = PerceptualLoss(
-        load_vgg(tiny_weights, deepest_layers(PAPER, "vgg16")), fit_shorter(picture(1, 70, 66), 64), PAPER
+        load_vgg(tiny_weights, deepest_layers(PAPER, "vgg16")),
+        fit_shorter(picture(1, 70, 66), 64),
+        PAPER,
     )
     total = float(loss(averaged[-1].image, loss.targets(picture(0))).total)
     assert averaged[-1].terms["total"] == pytest.approx(total, rel=2e-3)
@@ -181,7 +195,9 @@ def test_the_terms_of_the_last_row_are_those_of_the_averaged_image(run: Run, tin
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
 def test_the_same_seed_gives_the_same_bits(run: Run, optimizer: str) -> None:
     a, b = (run(replace(SEVERAL, init="noise", optimizer=optimizer, seed=3)) for _ in range(2))
-    assert all(torch.equal(x.image, y.image) and x.terms == y.terms for x, y in zip(a, b, strict=True))
+    assert all(
+        torch.equal(x.image, y.image) and x.terms == y.terms for x, y in zip(a, b, strict=True)
+    )
 
 
 def test_strength_zero_from_the_photo_stays_the_photo(run: Run) -> None:
@@ -212,13 +228,17 @@ def test_total_variation_smooths(run: Run) -> None:
         return float((np.diff(array, axis=2) ** 2).mean() + (np.diff(array, axis=3) ** 2).mean())
 
     results = [
-        roughness(run(replace(CONFIG, init="noise", steps=20, loss=paper(tv_weight=weight)))[-1].image)
+        roughness(
+            run(replace(CONFIG, init="noise", steps=20, loss=paper(tv_weight=weight)))[-1].image
+        )
         for weight in (0.0, 50.0)
     ]
     assert results[1] < 0.5 * results[0]
 
 
-def test_style_scale_is_the_size_of_the_painting_beside_the_image(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_style_scale_is_the_size_of_the_painting_beside_the_image(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shapes: list[tuple[int, ...]] = []
 
     class Spy(PerceptualLoss):
@@ -228,7 +248,8 @@ def test_style_scale_is_the_size_of_the_painting_beside_the_image(run: Run, monk
 
     monkeypatch.setattr(optimize, "PerceptualLoss", Spy)
     run(replace(SEVERAL, steps=1, style_scale=1.5), styles=[Style(picture(1, 100, 120))])
-    assert shapes == [(48, 58), (68, 82), (96, 115)]  # 1.5 times 32, 45 (67.5: to even) and 64; 1.2 times as wide
+    # 1.5 times 32, 45 (67.5: to even) and 64; 1.2 times as wide
+    assert shapes == [(48, 58), (68, 82), (96, 115)]
 
 
 def test_style_weights_decide_which_painting_is_nearer(run: Run, tiny_weights: VGGWeights) -> None:
@@ -243,28 +264,37 @@ def test_style_weights_decide_which_painting_is_nearer(run: Run, tiny_weights: V
         found, *wanted = (moments(vgg(x)["relu4_1"]).gram for x in (image, *paintings))
         return [float((found - g).square().sum() / g.square().sum()) for g in wanted]
 
-    first, second = distances(0.9, 0.1), distances(0.1, 0.9)
+    first = distances(0.9, 0.1)
+    second = distances(0.1, 0.9)
     assert first[0] < 0.7 * second[0]
     assert second[1] < 0.7 * first[1]
 
 
 @pytest.mark.parametrize("swapped", [False, True])
-def test_masks_put_each_painting_into_its_half(run: Run, tiny_weights: VGGWeights, swapped: bool) -> None:
+def test_masks_put_each_painting_into_its_half(
+    run: Run, tiny_weights: VGGWeights, swapped: bool
+) -> None:
     """From grey, a dark painting on one side and a bright one on the other: statistics go each their own way."""
     paintings = [picture(1) * 0.4, 1 - picture(2) * 0.4]
     left = torch.zeros(1, 1, 30, 40)  # of another size than the image
     left[..., :20] = 1
     masks = [1 - left, left] if swapped else [left, 1 - left]
     styles = [Style(painting, 1.0, mask) for painting, mask in zip(paintings, masks, strict=True)]
-    config = replace(CONFIG, steps=20, optimizer="adam", learning_rate=0.05, loss=paper(content_weight=0.01))
+    config = replace(
+        CONFIG, steps=20, optimizer="adam", learning_rate=0.05, loss=paper(content_weight=0.01)
+    )
     image = run(config, torch.full((1, 3, 64, 80), 0.5), styles)[-1].image
     halves = [image[..., :40], image[..., 40:]]
     vgg = load_vgg(tiny_weights, ["relu4_1"])
-    found, wanted = ([moments(vgg(x)["relu4_1"]).gram for x in images] for images in (halves, paintings))
+    found, wanted = (
+        [moments(vgg(x)["relu4_1"]).gram for x in images] for images in (halves, paintings)
+    )
     for half, own in ((0, 1), (1, 0)) if swapped else ((0, 0), (1, 1)):
-        # Relative to each painting's own: the statistics of the dark one are a hundred times larger.
+        # Relative to each painting's own: the statistics of the dark one are a hundred times
+        # larger.
         nearer, farther = (
-            float((found[half] - wanted[k]).square().sum() / wanted[k].square().sum()) for k in (own, 1 - own)
+            float((found[half] - wanted[k]).square().sum() / wanted[k].square().sum())
+            for k in (own, 1 - own)
         )
         assert nearer < 0.5 * farther
 
@@ -288,7 +318,8 @@ def test_large_images_take_the_lean_way_to_the_same_result(
     monkeypatch.setattr(features, "_observe_lean", spy)
     run(config, styles=styles)
     assert not lean_sizes
-    monkeypatch.setattr(optimize, "LEAN_FROM", 45 * 56)  # of 32 x 40, 45 x 56 and 64 x 80 only the last is above
+    # of 32 x 40, 45 x 56 and 64 x 80 only the last is above
+    monkeypatch.setattr(optimize, "LEAN_FROM", 45 * 56)
     lean = run(config, styles=styles)
     assert (64, 80) in lean_sizes
     assert (45, 56) not in lean_sizes
@@ -298,12 +329,17 @@ def test_large_images_take_the_lean_way_to_the_same_result(
 
 
 def test_average_pooling_is_another_objective(run: Run) -> None:
-    plain, averaged = (run(replace(CONFIG, steps=1, pooling=p))[0].terms for p in ("max", "average"))
+    plain, averaged = (
+        run(replace(CONFIG, steps=1, pooling=p))[0].terms for p in ("max", "average")
+    )
     assert averaged["style_rel"] != pytest.approx(plain["style_rel"], rel=1e-3)
 
 
 def test_bf16_is_near_float32(run: Run) -> None:
-    first = [run(replace(CONFIG, steps=1, precision=p))[0].terms["style_rel"] for p in ("float32", "bf16")]
+    first = [
+        run(replace(CONFIG, steps=1, precision=p))[0].terms["style_rel"]
+        for p in ("float32", "bf16")
+    ]
     assert first[0] != first[1]
     assert first[1] == pytest.approx(first[0], rel=0.05)
 
@@ -320,7 +356,8 @@ def test_it_starts_from_the_photo(run: Run) -> None:
 
 
 def test_it_starts_from_noise_of_a_seed(run: Run) -> None:
-    one, other = start(run, "noise", seed=1), start(run, "noise", seed=2)
+    one = start(run, "noise", seed=1)
+    other = start(run, "noise", seed=2)
     assert torch.equal(one, start(run, "noise", seed=1))
     assert not torch.equal(one, other)
     for image in (one, other):  # uniform in [0, 1]: mean 1/2, variance 1/12
@@ -333,9 +370,13 @@ def test_it_starts_from_the_middle_of_the_first_painting(tiny_weights: VGGWeight
     seen: list[Tensor] = []
     config = replace(CONFIG, steps=1, init="style")
     styles = [Style(painting), Style(picture(1))]
-    optimize_image(picture(0, 64, 64), styles, config, tiny_weights, "cpu", lambda now: seen.append(now.image))
+    optimize_image(
+        picture(0, 64, 64), styles, config, tiny_weights, "cpu", lambda now: seen.append(now.image)
+    )
     torch.testing.assert_close(seen[0], crop_centre(painting, 64))
-    optimize_image(picture(0, 64, 90), styles, config, tiny_weights, "cpu", lambda now: seen.append(now.image))
+    optimize_image(
+        picture(0, 64, 90), styles, config, tiny_weights, "cpu", lambda now: seen.append(now.image)
+    )
     covering = fit_shorter(painting, 90)  # as wide as the photo is
     torch.testing.assert_close(seen[2], covering[..., 13:77, 18:108])  # 90 x 126: its middle
 
@@ -355,8 +396,12 @@ def dreaming(layers: Layers, **changes: Any) -> SlowConfig:
 
 
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
-def test_a_dream_alone_raises_the_activations_of_its_layer(run: Run, tiny_weights: VGGWeights, optimizer: str) -> None:
-    seen = run(dreaming({"relu3_1": 1.0}, optimizer=optimizer, loss=paper(tv_weight=0.0)), styles=[])
+def test_a_dream_alone_raises_the_activations_of_its_layer(
+    run: Run, tiny_weights: VGGWeights, optimizer: str
+) -> None:
+    seen = run(
+        dreaming({"relu3_1": 1.0}, optimizer=optimizer, loss=paper(tv_weight=0.0)), styles=[]
+    )
     vgg = load_vgg(tiny_weights, ["relu3_1"])
     before, after = (mean_square(vgg, image, "relu3_1") for image in (picture(0), seen[-1].image))
     assert after > 1.3 * before
@@ -365,7 +410,9 @@ def test_a_dream_alone_raises_the_activations_of_its_layer(run: Run, tiny_weight
     assert set(seen[0].terms) == {"total", "tv", "dream"}
 
 
-def test_a_dream_beside_content_and_style_is_part_of_the_total(run: Run, tiny_weights: VGGWeights) -> None:
+def test_a_dream_beside_content_and_style_is_part_of_the_total(
+    run: Run, tiny_weights: VGGWeights
+) -> None:
     seen = run(dreaming({"relu3_1": 0.5, "relu2_1@1/2": 2.0}))
     vgg = load_vgg(tiny_weights, ["relu3_1"])
     for now in (seen[0], seen[-1]):
@@ -378,7 +425,9 @@ def test_a_dream_beside_content_and_style_is_part_of_the_total(run: Run, tiny_we
             mean_square(vgg, now.image, "relu3_1"),
             mean_square(load_vgg(tiny_weights, ["relu2_1"]), halved, "relu2_1"),
         )
-        assert terms["dream"] == pytest.approx(-0.5 * np.log(squares[0]) - 2 * np.log(squares[1]), rel=1e-3, abs=1e-3)
+        assert terms["dream"] == pytest.approx(
+            -0.5 * np.log(squares[0]) - 2 * np.log(squares[1]), rel=1e-3, abs=1e-3
+        )
     assert seen[-1].terms["dream"] < seen[0].terms["dream"]
 
 
@@ -409,7 +458,8 @@ def test_an_odd_photo_keeps_its_shape(run: Run) -> None:
 
 
 def test_inputs_are_left_alone(run: Run) -> None:
-    photo, painting = picture(0), picture(1)
+    photo = picture(0)
+    painting = picture(1)
     copies = photo.clone(), painting.clone()
     run(CONFIG, photo, [Style(painting)])
     assert torch.equal(photo, copies[0])
@@ -420,7 +470,9 @@ def test_inputs_are_left_alone(run: Run) -> None:
 def test_the_smallest_image_that_the_layers_allow(run: Run) -> None:
     run(replace(CONFIG, size=DEEPEST, smallest=DEEPEST, steps=1))
     for changes in ({"size": DEEPEST - 1}, {"smallest": DEEPEST - 1}, {"style_scale": 0.2}):
-        with pytest.raises(ImageError, match="too small for relu5_1: its shorter side must be at least 16 pixels"):
+        with pytest.raises(
+            ImageError, match="too small for relu5_1: its shorter side must be at least 16 pixels"
+        ):
             run(replace(CONFIG, **changes))
 
 

@@ -25,7 +25,9 @@ from faststyle.training.photos import (
 SIZE = 32
 
 
-def samples(photos: str, numbers: range, workers: int = 0, batch: int = 2, seed: int = 0) -> torch.Tensor:
+def samples(
+    photos: str, numbers: range, workers: int = 0, batch: int = 2, seed: int = 0
+) -> torch.Tensor:
     loader = photo_loader(
         open_source(photos, seed),
         size=SIZE,
@@ -47,13 +49,17 @@ def parquet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for shard in range(3):
         levels = range(shard * 50, shard * 50 + 50)
         rows = [np.full((40, 44, 3), level, dtype=np.uint8) for level in levels]
-        table = datasets.Dataset.from_dict({"image": [Image.fromarray(r) for r in rows], "level": list(levels)})
+        table = datasets.Dataset.from_dict(
+            {"image": [Image.fromarray(r) for r in rows], "level": list(levels)}
+        )
         table.to_parquet(folder / f"train-{shard:05d}-of-00003.parquet")
     return folder
 
 
 @pytest.mark.parametrize("kind", ["sample", "folder", "stream"])
-def test_a_sample_is_a_function_of_seed_and_number(kind: str, photo_folder: Path, parquet: Path) -> None:
+def test_a_sample_is_a_function_of_seed_and_number(
+    kind: str, photo_folder: Path, parquet: Path
+) -> None:
     photos = {"sample": "sample", "folder": str(photo_folder), "stream": f"hf:{parquet}"}[kind]
     whole = samples(photos, range(0, 16))
     assert whole.shape == (16, 3, SIZE, SIZE)
@@ -70,8 +76,12 @@ def test_two_processes_see_together_what_one_sees() -> None:
     whole = samples("sample", range(0, 12), batch=4)
     parts = []
     for process in range(2):
-        loader = photo_loader(open_source("sample", 0), size=SIZE, batch_size=2, start=0, stop=12, seed=0, workers=0)
-        shard = prepare_data_loader(loader, num_processes=2, process_index=process, put_on_device=False)
+        loader = photo_loader(
+            open_source("sample", 0), size=SIZE, batch_size=2, start=0, stop=12, seed=0, workers=0
+        )
+        shard = prepare_data_loader(
+            loader, num_processes=2, process_index=process, put_on_device=False
+        )
         parts.append([b["photo"] for b in shard])
     together = torch.cat([torch.cat(pair) for pair in zip(*parts, strict=True)])
     assert torch.equal(together, whole)
@@ -79,7 +89,9 @@ def test_two_processes_see_together_what_one_sees() -> None:
 
 def test_a_folder_is_seen_whole_before_anything_is_seen_twice(photo_folder: Path) -> None:
     source = open_source(str(photo_folder), 0)
-    first, second = ([source.photo(n, 0)[0] for n in numbers] for numbers in (range(6), range(6, 12)))
+    first, second = (
+        [source.photo(n, 0)[0] for n in numbers] for numbers in (range(6), range(6, 12))
+    )
     assert sorted(first) == sorted(second) == sorted(str(p) for p in photo_folder.rglob("*.png"))
     assert first != second
 
@@ -93,7 +105,9 @@ def test_a_stream_is_seen_whole_and_goes_round(parquet: Path) -> None:
         assert len(set(mine)) == 50
         assert {level // 50 for level in mine} == {mine[0] // 50}
     assert levels[0::3] != sorted(levels[0::3])
-    assert int(data[1]["photo"].float().mean().round()) == levels[1], "going back reads the lane again"
+    assert int(data[1]["photo"].float().mean().round()) == levels[1], (
+        "going back reads the lane again"
+    )
 
 
 def test_names_of_datasets_are_checked(parquet: Path, tmp_path: Path) -> None:
@@ -122,7 +136,9 @@ def test_bad_files_are_replaced_and_listed(tmp_path: Path) -> None:
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "text.jpg").write_text("not a picture")
     good.resize((9, 7)).save(tmp_path / "tiny.png")
-    loader = photo_loader(open_source(str(tmp_path), 0), size=SIZE, batch_size=3, start=0, stop=9, seed=0, workers=1)
+    loader = photo_loader(
+        open_source(str(tmp_path), 0), size=SIZE, batch_size=3, start=0, stop=9, seed=0, workers=1
+    )
     skipped = {}
     for batch in loader:
         assert batch["failure"] is None
@@ -149,7 +165,8 @@ def test_crops_keep_the_aspect_ratio(tmp_path: Path) -> None:
     Image.fromarray(discs.astype(np.uint8)).save(tmp_path / "discs.png")
     photo = NumberedPhotos(open_source(str(tmp_path), 0), 128, 0)[0]["photo"][0].float()
     spectrum = torch.fft.rfft2(photo - photo.mean()).abs()
-    down, across = spectrum[1:64, 0].argmax() + 1, spectrum[0, 1:64].argmax() + 1
+    down = spectrum[1:64, 0].argmax() + 1
+    across = spectrum[0, 1:64].argmax() + 1
     assert abs(int(down) - int(across)) <= 1
 
 
@@ -165,8 +182,10 @@ def test_sample_photos_are_carried_by_scikit_image_and_two_are_kept_out() -> Non
 @pytest.mark.weights
 def test_dead_leaves_weigh_as_much_as_photos() -> None:
     """The content error is relative to this variance: leaves once had more than twice that of photos."""
-    vgg, numbered = load_vgg(find_weights("vgg16"), ["relu4_2"]), NumberedPhotos(open_source("sample", 0), 224, 0)
-    of_leaves, of_photos = [], []
+    vgg = load_vgg(find_weights("vgg16"), ["relu4_2"])
+    numbered = NumberedPhotos(open_source("sample", 0), 224, 0)
+    of_leaves = []
+    of_photos = []
     for number in range(64):
         name, _ = numbered.source.photo(number, 0)
         photo = numbered[number]["photo"][None].float() / 255
@@ -178,7 +197,8 @@ def test_dead_leaves_weigh_as_much_as_photos() -> None:
 
 def test_dead_leaves_have_edges_at_all_scales() -> None:
     """The spectrum of such images falls like that of photos: amplitude about 1 / frequency."""
-    size, slopes = 128, []
+    size = 128
+    slopes = []
     for seed in range(4):
         grey = dead_leaves(np.random.default_rng(seed), size).mean(2)
         window = np.hanning(size)[:, None] * np.hanning(size)

@@ -47,7 +47,13 @@ def command(painting: Path, vgg_file: Path) -> list[str]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **more}
+    return {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        **more,
+    }
 
 
 def run(command: list[str], folder: Path, **options: object) -> subprocess.CompletedProcess[str]:
@@ -107,7 +113,10 @@ def test_signals_save_the_state_and_set_the_exit_code(
     assert "go on with the same command and --resume" in stderr.splitlines()[-1]
     assert "Traceback" not in stderr
     assert len(list((tmp_path / "outputs" / "dots" / "state").glob("step-*"))) == 1
-    assert json.loads((tmp_path / "outputs" / "dots" / "run.json").read_text())["status"] == "interrupted"
+    assert (
+        json.loads((tmp_path / "outputs" / "dots" / "run.json").read_text())["status"]
+        == "interrupted"
+    )
 
 
 def losses(folder: Path, name: str) -> list[float]:
@@ -115,26 +124,38 @@ def losses(folder: Path, name: str) -> list[float]:
     return [e.value for e in events.Scalars("train/total")]
 
 
-def test_two_processes_train_as_one_with_the_same_global_batch(command: list[str], tmp_path: Path) -> None:
+def test_two_processes_train_as_one_with_the_same_global_batch(
+    command: list[str], tmp_path: Path
+) -> None:
     """At a gentle learning rate, in float32: else this tiny network turns the last bit of a number into per cents."""
     command += ["--steps", "20", "--set", "learning_rate=1e-4", "--precision", "float32"]
-    if not torch.cuda.is_available():  # as users type it: the CPU is found, and the processes find each other
+    # as users type it: the CPU is found, and the processes find each other
+    if not torch.cuda.is_available():
         command = [part for part in command if part not in ("--device", "cpu")]
     single = run([*command, "--name", "one", "--batch-size", "4"], tmp_path)
     assert single.returncode == 0, single.stderr
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(29500 + os.getpid() % 500)]
+    launcher = [
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--master_port",
+        str(29500 + os.getpid() % 500),
+    ]
     double = run([*launcher, *command, "--name", "two", "--batch-size", "2"], tmp_path)
     assert double.returncode == 0, double.stderr
     assert double.stdout.count("checkpoint ") == 1
     assert json.loads((tmp_path / "outputs" / "two" / "run.json").read_text())["processes"] == 2
-    one, two = losses(tmp_path, "one"), losses(tmp_path, "two")
+    one = losses(tmp_path, "one")
+    two = losses(tmp_path, "two")
     assert len(one) == len(two) == 20
     assert two[:4] == pytest.approx(one[:4], rel=2e-4)  # before rounding has grown
     assert two == pytest.approx(one, rel=0.01)
 
 
 def test_two_processes_stop_together_and_one_goes_on(command: list[str], tmp_path: Path) -> None:
-    """All get SIGTERM, as of a cluster, and torchrun passes it on: they agree on the step and save one state.
+    """All get SIGTERM, as of a cluster, and torchrun passes it on: they agree on the step and save
+    one state.
 
     One process goes on from it, and counts the photos that two have seen.
     """
@@ -142,7 +163,9 @@ def test_two_processes_stop_together_and_one_goes_on(command: list[str], tmp_pat
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", port]
     command += ["--name", "two", "--set", "state_every=1000", "--set", "precision=float32"]
     process = start_until([*launcher, *command, "--steps", "400"], tmp_path, 3)
-    workers = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout
+    workers = subprocess.run(
+        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
+    ).stdout
     for pid in (*workers.split(), process.pid):
         os.kill(int(pid), signal.SIGTERM)
     process.communicate(timeout=120)
@@ -150,7 +173,10 @@ def test_two_processes_stop_together_and_one_goes_on(command: list[str], tmp_pat
     assert len(states) == 1
     stopped_at = int(states[0].name.removeprefix("step-"))
     assert 3 <= stopped_at < 400
-    assert {p.name for p in states[0].glob("random_states_*")} == {"random_states_0.pkl", "random_states_1.pkl"}
+    assert {p.name for p in states[0].glob("random_states_*")} == {
+        "random_states_0.pkl",
+        "random_states_1.pkl",
+    }
     alone = run([*command, "--steps", "400", "--resume"], tmp_path)
     assert alone.returncode == 0, alone.stderr
     seen = json.loads((tmp_path / "outputs" / "two" / "run.json").read_text())["photos_seen"]
@@ -158,7 +184,9 @@ def test_two_processes_stop_together_and_one_goes_on(command: list[str], tmp_pat
 
 
 @pytest.mark.parametrize("limit", [20_000, 60_000])
-def test_a_full_disk_gives_one_line_and_keeps_what_was_there(command: list[str], tmp_path: Path, limit: int) -> None:
+def test_a_full_disk_gives_one_line_and_keeps_what_was_there(
+    command: list[str], tmp_path: Path, limit: int
+) -> None:
     """A file-size limit makes the kernel refuse writes as a full disk does, at files of two sizes."""
     old = tmp_path / "checkpoints" / "dots.safetensors"
     old.parent.mkdir()
@@ -176,9 +204,19 @@ def test_a_full_disk_gives_one_line_and_keeps_what_was_there(command: list[str],
     assert not list(tmp_path.rglob("*.part*"))
 
 
-def test_the_smoke_recipe_takes_less_than_two_minutes(painting: Path, vgg_file: Path, tmp_path: Path) -> None:
+def test_the_smoke_recipe_takes_less_than_two_minutes(
+    painting: Path, vgg_file: Path, tmp_path: Path
+) -> None:
     began = time.monotonic()
-    command = [str(ROOT / "train.py"), "--style", str(painting), "--vgg-weights", str(vgg_file), "--recipe", "smoke"]
+    command = [
+        str(ROOT / "train.py"),
+        "--style",
+        str(painting),
+        "--vgg-weights",
+        str(vgg_file),
+        "--recipe",
+        "smoke",
+    ]
     result = run(command, tmp_path)
     assert result.returncode == 0, result.stderr
     assert time.monotonic() - began < 120

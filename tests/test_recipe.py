@@ -39,13 +39,21 @@ def test_every_recipe_loads_as_its_file_says(name: str) -> None:
 
 def test_full_is_the_schedule_of_the_paper() -> None:
     full = load_recipe("full")
-    # Johnson et al. (2016), section 4.1: batch 4, 40,000 iterations, learning rate 1e-3, images of 256 x 256.
-    assert (full.batch_size, full.steps, full.learning_rate, full.image_size) == (4, 40_000, 1e-3, 256)
+    # Johnson et al. (2016), section 4.1: batch 4, 40,000 iterations, learning rate 1e-3, images of
+    # 256 x 256.
+    assert (full.batch_size, full.steps, full.learning_rate, full.image_size) == (
+        4,
+        40_000,
+        1e-3,
+        256,
+    )
     assert full.network["width"] == 32
 
 
 def test_flags_go_before_set_before_the_recipe_before_defaults(tmp_path: Path) -> None:
-    path = write(tmp_path / "mine.toml", "steps = 7\nbatch_size = 3\nseed = 5\n[loss]\nstrength = 2.0\n")
+    path = write(
+        tmp_path / "mine.toml", "steps = 7\nbatch_size = 3\nseed = 5\n[loss]\nstrength = 2.0\n"
+    )
     assert Recipe().steps != 7
     recipe = load_recipe(path, ["steps=8", "seed=6", "loss.strength=3"], {"steps": 9, "seed": None})
     assert (recipe.name, recipe.steps, recipe.seed, recipe.batch_size) == ("mine", 9, 6, 3)
@@ -67,13 +75,21 @@ def test_flags_go_before_set_before_the_recipe_before_defaults(tmp_path: Path) -
         ("network.width=8", ("network", "width"), 8),
         ("loss.style_layers.relu1_1=2", ("loss", "style_layers"), {"relu1_1": 2}),
         ("loss.style_layers.relu1_1@1/2=0.5", ("loss", "style_layers"), {"relu1_1@1/2": 0.5}),
-        ("loss.style_layers={relu1_1 = 1.0, relu2_1 = 3}", ("loss", "style_layers"), {"relu1_1": 1.0, "relu2_1": 3}),
+        (
+            "loss.style_layers={relu1_1 = 1.0, relu2_1 = 3}",
+            ("loss", "style_layers"),
+            {"relu1_1": 1.0, "relu2_1": 3},
+        ),
         ("loss.content_layers=johnson", ("loss", "content_layers"), "johnson"),
         (" steps =3", ("steps",), 3),
     ],
 )
-def test_set_reaches_every_key(tmp_path: Path, item: str, path: tuple[str, ...], expected: Any) -> None:
-    value: Any = load_recipe(write(tmp_path / "base.toml", "[network]\nwidth = 16\n"), [item]).to_dict()
+def test_set_reaches_every_key(
+    tmp_path: Path, item: str, path: tuple[str, ...], expected: Any
+) -> None:
+    value: Any = load_recipe(
+        write(tmp_path / "base.toml", "[network]\nwidth = 16\n"), [item]
+    ).to_dict()
     for key in path:
         value = value[key]
     assert value == expected
@@ -81,7 +97,8 @@ def test_set_reaches_every_key(tmp_path: Path, item: str, path: tuple[str, ...],
 
 
 def test_set_changes_one_key_of_a_table_and_keeps_the_others() -> None:
-    before, after = load_recipe("quick"), load_recipe("quick", ["network.blocks=2", "loss.tv_weight=0.5"])
+    before = load_recipe("quick")
+    after = load_recipe("quick", ["network.blocks=2", "loss.tv_weight=0.5"])
     assert dict(after.network) == {**before.network, "blocks": 2}
     assert after.loss.style_layers == before.loss.style_layers
     assert after.loss.weights().tv == 0.5
@@ -113,7 +130,10 @@ def test_set_changes_one_key_of_a_table_and_keeps_the_others() -> None:
         ("loss.mode=relativ", "loss.mode must be relative, absolute, got 'relativ'"),
         ("loss.tv_weight=much", "loss.tv_weight must be a number, got 'much'"),
         ("loss.style_layers=3", "loss.style_layers must be a string or a table, got 3"),
-        ("loss.style_layers.relu1_1=much", "loss.style_layers.relu1_1 must be a number above 0, got 'much'"),
+        (
+            "loss.style_layers.relu1_1=much",
+            "loss.style_layers.relu1_1 must be a number above 0, got 'much'",
+        ),
         ("steps.x=3", "steps must be a whole number, got {'x': 3}"),
     ],
 )
@@ -158,7 +178,10 @@ def test_keys_and_types_are_checked(item: str, message: str) -> None:
         ("loss.strength=nan", "loss.strength must be a number, 0 or more, got nan"),
         ("loss.content_weight=-1", "loss.content_weight must be a number, 0 or more"),
         ("loss.style_weight=inf", "loss.style_weight must be a number, 0 or more"),
-        ("loss.style_layers.relu1_1=0", "loss.style_layers.relu1_1 must be a number above 0, got 0"),
+        (
+            "loss.style_layers.relu1_1=0",
+            "loss.style_layers.relu1_1 must be a number above 0, got 0",
+        ),
         ("loss.style_layers={}", "at least one layer"),
     ],
 )
@@ -170,15 +193,29 @@ def test_ranges_are_checked(item: str, message: str) -> None:
 
 def test_crops_that_are_too_small_for_the_layers_say_how_large_they_must_be() -> None:
     deep = "loss.style_layers={'relu5_1@1/4'=1.0}"
-    with pytest.raises(RecipeError, match="of 64 pixels; image_size - shift - 2 margin is 60. Set image_size to 64"):
+    with pytest.raises(
+        RecipeError, match="of 64 pixels; image_size - shift - 2 margin is 60. Set image_size to 64"
+    ):
         load_recipe("smoke", ["image_size=60", deep])
     with pytest.raises(RecipeError, match="need crops of 64 pixels; .*Set image_size to 68"):
-        load_recipe("smoke", ["image_size=60", "shift=4", "loss.style_layers={'relu5_1@1/4'=1.0, 'relu1_1'=1.0}"])
+        load_recipe(
+            "smoke",
+            ["image_size=60", "shift=4", "loss.style_layers={'relu5_1@1/4'=1.0, 'relu1_1'=1.0}"],
+        )
     assert load_recipe("smoke", ["image_size=32", "loss.style_layers=gatys"]).image_size == 32
 
 
 @pytest.mark.parametrize(
-    "item", ["workers=0", "warmup=0", "seed=4294967295", "image_size=184", "shift=0", "loss.strength=0", "steps=1"]
+    "item",
+    [
+        "workers=0",
+        "warmup=0",
+        "seed=4294967295",
+        "image_size=184",
+        "shift=0",
+        "loss.strength=0",
+        "steps=1",
+    ],
 )
 def test_the_ends_of_ranges_are_allowed(item: str) -> None:
     key, _, text = item.partition("=")
@@ -192,7 +229,8 @@ def test_unknown_recipes_get_a_suggestion_else_the_list() -> None:
     with pytest.raises(RecipeError, match=r"unknown recipe 'quik'. Did you mean 'quick'\?"):
         load_recipe("quik")
     with pytest.raises(
-        RecipeError, match=r"unknown recipe 'xyz'. Allowed: collection, full, instant, long, quick, smoke\."
+        RecipeError,
+        match=r"unknown recipe 'xyz'. Allowed: collection, full, instant, long, quick, smoke\.",
     ):
         load_recipe("xyz")
 
@@ -214,7 +252,8 @@ def test_files_that_are_no_recipes_are_errors(tmp_path: Path) -> None:
 
 def test_to_dict_and_back_through_json_is_the_same_recipe() -> None:
     recipe = load_recipe(
-        "quick", ["loss.style_layers={relu1_1 = 1, 'relu2_1@1/2' = 0.5}", "steps=3", "loss.tv_weight=1"]
+        "quick",
+        ["loss.style_layers={relu1_1 = 1, 'relu2_1@1/2' = 0.5}", "steps=3", "loss.tv_weight=1"],
     )
     assert recipe_from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
     assert recipe_from_dict(recipe.to_dict()) != load_recipe("quick")

@@ -65,7 +65,14 @@ def summary(name: str = "night", **changes: Any) -> Summary:
         "size": 64,
         "fast": {"content_rel": 0.88, "style_rel": 0.29, "total": 0.85, "seconds": 0.05},
         "slow": [
-            {"init": init, "step": step, "content_rel": 0.5, "style_rel": 0.2, "total": total, "seconds": 0.25 * step}
+            {
+                "init": init,
+                "step": step,
+                "content_rel": 0.5,
+                "style_rel": 0.2,
+                "total": total,
+                "seconds": 0.25 * step,
+            }
             for init, totals in TOTALS.items()
             for step, total in zip(STEPS, totals, strict=True)
         ],
@@ -73,7 +80,10 @@ def summary(name: str = "night", **changes: Any) -> Summary:
         "speedup": {"content": 270.0, "noise": 1415.0},
         "equal_seconds": {"content": 13.2, "noise": 71.5},
         "reached": {"content": 2, "noise": 1},
-        "judge": {"fast": SCORES, "slow": [{"init": "content", "step": 50, **SCORES, "style_closed": 0.27}]},
+        "judge": {
+            "fast": SCORES,
+            "slow": [{"init": "content", "step": 50, **SCORES, "style_closed": 0.27}],
+        },
         "spread": {"content_rel": 0.05, "style_rel": 0.02, "total": 0.1},
     }
     return Summary(**{**values, **changes})
@@ -94,9 +104,15 @@ def comparison(names: tuple[str, ...] = ("night",), **changes: Any) -> Compariso
             "versions": {"torch": "2.9.1", "faststyle": "0.2.0"},
         },
         "painting": picture(0, 64, 96),
-        "checkpoints": [Checkpoint(name, {"name": "johnson", "width": 16}, 1_679_235, 6.72) for name in names],
+        "checkpoints": [
+            Checkpoint(name, {"name": "johnson", "width": 16}, 1_679_235, 6.72) for name in names
+        ],
         "summaries": [summary(name) for name in names],
-        "fast": [FastRow(name, p, 64, 0.9, 0.3, 0.85 + i / 10, 0.05) for name in names for i, p in enumerate(PHOTOS)],
+        "fast": [
+            FastRow(name, p, 64, 0.9, 0.3, 0.85 + i / 10, 0.05)
+            for name in names
+            for i, p in enumerate(PHOTOS)
+        ],
         "slow": {name: slow_rows() for name in names},
         "galleries": [
             Gallery(
@@ -178,7 +194,12 @@ def test_json_is_strict_and_holds_every_row(tmp_path: Path) -> None:
     assert list(data) == ["about", "checkpoints", "summaries", "fast", "slow"]
     assert data["about"] == given.about
     assert data["checkpoints"] == [
-        {"name": "night", "network": {"name": "johnson", "width": 16}, "parameters": 1679235, "megabytes": 6.72}
+        {
+            "name": "night",
+            "network": {"name": "johnson", "width": 16},
+            "parameters": 1679235,
+            "megabytes": 6.72,
+        }
     ]
     assert data["summaries"] == [dataclasses.asdict(s) for s in given.summaries]
     assert data["fast"][:-1] == [dataclasses.asdict(r) for r in given.fast[:-1]]
@@ -189,15 +210,27 @@ def test_json_is_strict_and_holds_every_row(tmp_path: Path) -> None:
 def test_json_takes_numbers_of_numpy_and_paths() -> None:
     import numpy as np
 
-    given = {"a": np.int64(3), "b": np.float32(0.5), "c": Path("x"), "d": (True, None), "e": np.float64("nan")}
+    given = {
+        "a": np.int64(3),
+        "b": np.float32(0.5),
+        "c": Path("x"),
+        "d": (True, None),
+        "e": np.float64("nan"),
+    }
     about = report_json(comparison(about=given))["about"]
-    assert json.dumps(about, allow_nan=False) == '{"a": 3, "b": 0.5, "c": "x", "d": [true, null], "e": null}'
+    assert (
+        json.dumps(about, allow_nan=False)
+        == '{"a": 3, "b": 0.5, "c": "x", "d": [true, null], "e": null}'
+    )
 
 
 def test_csv_has_a_line_for_every_measurement() -> None:
     given = comparison(("night", "dots"))
     rows = list(csv.DictReader(io.StringIO(report_csv(given))))
-    assert ",".join(rows[0]) == "method,checkpoint,photo,size,init,step,content_rel,style_rel,total,seconds"
+    assert (
+        ",".join(rows[0])
+        == "method,checkpoint,photo,size,init,step,content_rel,style_rel,total,seconds"
+    )
     fast, slow = ([r for r in rows if r["method"] == m] for m in ("fast", "slow"))
     assert len(fast) == len(given.fast) == 4
     assert len(slow) == 2 * len(PHOTOS) * len(TOTALS) * len(STEPS)
@@ -233,7 +266,8 @@ def test_page_loads_nothing(page: Page) -> None:
 
 def test_page_has_the_pictures_with_words_for_those_who_do_not_see_them(page: Page) -> None:
     images = page.all("img")
-    # The painting on top, then for each photo: itself, the painting, the network, and two starts at four steps.
+    # The painting on top, then for each photo: itself, the painting, the network, and two starts at
+    # four steps.
     assert len(images) == 1 + len(PHOTOS) * (3 + 2 * len(SHOWN))
     assert all(i["alt"] and (i["src"] or "").startswith("data:image/webp;base64,") for i in images)
     assert sum(i["alt"] == f"{NASTY} by the slow path, 50 steps from noise" for i in images) == 1
@@ -270,8 +304,19 @@ def test_page_says_the_answer_and_the_numbers(page: Page) -> None:
     assert "on 1 of 2 photos after 283 L-BFGS steps: 71.5 s, 1,415 times as long." in page.words
     assert "equal at step 54" in page.words
     assert "equal at step 283" in page.words
-    assert "the network goes 40% of the way from photo to painting; the slow path 27% after 50 steps" in page.words
-    for text in ("0.850", "± 0.10", "0.222", "0.810", "vgg16-tiny", "torch 2.9.1", "1,679,235 parameters"):
+    assert (
+        "the network goes 40% of the way from photo to painting; the slow path 27% after 50 steps"
+        in page.words
+    )
+    for text in (
+        "0.850",
+        "± 0.10",
+        "0.222",
+        "0.810",
+        "vgg16-tiny",
+        "torch 2.9.1",
+        "1,679,235 parameters",
+    ):
         assert text in page.words
 
 
@@ -283,8 +328,14 @@ def test_never_equal_is_said_so() -> None:
         photos=10,
     )
     words = Page(report_html(comparison(summaries=[nothing]))).words
-    assert "from the photo, the slow path reached the same objective on none of the 10 photos within 300" in words
-    assert "from noise, the slow path reached the same objective on only 1 of 10 photos within 300" in words
+    assert (
+        "from the photo, the slow path reached the same objective on none of the 10 photos within 300"
+        in words
+    )
+    assert (
+        "from noise, the slow path reached the same objective on only 1 of 10 photos within 300"
+        in words
+    )
     assert "not within 300" in words
     assert "equal at step" not in words
     assert "times as long" not in words
@@ -311,7 +362,10 @@ def test_answer_in_words(
         speedup={"content": speedup},
         reached={"content": photos},
     )
-    assert " ".join(answer(given, "adam", {"content": 300})).replace("\N{NO-BREAK SPACE}", " ") == expected
+    assert (
+        " ".join(answer(given, "adam", {"content": 300})).replace("\N{NO-BREAK SPACE}", " ")
+        == expected
+    )
 
 
 def test_scatter_for_several_checkpoints_only(page: Page) -> None:
@@ -327,7 +381,12 @@ def test_scatter_for_several_checkpoints_only(page: Page) -> None:
 
 
 def test_footer_has_a_line_for_each_checkpoint_and_leaves_out_what_was_not_asked_for() -> None:
-    loss = {"mode": "relative", "content_layers": {"relu4_2": 1.0}, "strength": 1.5, "tv_weight": None}
+    loss = {
+        "mode": "relative",
+        "content_layers": {"relu4_2": 1.0},
+        "strength": 1.5,
+        "tv_weight": None,
+    }
     about = {
         "objective": {"night": loss, "a<b>": {**loss, "strength": 2.0}},
         "painting_size": {"night": 384, "a<b>": 256},
@@ -344,7 +403,9 @@ def test_footer_has_a_line_for_each_checkpoint_and_leaves_out_what_was_not_asked
         assert f"<div>{line}</div>" in text
 
 
-def test_slow_pictures_of_several_checkpoints_say_whose_objective_they_minimised(page: Page) -> None:
+def test_slow_pictures_of_several_checkpoints_say_whose_objective_they_minimised(
+    page: Page,
+) -> None:
     words = Page(report_html(comparison(("night", "dots")))).words
     # From noise, after 50 steps: 2.0 on the first photo, and 12.5 s.
     assert "slow, 50 stepsfrom noise, by the objective of night: objective 2.00, 12.5 s" in words
@@ -362,17 +423,22 @@ def test_page_without_judge_slow_path_or_pictures() -> None:
 
 
 def test_page_with_numbers_that_are_not_finite() -> None:
-    lost = summary(fast={"content_rel": math.nan, "style_rel": 0.1, "total": math.nan, "seconds": 0.05})
+    lost = summary(
+        fast={"content_rel": math.nan, "style_rel": 0.1, "total": math.nan, "seconds": 0.05}
+    )
     rows = [dataclasses.replace(r, total=math.inf) if r.step == 50 else r for r in slow_rows()]
     assert Page(report_html(comparison(summaries=[lost]))).all("svg") == []
     assert len(Page(report_html(comparison(slow={"night": rows}))).all("svg")) == 2
 
 
 def test_many_steps_are_a_curve_but_not_a_table() -> None:
-    rows = [SlowRow("bear.jpg", 64, "content", s, 0.1, 0.1, 2 / (1 + s), 0.2 * s) for s in range(301)]
+    rows = [
+        SlowRow("bear.jpg", 64, "content", s, 0.1, 0.1, 2 / (1 + s), 0.2 * s) for s in range(301)
+    ]
     table = [{"init": r.init, "step": r.step, "total": r.total} for r in rows]
     page = Page(report_html(comparison(summaries=[summary(slow=table)], slow={"night": rows})))
-    assert re.findall(r"(\d+) steps\n", page.words) == ["50", "300"]  # what the judge scored, and the last
+    # what the judge scored, and the last
+    assert re.findall(r"(\d+) steps\n", page.words) == ["50", "300"]
 
 
 def test_pictures_shrink_until_the_page_is_small_enough(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -402,11 +468,15 @@ def test_a_missing_package_is_one_line_and_the_numbers_are_kept(
 
 
 def test_names_that_are_not_utf8_or_are_mathematics(tmp_path: Path) -> None:
-    names = ("caf\udce9", "$x_1$ \N{SNOWMAN} \u591c")  # a byte that is not UTF-8, as Python hands it on
+    # a byte that is not UTF-8, as Python hands it on
+    names = ("caf\udce9", "$x_1$ \N{SNOWMAN} \u591c")
     write_report(comparison(names), tmp_path)
     words = Page((tmp_path / "report.html").read_text(encoding="utf-8")).words
     assert "$x_1$ \N{SNOWMAN} \u591c" in words
-    assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["checkpoints"][0]["name"] == names[0]
+    assert (
+        json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["checkpoints"][0]["name"]
+        == names[0]
+    )
 
 
 def test_labels_are_spread_out_in_their_order() -> None:
@@ -418,17 +488,26 @@ def test_labels_are_spread_out_in_their_order() -> None:
 
 def test_charts_follow_the_theme_and_keep_to_themselves() -> None:
     curve = Curve(
-        "content", "from the photo", [0, 10, 100], [0.0, 1.0, 10.0], [3.0, 1.0, 0.5], [2, 1, 0.4], [4, 1, 0.6]
+        "content",
+        "from the photo",
+        [0, 10, 100],
+        [0.0, 1.0, 10.0],
+        [3.0, 1.0, 0.5],
+        [2, 1, 0.4],
+        [4, 1, 0.6],
     )
     svg = objective_by_step([curve], 0.9, {"content": 20}, "one")
-    assert svg.startswith('<svg role="img" aria-label="Objective against step. Slow: from the photo 3 at step 0')
+    assert svg.startswith(
+        '<svg role="img" aria-label="Objective against step. Slow: from the photo 3 at step 0'
+    )
     assert "currentColor" in svg
     assert "var(--content)" in svg
     assert "var(--network)" in svg
     assert "<style" not in svg
     assert "<metadata" not in svg
     assert "<text" in svg  # letters, not outlines
-    assert not re.search(r"#(?!one-)\w", re.sub(r"&#\w+;", "", svg))  # neither colours of its own nor foreign ids
+    # neither colours of its own nor foreign ids
+    assert not re.search(r"#(?!one-)\w", re.sub(r"&#\w+;", "", svg))
     assert all(name.startswith("one-") for name in re.findall(r'\bid="([^"]*)"', svg))
 
 

@@ -30,18 +30,29 @@ def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def score(subject: str | Path, painting: Path, album: Path, vgg_file: Path, **options: Any) -> Scores:
+def score(
+    subject: str | Path, painting: Path, album: Path, vgg_file: Path, **options: Any
+) -> Scores:
     return judge_results(subject, painting, album, vgg_weights=vgg_file, device="cpu", **options)[0]
 
 
-def expected_scores(outputs: list[Any], photos: list[Path], painting: Path, weights: VGGWeights) -> dict[str, Any]:
+def expected_scores(
+    outputs: list[Any], photos: list[Path], painting: Path, weights: VGGWeights
+) -> dict[str, Any]:
     judge = Judge(load_vgg(weights, LAYERS), read_image(painting))
     return dataclasses.asdict(judge.score(outputs, [protocol_photo(photo) for photo in photos]))
 
 
-def test_photos_are_no_nearer_to_the_painting_than_themselves(painting: Path, album: Path, vgg_file: Path) -> None:
+def test_photos_are_no_nearer_to_the_painting_than_themselves(
+    painting: Path, album: Path, vgg_file: Path
+) -> None:
     scores, vgg = judge_results(album, painting, album, vgg_weights=vgg_file, device="cpu")
-    assert (scores.style_closed, scores.content_distance, scores.border, scores.photos) == (0, 0, 1, 2)
+    assert (scores.style_closed, scores.content_distance, scores.border, scores.photos) == (
+        0,
+        0,
+        1,
+        2,
+    )
     assert scores.style_distance > 0
     assert vgg == "vgg16-tiny"
 
@@ -83,16 +94,24 @@ def test_a_checkpoint_is_judged_by_what_it_makes_of_the_photos(
     save_checkpoint(path, Johnson(4, 1), about)
     stylizer = Stylizer.load(path, "cpu")
     photos = [album / "a.png", album / "b.png"]
-    expected = expected_scores([stylizer(protocol_photo(p)) for p in photos], photos, painting, tiny_weights)
+    expected = expected_scores(
+        [stylizer(protocol_photo(p)) for p in photos], photos, painting, tiny_weights
+    )
     assert dataclasses.asdict(score(path, painting, album, vgg_file)) == pytest.approx(expected)
     monkeypatch.chdir(tmp_path)
     one = expected_scores([stylizer(protocol_photo(photos[0]))], photos[:1], painting, tiny_weights)
-    assert dataclasses.asdict(score("dots", painting, album, vgg_file, limit=1)) == pytest.approx(one)
+    assert dataclasses.asdict(score("dots", painting, album, vgg_file, limit=1)) == pytest.approx(
+        one
+    )
 
 
-def test_a_picture_that_is_missing_is_named(tmp_path: Path, painting: Path, album: Path, vgg_file: Path) -> None:
+def test_a_picture_that_is_missing_is_named(
+    tmp_path: Path, painting: Path, album: Path, vgg_file: Path
+) -> None:
     shutil.copy(album / "a.png", tmp_path)
-    with pytest.raises(ImageError, match=r": no picture named as b\.png; name pictures as their photos$"):
+    with pytest.raises(
+        ImageError, match=r": no picture named as b\.png; name pictures as their photos$"
+    ):
         score(tmp_path, painting, album, vgg_file)
     (tmp_path / "a.png").rename(tmp_path / "c.png")
     with pytest.raises(ImageError, match=r": no picture named as a\.png and 1 more; name"):
@@ -109,6 +128,8 @@ def test_a_folder_without_pictures_is_not_taken_for_that_of_the_photos(
         score(album, painting, tmp_path, vgg_file)
 
 
-def test_what_is_neither_a_checkpoint_nor_a_folder_is_refused(painting: Path, album: Path, vgg_file: Path) -> None:
+def test_what_is_neither_a_checkpoint_nor_a_folder_is_refused(
+    painting: Path, album: Path, vgg_file: Path
+) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint 'nothing'"):
         score("nothing", painting, album, vgg_file)

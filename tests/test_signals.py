@@ -23,7 +23,9 @@ def came() -> Iterator[list[int]]:
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize(("number", "second"), [(signal.SIGINT, [signal.SIGINT]), (signal.SIGTERM, [])])
+@pytest.mark.parametrize(
+    ("number", "second"), [(signal.SIGINT, [signal.SIGINT]), (signal.SIGTERM, [])]
+)
 def test_the_first_is_noted_and_a_second_sigint_goes_where_it_went_before(
     came: list[int], number: signal.Signals, second: list[int]
 ) -> None:

@@ -37,7 +37,8 @@ TERMS = (
     *("total", "content", "style", "mean", "tv", "light"),
     *("content_rel", "style_rel", "light_kept"),
 )
-HEIGHT, WIDTH = 48, 65
+HEIGHT = 48
+WIDTH = 65
 ONE_SIZE = ["--smallest", "48", "--optimizer", "adam", "--device", "cpu"]
 
 Slow = Callable[..., Result]
@@ -58,10 +59,23 @@ def slow(workplace: Path, vgg_file: Path) -> Slow:
     """Run the command on the photo and a painting, with what is given besides."""
 
     def go(
-        *arguments: str | Path, content: str = "photo.png", style: str = "dots.png", output: str = "out.png"
+        *arguments: str | Path,
+        content: str = "photo.png",
+        style: str = "dots.png",
+        output: str = "out.png",
     ) -> Result:
         styles = ["--style", style] if style else []
-        command = ["slow", content, *styles, "-o", output, "--vgg-weights", vgg_file, *ONE_SIZE, *arguments]
+        command = [
+            "slow",
+            content,
+            *styles,
+            "-o",
+            output,
+            "--vgg-weights",
+            vgg_file,
+            *ONE_SIZE,
+            *arguments,
+        ]
         return CliRunner().invoke(app, [str(a) for a in command])
 
     return go
@@ -89,7 +103,10 @@ def frames_of(path: str) -> list[Image.Image]:
 
 def tree(folder: Path) -> dict[str, bytes | None]:
     """All below a folder: files with their bytes, and folders."""
-    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}
+    return {
+        str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None
+        for p in sorted(folder.rglob("*"))
+    }
 
 
 # What is typed.
@@ -158,9 +175,20 @@ def test_nothing_asked_for_is_the_default() -> None:
 
 def test_options_change_the_objective() -> None:
     config, file = settings(
-        strength=0.5, tv=3.5, content_layers=["relu3_3"], style_layers=["relu2_1:2"], dream=["relu4_3:0.1"], steps=7
+        strength=0.5,
+        tv=3.5,
+        content_layers=["relu3_3"],
+        style_layers=["relu2_1:2"],
+        dream=["relu4_3:0.1"],
+        steps=7,
     )
-    loss = replace(PAPER, strength=0.5, tv_weight=3.5, content_layers={"relu3_3": 1.0}, style_layers={"relu2_1": 2.0})
+    loss = replace(
+        PAPER,
+        strength=0.5,
+        tv_weight=3.5,
+        content_layers={"relu3_3": 1.0},
+        style_layers={"relu2_1": 2.0},
+    )
     assert (config, file) == (SlowConfig(loss=loss, dream={"relu4_3": 0.1}, steps=7), None)
 
 
@@ -173,11 +201,20 @@ def test_a_start_is_a_word_or_a_file(init: str, expected: str | None) -> None:
     assert config.init == (init if expected is None else "content")
 
 
-def test_every_option_reaches_the_work(slow: Slow, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_option_reaches_the_work(
+    slow: Slow, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All options of the objective and of the descent at once, each away from its default."""
     got: dict[str, Any] = {}
 
-    def spy(content: Tensor, styles: Any, config: SlowConfig, weights: VGGWeights, device: str, on_step: Any) -> None:
+    def spy(
+        content: Tensor,
+        styles: Any,
+        config: SlowConfig,
+        weights: VGGWeights,
+        device: str,
+        on_step: Any,
+    ) -> None:
         got.update(styles=styles, config=config, weights=weights, device=device)
         on_step(Progress(9, 9, 20, 1.5, {"total": 2.0}, content, True))
 
@@ -194,9 +231,14 @@ def test_every_option_reaches_the_work(slow: Slow, workplace: Path, monkeypatch:
     result = slow(*text.split(), style="dots.png:0.7")
     assert (result.exit_code, result.stderr) == (0, "")
     config = got["config"]
-    assert torch.equal(config.init, torch.from_numpy(pixels("first.png") / 255).permute(2, 0, 1)[None].float())
+    assert torch.equal(
+        config.init, torch.from_numpy(pixels("first.png") / 255).permute(2, 0, 1)[None].float()
+    )
     loss = LossConfig(
-        strength=float("inf"), tv_weight=0.25, content_layers={"relu3_3": 1.0}, style_layers={"relu1_1": 2.0}
+        strength=float("inf"),
+        tv_weight=0.25,
+        content_layers={"relu3_3": 1.0},
+        style_layers={"relu1_1": 2.0},
     )
     assert replace(config, init="content") == SlowConfig(
         size=40,
@@ -214,8 +256,12 @@ def test_every_option_reaches_the_work(slow: Slow, workplace: Path, monkeypatch:
     )
     assert (got["weights"].id, got["device"]) == ("vgg16-tiny", "cpu")
     assert [style.weight for style in got["styles"]] == [0.7, 0.3]
-    for style, name, mask in zip(got["styles"], ("dots.png", "waves.png"), (left, 255 - left), strict=True):
-        assert torch.equal(style.painting, torch.from_numpy(pixels(name) / 255).permute(2, 0, 1)[None].float())
+    for style, name, mask in zip(
+        got["styles"], ("dots.png", "waves.png"), (left, 255 - left), strict=True
+    ):
+        assert torch.equal(
+            style.painting, torch.from_numpy(pixels(name) / 255).permute(2, 0, 1)[None].float()
+        )
         assert np.array_equal(style.mask[0, 0].numpy() > 0.5, mask > 0)
     assert json.loads(result.stdout) == {
         "output": "out.png",
@@ -233,8 +279,19 @@ def test_help_shows_the_panels_and_an_example(monkeypatch: pytest.MonkeyPatch) -
     assert (result.exit_code, result.stderr) == (0, "")
     assert "Example: faststyle slow photo.jpg --style painting.jpg -o out.png" in result.stdout
     panels = re.findall(r"^╭─ ([\w ]+?) ─", result.stdout, re.MULTILINE)
-    assert sorted(panels) == ["Arguments", "Descent", "Machine", "Objective", "On the way", "Options", "Output"]
-    assert all(f"--{name} " in result.stdout for name in ("style", "mask", "dream", "init", "gif", "trace", "tv"))
+    assert sorted(panels) == [
+        "Arguments",
+        "Descent",
+        "Machine",
+        "Objective",
+        "On the way",
+        "Options",
+        "Output",
+    ]
+    assert all(
+        f"--{name} " in result.stdout
+        for name in ("style", "mask", "dream", "init", "gif", "trace", "tv")
+    )
     assert CliRunner().invoke(app, ["slow", "-h"]).stdout == result.stdout
 
 
@@ -264,14 +321,17 @@ def test_the_extension_is_the_format(slow: Slow, workplace: Path, name: str, kin
     result = slow("--steps", "1", output=f"new/deep/{name}")
     assert (result.exit_code, result.stderr) == (0, "")
     assert re.fullmatch(
-        rf"1 steps in \d+ s  content_rel [\d.]+  style_rel [\d.]+  total [\d.]+\nwrote new/deep/{name}\n", result.stdout
+        rf"1 steps in \d+ s  content_rel [\d.]+  style_rel [\d.]+  total [\d.]+\nwrote new/deep/{name}\n",
+        result.stdout,
     )
     assert set(tree(workplace)) - set(before) == {"new", "new/deep", f"new/deep/{name}"}
     with Image.open(f"new/deep/{name}") as image:
         assert (image.format, image.size) == (kind, (WIDTH, HEIGHT))
 
 
-def test_photos_are_reduced_to_512_and_never_enlarged(slow: Slow, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_photos_are_reduced_to_512_and_never_enlarged(
+    slow: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert module.LARGEST_DEFAULT == 512
     monkeypatch.setattr(module, "LARGEST_DEFAULT", 32)
     assert slow("--steps", "1").exit_code == 0
@@ -305,7 +365,8 @@ def test_the_alpha_of_a_photo_is_kept(slow: Slow) -> None:
 def test_kept_colours_are_those_of_the_photo(slow: Slow) -> None:
     """Where nothing is clipped every channel changes by the same, so that their differences are the photo's."""
     assert slow("--keep-colors", "--steps", "6", "--strength", "inf").exit_code == 0
-    out, photo = pixels("out.png"), pixels("photo.png")
+    out = pixels("out.png")
+    photo = pixels("photo.png")
     inside = ((out > 0) & (out < 255)).all(2)
     assert inside.mean() > 0.5
     for a, b in ((0, 1), (2, 1)):
@@ -318,10 +379,17 @@ def test_kept_colours_are_those_of_the_photo(slow: Slow) -> None:
 
 
 def test_the_image_of_every_n_steps_is_kept(slow: Slow, workplace: Path) -> None:
-    result = slow("--steps", "7", "--save-every", "3", "--average", "0", "--json", output="o.ut.png")
+    result = slow(
+        "--steps", "7", "--save-every", "3", "--average", "0", "--json", output="o.ut.png"
+    )
     assert json.loads(result.stdout)["intermediates"] == ["o.ut-000003.png", "o.ut-000006.png"]
-    assert sorted(p.name for p in workplace.glob("o.ut*")) == ["o.ut-000003.png", "o.ut-000006.png", "o.ut.png"]
-    slow("--steps", "3", "--average", "0", output="three.png")  # Adam's third image is the same, however many follow
+    assert sorted(p.name for p in workplace.glob("o.ut*")) == [
+        "o.ut-000003.png",
+        "o.ut-000006.png",
+        "o.ut.png",
+    ]
+    # Adam's third image is the same, however many follow
+    slow("--steps", "3", "--average", "0", output="three.png")
     assert np.array_equal(pixels("o.ut-000003.png"), pixels("three.png"))
     assert not np.array_equal(pixels("o.ut-000006.png"), pixels("three.png"))
 
@@ -336,7 +404,16 @@ def test_images_on_the_way_up_have_the_size_of_the_result(slow: Slow, workplace:
     array = np.asarray(draw(3, 48, 61))
     Image.fromarray(np.dstack([array, np.full((48, 61), 200, np.uint8)])).save("odd.png")
     result = slow(
-        "--steps", "2", "--smallest", "24", "--save-every", "1", "--keep-colors", "--gif", "o.gif", content="odd.png"
+        "--steps",
+        "2",
+        "--smallest",
+        "24",
+        "--save-every",
+        "1",
+        "--keep-colors",
+        "--gif",
+        "o.gif",
+        content="odd.png",
     )
     assert (result.exit_code, result.stderr) == (0, "")
     found = sorted(workplace.glob("out*"))
@@ -345,7 +422,12 @@ def test_images_on_the_way_up_have_the_size_of_the_result(slow: Slow, workplace:
 
 
 def test_an_animation_shows_the_way(slow: Slow) -> None:
-    assert slow("--steps", "5", "--gif", "way.gif", "--strength", "inf", "--learning-rate", "0.1").exit_code == 0
+    assert (
+        slow(
+            "--steps", "5", "--gif", "way.gif", "--strength", "inf", "--learning-rate", "0.1"
+        ).exit_code
+        == 0
+    )
     frames = frames_of("way.gif")
     assert [frame.info["duration"] for frame in frames] == [120] * 5 + [2000]
     assert {frame.size for frame in frames} == {(WIDTH, HEIGHT)}
@@ -356,17 +438,36 @@ def test_an_animation_shows_the_way(slow: Slow) -> None:
 
 def test_an_animation_ends_in_the_colours_of_the_result(slow: Slow) -> None:
     assert (
-        slow("--steps", "4", "--gif", "way.gif", "--strength", "inf", "--init", "noise", "--keep-colors").exit_code == 0
+        slow(
+            "--steps",
+            "4",
+            "--gif",
+            "way.gif",
+            "--strength",
+            "inf",
+            "--init",
+            "noise",
+            "--keep-colors",
+        ).exit_code
+        == 0
     )
     assert distance(frames_of("way.gif")[-1], "out.png") < 4
 
 
 @pytest.mark.parametrize("steps", [3, 5, 9, 11])
-def test_an_animation_has_few_frames_and_is_small(slow: Slow, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+def test_an_animation_has_few_frames_and_is_small(
+    slow: Slow, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
     monkeypatch.setattr(module, "GIF_FRAMES", 5)
     monkeypatch.setattr(module, "GIF_SIDE", 26)
-    # A flat photo would have frames that are the same, which Pillow makes one of: this one has noise that changes.
-    assert slow("--steps", steps, "--gif", "way.gif", "--init", "noise", "--style-layer", "relu1_1").exit_code == 0
+    # A flat photo would have frames that are the same, which Pillow makes one of: this one has
+    # noise that changes.
+    assert (
+        slow(
+            "--steps", steps, "--gif", "way.gif", "--init", "noise", "--style-layer", "relu1_1"
+        ).exit_code
+        == 0
+    )
     with Image.open("way.gif") as gif:
         assert gif.size == (26, 19)  # 48 * 26 / 65 = 19.2
         assert min(3, steps) <= gif.n_frames <= 5
@@ -390,7 +491,9 @@ def test_a_trace_has_a_line_for_each_step(slow: Slow) -> None:
 
 def test_terms_are_printed_every_n_steps(slow: Slow) -> None:
     result = slow("--steps", "7", "--print-every", "3")
-    line = re.compile(r"step (\d+)/7  content_rel [\d.]+  style_rel [\d.]+  total [\d.]+  \d+:\d\d left")
+    line = re.compile(
+        r"step (\d+)/7  content_rel [\d.]+  style_rel [\d.]+  total [\d.]+  \d+:\d\d left"
+    )
     found = [line.fullmatch(text) for text in result.stderr.splitlines()]
     assert all(found), result.stderr
     assert [int(match[1]) for match in found if match] == [0, 3, 6, 7]
@@ -410,7 +513,9 @@ def test_it_starts_from_a_file(slow: Slow) -> None:
     assert np.abs(pixels("out.png") - expected).mean() < 1
 
 
-def test_vgg_weights_are_looked_for_where_none_are_given(workplace: Path, tiny_weights: VGGWeights) -> None:
+def test_vgg_weights_are_looked_for_where_none_are_given(
+    workplace: Path, tiny_weights: VGGWeights
+) -> None:
     asked = []
 
     def find() -> VGGWeights:
@@ -419,7 +524,12 @@ def test_vgg_weights_are_looked_for_where_none_are_given(workplace: Path, tiny_w
 
     job = SlowJob(Path("photo.png"), Path("out.png"), [(Path("dots.png"), 1.0)])
     result = run_slow(job, SlowConfig(steps=1, smallest=48), None, find, "cpu")
-    assert (asked, result.output, result.size, result.steps) == ([1], Path("out.png"), (HEIGHT, WIDTH), 1)
+    assert (asked, result.output, result.size, result.steps) == (
+        [1],
+        Path("out.png"),
+        (HEIGHT, WIDTH),
+        1,
+    )
 
 
 # What is refused.
@@ -445,53 +555,128 @@ OUT = ["-o", "out.png"]
 BAD: dict[str, tuple[list[str], str]] = {
     "missing photo": (["none.png", "--style", "dots.png", *OUT], "none.png: no such file"),
     "missing painting": (["photo.png", "--style", "none.png", *OUT], "none.png: no such file"),
-    "painting and new folder": (["photo.png", "--style", "none.png", "-o", "new/out.png"], "none.png: no such file"),
-    "painting with a bad weight": (["photo.png", "--style", "dots.png:x", *OUT], "dots.png:x: no such file"),
-    "painting of negative weight": (["photo.png", "--style", "dots.png:-1", *OUT], "must not be negative"),
-    "painting that is text": (["photo.png", "--style", "text.jpg", *OUT], "text.jpg: not an image that can be read"),
-    "painting that is empty": (["photo.png", "--style", "empty.png", *OUT], "empty.png: the file is empty"),
+    "painting and new folder": (
+        ["photo.png", "--style", "none.png", "-o", "new/out.png"],
+        "none.png: no such file",
+    ),
+    "painting with a bad weight": (
+        ["photo.png", "--style", "dots.png:x", *OUT],
+        "dots.png:x: no such file",
+    ),
+    "painting of negative weight": (
+        ["photo.png", "--style", "dots.png:-1", *OUT],
+        "must not be negative",
+    ),
+    "painting that is text": (
+        ["photo.png", "--style", "text.jpg", *OUT],
+        "text.jpg: not an image that can be read",
+    ),
+    "painting that is empty": (
+        ["photo.png", "--style", "empty.png", *OUT],
+        "empty.png: the file is empty",
+    ),
     "photo that is a folder": (["folder.png", "--style", "dots.png", *OUT], "folder.png: a folder"),
     "mask missing": ([*PHOTO, *OUT, "--mask", "none.png"], "none.png: no such file"),
-    "mask black": ([*PHOTO, *OUT, "--mask", "black.png"], "black.png: the mask is black everywhere"),
-    "masks too few": ([*PHOTO, *OUT, "--style", "waves.png", "--mask", "white.png"], "2 --style and 1 --mask"),
+    "mask black": (
+        [*PHOTO, *OUT, "--mask", "black.png"],
+        "black.png: the mask is black everywhere",
+    ),
+    "masks too few": (
+        [*PHOTO, *OUT, "--style", "waves.png", "--mask", "white.png"],
+        "2 --style and 1 --mask",
+    ),
     "mask without style": (["photo.png", *OUT, "--mask", "white.png"], "0 --style and 1 --mask"),
-    "start missing": ([*PHOTO, *OUT, "--init", "noize"], "unknown start 'noize'. Did you mean 'noise'?"),
-    "output over photo": ([*PHOTO, "-o", "photo.png"], "photo.png would be written over a file of this command"),
-    "output over photo, elsewhere": ([*PHOTO, "-o", "folder.png/../photo.png"], "would be written over"),
+    "start missing": (
+        [*PHOTO, *OUT, "--init", "noize"],
+        "unknown start 'noize'. Did you mean 'noise'?",
+    ),
+    "output over photo": (
+        [*PHOTO, "-o", "photo.png"],
+        "photo.png would be written over a file of this command",
+    ),
+    "output over photo, elsewhere": (
+        [*PHOTO, "-o", "folder.png/../photo.png"],
+        "would be written over",
+    ),
     "output over a link to the photo": (
         ["link.png", "--style", "dots.png", "-o", "photo.png"],
         "would be written over",
     ),
     "output over painting": ([*PHOTO, "-o", "dots.png"], "dots.png would be written over"),
-    "output over mask": ([*PHOTO, "--mask", "white.png", "-o", "white.png"], "white.png would be written over"),
-    "output over start": ([*PHOTO, "--init", "waves.png", "-o", "waves.png"], "waves.png would be written over"),
+    "output over mask": (
+        [*PHOTO, "--mask", "white.png", "-o", "white.png"],
+        "white.png would be written over",
+    ),
+    "output over start": (
+        [*PHOTO, "--init", "waves.png", "-o", "waves.png"],
+        "waves.png would be written over",
+    ),
     "trace over output": ([*PHOTO, *OUT, "--trace", "out.png"], "out.png would be written over"),
     "trace over photo": ([*PHOTO, *OUT, "--trace", "photo.png"], "photo.png would be written over"),
-    "trace over animation": ([*PHOTO, *OUT, "--gif", "a.gif", "--trace", "a.gif"], "a.gif would be written over"),
+    "trace over animation": (
+        [*PHOTO, *OUT, "--gif", "a.gif", "--trace", "a.gif"],
+        "a.gif would be written over",
+    ),
     "image on the way over photo": (
         ["out-000100.png", "--style", "dots.png", *OUT, "--save-every", "50"],
         "out-000100.png could be written over by --save-every",
     ),
-    "unknown format": ([*PHOTO, "-o", "out.heic"], "out.heic: cannot write .heic; use jpeg, jpg, png, tif, tiff, webp"),
+    "unknown format": (
+        [*PHOTO, "-o", "out.heic"],
+        "out.heic: cannot write .heic; use jpeg, jpg, png, tif, tiff, webp",
+    ),
     "no format": ([*PHOTO, "-o", "out"], "out: cannot write a file without extension"),
-    "animation of another format": ([*PHOTO, *OUT, "--gif", "way.png"], "--gif way.png: an animation is a file"),
-    "output in a file": ([*PHOTO, "-o", "file/out.png"], "cannot write file/out.png: not a directory"),
-    "output deep in a file": ([*PHOTO, "-o", "file/new/out.png"], "cannot write file/new/out.png: not a directory"),
-    "output where a folder is": ([*PHOTO, "-o", "folder.png"], "folder.png: a folder, where a file is to be written"),
-    "output in no place for files": ([*PHOTO, "-o", "/proc/new/out.png"], "cannot write /proc/new/out.png"),
+    "animation of another format": (
+        [*PHOTO, *OUT, "--gif", "way.png"],
+        "--gif way.png: an animation is a file",
+    ),
+    "output in a file": (
+        [*PHOTO, "-o", "file/out.png"],
+        "cannot write file/out.png: not a directory",
+    ),
+    "output deep in a file": (
+        [*PHOTO, "-o", "file/new/out.png"],
+        "cannot write file/new/out.png: not a directory",
+    ),
+    "output where a folder is": (
+        [*PHOTO, "-o", "folder.png"],
+        "folder.png: a folder, where a file is to be written",
+    ),
+    "output in no place for files": (
+        [*PHOTO, "-o", "/proc/new/out.png"],
+        "cannot write /proc/new/out.png",
+    ),
     "name too long": ([*PHOTO, "-o", "o" * 300 + ".png"], "file name too long"),
     "animation where a folder is": ([*PHOTO, *OUT, "--gif", "folder.gif"], "folder.gif: a folder"),
-    "trace in a file": ([*PHOTO, *OUT, "--trace", "file/t.jsonl"], "cannot write file/t.jsonl: not a directory"),
-    "unknown layers": ([*PHOTO, *OUT, "--layers", "papers"], "unknown --layers 'papers'. Did you mean 'paper'?"),
-    "unknown content layer": ([*PHOTO, *OUT, "--content-layer", "relu4_5"], "vgg16 has no layer 'relu4_5'"),
-    "unknown style layer": ([*PHOTO, *OUT, "--style-layer", "conv1_1:2"], "vgg16 has no layer 'conv1_1'"),
+    "trace in a file": (
+        [*PHOTO, *OUT, "--trace", "file/t.jsonl"],
+        "cannot write file/t.jsonl: not a directory",
+    ),
+    "unknown layers": (
+        [*PHOTO, *OUT, "--layers", "papers"],
+        "unknown --layers 'papers'. Did you mean 'paper'?",
+    ),
+    "unknown content layer": (
+        [*PHOTO, *OUT, "--content-layer", "relu4_5"],
+        "vgg16 has no layer 'relu4_5'",
+    ),
+    "unknown style layer": (
+        [*PHOTO, *OUT, "--style-layer", "conv1_1:2"],
+        "vgg16 has no layer 'conv1_1'",
+    ),
     "unknown dream": ([*PHOTO, *OUT, "--dream", "relu3_9"], "vgg16 has no layer 'relu3_9'"),
     "unknown scale": ([*PHOTO, *OUT, "--dream", "relu3_1@1/3"], "unknown scale '1/3'"),
-    "layer without weight": ([*PHOTO, *OUT, "--style-layer", "relu1_1:0"], "layer relu1_1: its weight must be above 0"),
+    "layer without weight": (
+        [*PHOTO, *OUT, "--style-layer", "relu1_1:0"],
+        "layer relu1_1: its weight must be above 0",
+    ),
     "unknown optimizer": ([*PHOTO, *OUT, "--optimizer", "sgd"], "unknown optimizer 'sgd'"),
     "unknown pooling": ([*PHOTO, *OUT, "--pooling", "mean"], "unknown --pooling 'mean'"),
     "unknown precision": ([*PHOTO, *OUT, "--precision", "fp16"], "unknown --precision 'fp16'"),
-    "negative strength": ([*PHOTO, *OUT, "--strength", "-1"], "--strength must be 0 or more, got -1"),
+    "negative strength": (
+        [*PHOTO, *OUT, "--strength", "-1"],
+        "--strength must be 0 or more, got -1",
+    ),
     "no strength": ([*PHOTO, *OUT, "--strength", "nan"], "--strength must be 0 or more, got nan"),
     "negative tv": ([*PHOTO, *OUT, "--tv", "-1"], "--tv must be 0 or more"),
     "no tv": ([*PHOTO, *OUT, "--tv", "nan"], "--tv must be 0 or more"),
@@ -499,11 +684,20 @@ BAD: dict[str, tuple[list[str], str]] = {
     "no steps": ([*PHOTO, *OUT, "--steps", "0"], "--steps must be 1 or more"),
     "no size": ([*PHOTO, *OUT, "--size", "0"], "sizes must be 1 or more pixels, got 0"),
     "no smallest": ([*PHOTO, *OUT, "--smallest", "-2"], "sizes must be 1 or more pixels, got -2"),
-    "no learning rate": ([*PHOTO, *OUT, "--learning-rate", "0"], "the learning rate must be above 0"),
+    "no learning rate": (
+        [*PHOTO, *OUT, "--learning-rate", "0"],
+        "the learning rate must be above 0",
+    ),
     "no decay": ([*PHOTO, *OUT, "--average", "1"], "at least 0 and below 1, got 1.0"),
     "negative seed": ([*PHOTO, *OUT, "--seed", "-1"], "--seed must be 0 or more"),
-    "negative print": ([*PHOTO, *OUT, "--print-every", "-1"], "--print-every and --save-every must not be negative"),
-    "negative save": ([*PHOTO, *OUT, "--save-every", "-1"], "--print-every and --save-every must not be negative"),
+    "negative print": (
+        [*PHOTO, *OUT, "--print-every", "-1"],
+        "--print-every and --save-every must not be negative",
+    ),
+    "negative save": (
+        [*PHOTO, *OUT, "--save-every", "-1"],
+        "--print-every and --save-every must not be negative",
+    ),
     "no threads": ([*PHOTO, *OUT, "--threads", "0"], "--threads must be 1 or more"),
     "missing weights": ([*PHOTO, *OUT], "absent.pth: no such file of VGG weights"),
 }
@@ -519,22 +713,31 @@ LATE: dict[str, tuple[list[str], str]] = {
     ),
     "smallest that is too small": ([*PHOTO, *OUT, "--smallest", "8"], "too small for relu5_1"),
     "strokes that are too small": ([*PHOTO, *OUT, "--style-scale", "0.1"], "too small for relu5_1"),
-    "styles without weight": (["photo.png", "--style", "dots.png:0", *OUT], "the weights of styles must not be"),
-    "start from no painting": (["photo.png", *OUT, "--init", "style"], "--init style needs a painting"),
+    "styles without weight": (
+        ["photo.png", "--style", "dots.png:0", *OUT],
+        "the weights of styles must not be",
+    ),
+    "start from no painting": (
+        ["photo.png", *OUT, "--init", "style"],
+        "--init style needs a painting",
+    ),
     "unknown device": ([*PHOTO, *OUT, "--device", "gpu"], "unknown device 'gpu'"),
     "another VGG": ([*PHOTO, *OUT, "--vgg", "vgg19"], "holds vgg16, where vgg19 was asked for"),
 }
 
 
 @pytest.mark.parametrize("case", [*BAD, *LATE])
-def test_bad_input_gives_one_line_and_leaves_nothing(workplace: Path, vgg_file: Path, case: str) -> None:
+def test_bad_input_gives_one_line_and_leaves_nothing(
+    workplace: Path, vgg_file: Path, case: str
+) -> None:
     """The weights of `BAD` are not there: that must not be what it is about, or a long download would come first."""
     break_things(workplace)
     before = tree(workplace)
     arguments, message = (BAD | LATE)[case]
     weights = ["--vgg-weights", "absent.pth" if case in BAD else str(vgg_file)]
     result = CliRunner().invoke(app, ["slow", *arguments, *weights])
-    assert isinstance(result.exception, SystemExit), result.exception  # anything else is a traceback
+    # anything else is a traceback
+    assert isinstance(result.exception, SystemExit), result.exception
     assert (result.exit_code, result.stdout) == (1, "")
     lines = result.stderr.splitlines()
     assert len(lines) == 1, result.stderr
@@ -563,7 +766,8 @@ def test_an_output_that_is_there_is_replaced_only_at_the_end(slow: Slow, workpla
 
 def at_look(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[Terms], Terms]) -> None:
     """Let `act` see, and change, the terms of the objective when it is looked at for the `number`th time, from 0."""
-    original, count = PerceptualLoss.forward, [0]
+    original = PerceptualLoss.forward
+    count = [0]
 
     def forward(self: PerceptualLoss, stylized: Tensor, targets: Any) -> Terms:
         terms = original(self, stylized, targets)
@@ -573,8 +777,13 @@ def at_look(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[Terms],
     monkeypatch.setattr(optimize.PerceptualLoss, "forward", forward)
 
 
-def test_a_term_that_is_not_finite_keeps_the_last_good_image(slow: Slow, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert slow("--steps", "8", "--save-every", "4", "--average", "0", output="good.png").exit_code == 0
+def test_a_term_that_is_not_finite_keeps_the_last_good_image(
+    slow: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (
+        slow("--steps", "8", "--save-every", "4", "--average", "0", output="good.png").exit_code
+        == 0
+    )
     at_look(monkeypatch, 5, lambda terms: terms._replace(style=terms.style * float("nan")))
     result = slow("--steps", "8", "--average", "0", "--trace", "t.jsonl", "--gif", "o.gif")
     assert result.exit_code == 1
@@ -661,14 +870,18 @@ def test_a_signal_before_the_first_step_leaves_what_it_would_have_started_from(
     assert np.array_equal(pixels("out.png"), pixels("photo.png"))
 
 
-def test_a_signal_in_the_last_look_comes_too_late(slow: Slow, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_in_the_last_look_comes_too_late(
+    slow: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
     at_look(monkeypatch, 3, send(signal.SIGINT))
     result = slow("--steps", "3")
     assert (result.exit_code, result.stderr) == (0, "")
     assert "wrote out.png" in result.stdout
 
 
-def test_two_signals_in_one_step_end_it_at_once(slow: Slow, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_signals_in_one_step_end_it_at_once(
+    slow: Slow, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def act(terms: Terms) -> Terms:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
@@ -695,8 +908,20 @@ def launch(code: str, *arguments: str, folder: Path) -> subprocess.Popen[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_from_outside(workplace: Path, vgg_file: Path, number: signal.Signals, code: int) -> None:
-    arguments = [*PHOTO, *OUT, "--vgg-weights", str(vgg_file), *ONE_SIZE, "--steps", "100000", "--print-every", "1"]
+def test_a_signal_from_outside(
+    workplace: Path, vgg_file: Path, number: signal.Signals, code: int
+) -> None:
+    arguments = [
+        *PHOTO,
+        *OUT,
+        "--vgg-weights",
+        str(vgg_file),
+        *ONE_SIZE,
+        "--steps",
+        "100000",
+        "--print-every",
+        "1",
+    ]
     process = launch("", *arguments, folder=workplace)
     assert process.stderr is not None
     assert any(line.startswith("step 3/") for line in process.stderr)
@@ -704,7 +929,8 @@ def test_a_signal_from_outside(workplace: Path, vgg_file: Path, number: signal.S
     stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout) == (code, "")
     assert re.fullmatch(
-        r"stopped: stopped after step \d+ of 100000; out.png is the image so far", stderr.splitlines()[-1]
+        r"stopped: stopped after step \d+ of 100000; out.png is the image so far",
+        stderr.splitlines()[-1],
     )
     assert "Traceback" not in stderr
     assert pixels("out.png").shape == (HEIGHT, WIDTH, 3)
@@ -723,7 +949,9 @@ def wait(*_):
 
 PerceptualLoss.forward = wait
 """
-    process = launch(code, *PHOTO, *OUT, "--vgg-weights", str(vgg_file), *ONE_SIZE, folder=workplace)
+    process = launch(
+        code, *PHOTO, *OUT, "--vgg-weights", str(vgg_file), *ONE_SIZE, folder=workplace
+    )
     assert process.stderr is not None
     assert any(line.startswith("looking") for line in process.stderr)
     process.send_signal(signal.SIGINT)

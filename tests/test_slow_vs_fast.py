@@ -42,10 +42,13 @@ LOSS = LossConfig(
 )
 ROOT = Path(__file__).parents[1]
 
-Features = Callable[[np.ndarray, list[str]], dict[str, np.ndarray]]  # of (3, H, W) in [0, 1], each (C, h, w)
+# of (3, H, W) in [0, 1], each (C, h, w)
+Features = Callable[[np.ndarray, list[str]], dict[str, np.ndarray]]
 
 
-def save_network(path: Path, painting: Path, seed: int = 0, loss: LossConfig = LOSS, painting_size: int = 80) -> Path:
+def save_network(
+    path: Path, painting: Path, seed: int = 0, loss: LossConfig = LOSS, painting_size: int = 80
+) -> Path:
     torch.manual_seed(seed)
     recipe = Recipe(painting_size=painting_size, network=NETWORK, loss=loss)
     about = About(
@@ -74,11 +77,19 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, painting: Path) -> Path
 
 
 @pytest.fixture
-def measure(painting: Path, checkpoint: Path, album: Path, vgg_file: Path) -> Callable[..., Comparison]:
+def measure(
+    painting: Path, checkpoint: Path, album: Path, vgg_file: Path
+) -> Callable[..., Comparison]:
     """`compare` with arguments that a test may change; at a size that is too small for the judge, to be quick."""
 
     def call(**changes: Any) -> Comparison:
-        given = {"style": painting, "checkpoints": [checkpoint], "photos": album, "sizes": [32], "steps": STEPS}
+        given = {
+            "style": painting,
+            "checkpoints": [checkpoint],
+            "photos": album,
+            "sizes": [32],
+            "steps": STEPS,
+        }
         return compare(**{**given, "vgg_weights": vgg_file, "device": "cpu", **changes})
 
     return call
@@ -86,17 +97,31 @@ def measure(painting: Path, checkpoint: Path, album: Path, vgg_file: Path) -> Ca
 
 @pytest.fixture(scope="module")
 def comparison(
-    tmp_path_factory: pytest.TempPathFactory, painting: Path, checkpoint: Path, album: Path, vgg_file: Path
+    tmp_path_factory: pytest.TempPathFactory,
+    painting: Path,
+    checkpoint: Path,
+    album: Path,
+    vgg_file: Path,
 ) -> Comparison:
     """One comparison with all that there is: two checkpoints of different objectives, two sizes, and the judge."""
     folder = tmp_path_factory.mktemp("both")
     other = save_network(
-        folder / "other.safetensors", painting, 1, dataclasses.replace(LOSS, content_layers="johnson"), 64
+        folder / "other.safetensors",
+        painting,
+        1,
+        dataclasses.replace(LOSS, content_layers="johnson"),
+        64,
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FASTSTYLE_CACHE", str(folder / "cache"))
         return compare(
-            painting, [checkpoint, other], album, sizes=[SIZE, 64], steps=STEPS, vgg_weights=vgg_file, device="cpu"
+            painting,
+            [checkpoint, other],
+            album,
+            sizes=[SIZE, 64],
+            steps=STEPS,
+            vgg_weights=vgg_file,
+            device="cpu",
         )
 
 
@@ -137,7 +162,11 @@ def numbers(rows: list[SlowRow]) -> list[tuple[Any, ...]]:
 
 
 def numpy_terms(
-    features: Features, stylized: np.ndarray, photo: np.ndarray, painting: np.ndarray, loss: LossConfig
+    features: Features,
+    stylized: np.ndarray,
+    photo: np.ndarray,
+    painting: np.ndarray,
+    loss: LossConfig,
 ) -> dict[str, float]:
     """content_rel, style_rel and total of pictures (3, H, W), as the docstring of PerceptualLoss defines them."""
 
@@ -146,8 +175,14 @@ def numpy_terms(
         for suffix, side in (("", 1), ("@1/2", 2), ("@1/4", 4)):
             c, h, w = (image.shape[0], *(s // side for s in image.shape[1:]))
             small = image[:, : h * side, : w * side].reshape(c, h, side, w, side).mean((2, 4))
-            names = [layer for layer, at, scale in (key.partition("@") for key in wanted) if at + scale == suffix]
-            found |= {name + suffix: f for name, f in features(small, names).items()} if names else {}
+            names = [
+                layer
+                for layer, at, scale in (key.partition("@") for key in wanted)
+                if at + scale == suffix
+            ]
+            found |= (
+                {name + suffix: f for name, f in features(small, names).items()} if names else {}
+            )
         return found
 
     def relative(a: np.ndarray, b: np.ndarray) -> float:
@@ -163,13 +198,17 @@ def numpy_terms(
     x = seen(photo, content_layers)
     offs = [y[k] - x[k] for k in content_layers]
     errors = [(off**2 * np.where(off > 0, ADDED, 1)).mean() for off in offs]
-    content = [e / max(x[k].var(), 0.5 * s[k].var()) for e, k in zip(errors, content_layers, strict=True)]
+    content = [
+        e / max(x[k].var(), 0.5 * s[k].var()) for e, k in zip(errors, content_layers, strict=True)
+    ]
     of_content = list(content_layers.values())
     variances = [x[k].var() for k in content_layers]
     content_rel = float(np.dot(of_content, errors) / np.dot(of_content, variances))
     style = [error(y[k], s[k]) for k in style_layers]
     mean = [relative(y[k].mean((1, 2)), s[k].mean((1, 2))) for k in style_layers]
-    tv = ((np.diff(stylized, axis=1) ** 2).sum() + (np.diff(stylized, axis=2) ** 2).sum()) / stylized.size
+    tv = (
+        (np.diff(stylized, axis=1) ** 2).sum() + (np.diff(stylized, axis=2) ** 2).sum()
+    ) / stylized.size
     shares = list(style_layers.values())
     style_rel = float(np.average(style, weights=shares))
     dampened = np.average(np.sqrt(1 + 2 * np.array(style)) - 1, weights=shares)
@@ -201,18 +240,25 @@ def torchvision_features(weights: VGGWeights) -> Features:
     """The features of torchvision's own network with these weights, in float64."""
     net = torchvision.models.vgg16(weights=None).features
     convs = [(i, layer) for i, layer in enumerate(net) if isinstance(layer, torch.nn.Conv2d)]
-    names = [f"{block}_{i}" for block, count in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, count + 1)]
+    names = [
+        f"{block}_{i}"
+        for block, count in enumerate((2, 2, 3, 3, 3), 1)
+        for i in range(1, count + 1)
+    ]
     places = {}
     for name, (place, conv) in zip(names, convs, strict=True):
         if f"{name}.weight" in weights.tensors:  # those after relu5_1 may be missing
-            conv.load_state_dict({kind: weights.tensors[f"{name}.{kind}"] for kind in ("weight", "bias")})
+            conv.load_state_dict(
+                {kind: weights.tensors[f"{name}.{kind}"] for kind in ("weight", "bias")}
+            )
             places[place + 1] = f"relu{name}"  # a ReLU follows each convolution
     net = net.double().eval()
     mean, std = (np.array(v)[:, None, None] for v in (weights.mean, weights.std))
 
     @torch.no_grad()
     def features(image: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
-        x, found = torch.from_numpy((image - mean) / std)[None], {}
+        x = torch.from_numpy((image - mean) / std)[None]
+        found = {}
         for place, layer in enumerate(net):
             x = layer(x)
             if places.get(place) in names:
@@ -237,10 +283,16 @@ def test_rows_against_numpy(
     for name, (loss, painting_size) in losses.items():
         style = array(fit_shorter(read_image(painting), painting_size))
         expected = numpy_terms(features, array(gallery.fast[name]), photo, style, loss)
-        (row,) = (r for r in comparison.fast if (r.checkpoint, r.photo, r.size) == (name, "b.png", size))
+        (row,) = (
+            r for r in comparison.fast if (r.checkpoint, r.photo, r.size) == (name, "b.png", size)
+        )
         assert {k: getattr(row, k) for k in expected} == pytest.approx(expected, rel=1e-3)
         start = numpy_terms(features, photo, photo, style, loss)
-        rows = [r for r in comparison.slow[name] if (r.photo, r.size, r.init) == ("b.png", size, "content")]
+        rows = [
+            r
+            for r in comparison.slow[name]
+            if (r.photo, r.size, r.init) == ("b.png", size, "content")
+        ]
         assert [r.step for r in rows] == [0, 1, 2]
         assert {k: getattr(rows[0], k) for k in start} == pytest.approx(start, rel=1e-3, abs=1e-9)
         assert rows[0].content_rel == 0
@@ -269,7 +321,9 @@ def test_the_objective_agrees_with_numpy_on_features_of_torchvision(name: str, s
     with torch.no_grad():
         terms = loss(stylized, loss.targets(photo))
     style = array(fit_shorter(painting, 224))
-    expected = numpy_terms(torchvision_features(weights), array(stylized), array(photo), style, LossConfig())
+    expected = numpy_terms(
+        torchvision_features(weights), array(stylized), array(photo), style, LossConfig()
+    )
     assert {k: float(getattr(terms, k)) for k in expected} == pytest.approx(expected, rel=1e-3)
     assert all(value > 0.01 for value in expected.values())
 
@@ -279,7 +333,9 @@ def test_the_objective_agrees_with_numpy_on_features_of_torchvision(name: str, s
 
 def test_every_photo_size_start_and_step_has_a_row(comparison: Comparison) -> None:
     places = [(r.checkpoint, r.size, r.photo) for r in comparison.fast]
-    assert places == [(c, s, p) for s in (SIZE, 64) for c in ("one", "other") for p in ("a.png", "b.png")]
+    assert places == [
+        (c, s, p) for s in (SIZE, 64) for c in ("one", "other") for p in ("a.png", "b.png")
+    ]
     expected = {
         (size, photo, init, step)
         for size in (SIZE, 64)
@@ -314,7 +370,9 @@ def test_means_are_those_of_the_rows(comparison: Comparison) -> None:
     assert summary.fast["total"] == pytest.approx((fast[0].total + fast[1].total) / 2)
     assert summary.spread["total"] == pytest.approx(abs(fast[0].total - fast[1].total) / 2)
     last = next(r for r in summary.slow if (r["init"], r["step"]) == ("noise", STEPS))
-    slow = [r for r in comparison.slow["other"] if (r.size, r.init, r.step) == (SIZE, "noise", STEPS)]
+    slow = [
+        r for r in comparison.slow["other"] if (r.size, r.init, r.step) == (SIZE, "noise", STEPS)
+    ]
     assert last["style_rel"] == pytest.approx((slow[0].style_rel + slow[1].style_rel) / 2)
     assert [(r["init"], r["step"]) for r in summary.slow] == [
         (init, step) for init in ("content", "noise") for step in range(STEPS + 1)
@@ -331,15 +389,22 @@ def test_the_judge_scores_both_and_not_what_is_too_small(
         if summary.size != SIZE:
             assert summary.judge == {}
             continue
-        expected = dataclasses.asdict(judge.score([g.fast[summary.checkpoint] for g in galleries], photos))
+        expected = dataclasses.asdict(
+            judge.score([g.fast[summary.checkpoint] for g in galleries], photos)
+        )
         assert summary.judge["fast"] == pytest.approx(expected)
-        assert [(s["init"], s["step"]) for s in summary.judge["slow"]] == [("content", STEPS), ("noise", STEPS)]
+        assert [(s["init"], s["step"]) for s in summary.judge["slow"]] == [
+            ("content", STEPS),
+            ("noise", STEPS),
+        ]
     scores = comparison.summaries[0].judge["slow"][1]
     expected = dataclasses.asdict(judge.score([g.slow["noise", STEPS] for g in galleries], photos))
     assert {k: scores[k] for k in expected} == pytest.approx(expected)
 
 
-def test_the_slow_path_descends_and_pictures_of_shown_steps_are_kept(measure: Callable[..., Comparison]) -> None:
+def test_the_slow_path_descends_and_pictures_of_shown_steps_are_kept(
+    measure: Callable[..., Comparison],
+) -> None:
     found = measure(steps=12, limit=1)
     (first,) = found.galleries
     for init in ("content", "noise"):
@@ -354,15 +419,29 @@ def test_the_slow_path_descends_and_pictures_of_shown_steps_are_kept(measure: Ca
 
 def test_what_a_reader_needs_to_repeat_it_is_said(comparison: Comparison, painting: Path) -> None:
     about = comparison.about
-    assert (about["painting"], about["steps"], about["optimizer"]) == (painting.name, STEPS, "lbfgs")
+    assert (about["painting"], about["steps"], about["optimizer"]) == (
+        painting.name,
+        STEPS,
+        "lbfgs",
+    )
     assert about["painting_size"] == {"one": 80, "other": 64}
     assert about["objective"]["one"] == dataclasses.asdict(LOSS)
-    assert (about["vgg"], about["device"], about["threads"]) == ("vgg16-tiny", "cpu", torch.get_num_threads())
+    assert (about["vgg"], about["device"], about["threads"]) == (
+        "vgg16-tiny",
+        "cpu",
+        torch.get_num_threads(),
+    )
     assert about["machine"]
     network = Johnson(4, 1)
     (one, _) = comparison.checkpoints
-    assert (one.name, one.network, one.parameters) == ("one", NETWORK, sum(p.numel() for p in network.parameters()))
-    assert one.megabytes == pytest.approx(sum(t.numel() for t in network.state_dict().values()) * 4 / 1e6)
+    assert (one.name, one.network, one.parameters) == (
+        "one",
+        NETWORK,
+        sum(p.numel() for p in network.parameters()),
+    )
+    assert one.megabytes == pytest.approx(
+        sum(t.numel() for t in network.state_dict().values()) * 4 / 1e6
+    )
 
 
 # By hand.
@@ -397,8 +476,15 @@ def test_summary_by_hand() -> None:
         *slow_path("c", "noise", [9, 8, 7, 7, 6.5]),
     ]
     summary = module._summary("one", 64, fast, slow, {"fast": {}})
-    assert (summary.checkpoint, summary.photos, summary.size, summary.judge) == ("one", 3, 64, {"fast": {}})
-    assert summary.fast == pytest.approx({"content_rel": 6.0, "style_rel": 9.0, "total": 3.0, "seconds": 0.5})
+    assert (summary.checkpoint, summary.photos, summary.size, summary.judge) == (
+        "one",
+        3,
+        64,
+        {"fast": {}},
+    )
+    assert summary.fast == pytest.approx(
+        {"content_rel": 6.0, "style_rel": 9.0, "total": 3.0, "seconds": 0.5}
+    )
     # Population deviations: of 2, 1, 6 about 3, and of 0.5, 0.25, 0.75 about 0.5.
     assert summary.spread["total"] == pytest.approx((14 / 3) ** 0.5)
     assert summary.spread["seconds"] == pytest.approx((0.125 / 3) ** 0.5)
@@ -409,10 +495,24 @@ def test_summary_by_hand() -> None:
     assert summary.speedup == {"content": 16.0, "noise": None}
     assert len(summary.slow) == 10
     assert summary.slow[1] == pytest.approx(
-        {"init": "content", "step": 1, "content_rel": 8.0, "style_rel": 12.0, "total": 4.0, "seconds": 2.0}
+        {
+            "init": "content",
+            "step": 1,
+            "content_rel": 8.0,
+            "style_rel": 12.0,
+            "total": 4.0,
+            "seconds": 2.0,
+        }
     )
     assert summary.slow[9] == pytest.approx(
-        {"init": "noise", "step": 4, "content_rel": 6.0, "style_rel": 9.0, "total": 3.0, "seconds": 4.0}
+        {
+            "init": "noise",
+            "step": 4,
+            "content_rel": 6.0,
+            "style_rel": 9.0,
+            "total": 3.0,
+            "seconds": 4.0,
+        }
     )
 
 
@@ -428,7 +528,16 @@ def test_half_of_the_photos_is_enough_and_a_median_may_lie_between_steps() -> No
 
 
 def test_photos_of_a_folder_in_order_and_a_limit_takes_evenly(tmp_path: Path) -> None:
-    for name in ("c.JPG", "a.png", "b.webp", "f.png", "e.bmp", "d.jpeg", "notes.txt", ".hidden.png"):
+    for name in (
+        "c.JPG",
+        "a.png",
+        "b.webp",
+        "f.png",
+        "e.bmp",
+        "d.jpeg",
+        "notes.txt",
+        ".hidden.png",
+    ):
         (tmp_path / name).touch()
     (tmp_path / "more").mkdir()
 
@@ -443,24 +552,37 @@ def test_photos_of_a_folder_in_order_and_a_limit_takes_evenly(tmp_path: Path) ->
 
 
 def test_another_checkpoint_of_the_same_objective_costs_only_its_own_time(
-    measure: Callable[..., Comparison], descents: list[torch.Tensor], tmp_path: Path, painting: Path, checkpoint: Path
+    measure: Callable[..., Comparison],
+    descents: list[torch.Tensor],
+    tmp_path: Path,
+    painting: Path,
+    checkpoint: Path,
 ) -> None:
     first = measure()
     assert len(descents) == 4  # two photos from two starts
     second = save_network(tmp_path / "two.safetensors", painting, seed=1)
     both = measure(checkpoints=[second, checkpoint])
     assert len(descents) == 4
-    assert numbers(both.slow["two"]) == numbers(both.slow["one"]) == numbers(first.slow["one"])  # seconds too
-    assert {r.total for r in both.fast if r.checkpoint == "two"}.isdisjoint(r.total for r in first.fast)
+    # seconds too
+    assert numbers(both.slow["two"]) == numbers(both.slow["one"]) == numbers(first.slow["one"])
+    assert {r.total for r in both.fast if r.checkpoint == "two"}.isdisjoint(
+        r.total for r in first.fast
+    )
     for before, after in zip(first.galleries, both.galleries, strict=True):
         assert all(torch.equal(before.slow[k], after.slow[k]) for k in before.slow)
 
 
 def test_two_checkpoints_of_one_objective_share_a_descent_at_once(
-    measure: Callable[..., Comparison], descents: list[torch.Tensor], tmp_path: Path, painting: Path, checkpoint: Path
+    measure: Callable[..., Comparison],
+    descents: list[torch.Tensor],
+    tmp_path: Path,
+    painting: Path,
+    checkpoint: Path,
 ) -> None:
     second = save_network(tmp_path / "two.safetensors", painting, seed=1)
-    other = save_network(tmp_path / "other.safetensors", painting, loss=dataclasses.replace(LOSS, strength=3.0))
+    other = save_network(
+        tmp_path / "other.safetensors", painting, loss=dataclasses.replace(LOSS, strength=3.0)
+    )
     measure(checkpoints=[checkpoint, second])
     assert len(descents) == 4
     measure(checkpoints=[checkpoint, other])
@@ -476,7 +598,9 @@ def test_photos_are_known_by_their_pixels(
     again = measure(photos=tmp_path / "moved")
     assert len(descents) == 4
     assert {r.photo for r in again.slow["one"]} == {"z.png"}
-    assert [r.total for r in again.slow["one"]] == [r.total for r in first.slow["one"] if r.photo == "a.png"]
+    assert [r.total for r in again.slow["one"]] == [
+        r.total for r in first.slow["one"] if r.photo == "a.png"
+    ]
 
 
 CHANGES: dict[str, tuple[dict[str, Any], int]] = {
@@ -512,16 +636,30 @@ def test_another_photo_painting_or_objective_is_measured_anew(
     changes = [
         ({"photos": tmp_path / "album"}, 2),
         ({**other, "checkpoints": [save_network(tmp_path / "one.safetensors", other["style"])]}, 2),
-        ({"checkpoints": [save_network(tmp_path / "b.safetensors", painting, painting_size=64)]}, 2),
+        (
+            {"checkpoints": [save_network(tmp_path / "b.safetensors", painting, painting_size=64)]},
+            2,
+        ),
         (
             {
                 "checkpoints": [
-                    save_network(tmp_path / "c.safetensors", painting, loss=dataclasses.replace(LOSS, strength=0.8))
+                    save_network(
+                        tmp_path / "c.safetensors",
+                        painting,
+                        loss=dataclasses.replace(LOSS, strength=0.8),
+                    )
                 ]
             },
             2,
         ),
-        ({"checkpoints": [save_network(tmp_path / "d.safetensors", painting, loss=LossConfig("absolute"))]}, 2),
+        (
+            {
+                "checkpoints": [
+                    save_network(tmp_path / "d.safetensors", painting, loss=LossConfig("absolute"))
+                ]
+            },
+            2,
+        ),
     ]
     count = len(descents)
     for arguments, expected in changes:
@@ -575,14 +713,19 @@ def test_a_damaged_file_is_computed_again(
 
 
 def test_a_cache_that_cannot_be_written_does_not_cost_the_comparison(
-    measure: Callable[..., Comparison], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+    measure: Callable[..., Comparison],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture,
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("FASTSTYLE_CACHE", str(tmp_path / "file" / "below"))
     assert len(measure(limit=1, quiet=False).slow["one"]) == 2 * (STEPS + 1)
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 2
-    assert all(line.startswith("results of the slow path are not kept: cannot write") for line in lines)
+    assert all(
+        line.startswith("results of the slow path are not kept: cannot write") for line in lines
+    )
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -591,7 +734,9 @@ def test_a_stopped_run_goes_on_where_it_was(
 ) -> None:
     handler = signal.getsignal(number)
     signal_at(monkeypatch, number, descent=2, step=1)
-    with pytest.raises(Interrupted, match=r"stopped at step 1 of b\.png from content; the same command goes on") as end:
+    with pytest.raises(
+        Interrupted, match=r"stopped at step 1 of b\.png from content; the same command goes on"
+    ) as end:
         measure()
     assert end.value.exit_code == code
     assert signal.getsignal(number) == handler
@@ -621,7 +766,9 @@ def test_what_is_complete_when_the_signal_comes_is_kept(
 
 
 def test_a_signal_stops_a_run_that_has_all_it_needs(
-    measure: Callable[..., Comparison], descents: list[torch.Tensor], monkeypatch: pytest.MonkeyPatch
+    measure: Callable[..., Comparison],
+    descents: list[torch.Tensor],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     measure(limit=1)
     read = module._read_kept
@@ -652,7 +799,11 @@ REFUSED: dict[str, tuple[dict[str, Any], type[FaststyleError], str]] = {
     "unknown checkpoint": ({"checkpoints": ["onne"]}, CheckpointError, "no checkpoint 'onne'"),
     "unknown device": ({"device": "gpu"}, FaststyleError, "unknown device 'gpu'"),
     "missing painting": ({"style": "none.png"}, ImageError, "none.png: no such file"),
-    "unknown optimizer": ({"optimizer": "lbgfs"}, RecipeError, "unknown optimizer 'lbgfs'. Did you mean 'lbfgs'"),
+    "unknown optimizer": (
+        {"optimizer": "lbgfs"},
+        RecipeError,
+        "unknown optimizer 'lbgfs'. Did you mean 'lbfgs'",
+    ),
 }
 
 
@@ -664,10 +815,13 @@ def test_bad_input_is_refused(measure: Callable[..., Comparison], case: str) -> 
     assert not (module.cache_folder() / "slow").exists()
 
 
-def test_a_checkpoint_of_another_painting_is_refused(measure: Callable[..., Comparison], tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_painting_is_refused(
+    measure: Callable[..., Comparison], tmp_path: Path
+) -> None:
     draw(2, 80, 96).save(tmp_path / "squares.png")
     with pytest.raises(
-        CheckpointError, match=r"one\.safetensors was trained for another painting, dots\.png: give that file with --st"
+        CheckpointError,
+        match=r"one\.safetensors was trained for another painting, dots\.png: give that file with --st",
     ):
         measure(style=tmp_path / "squares.png")
 
@@ -680,9 +834,13 @@ def test_checkpoints_of_one_name_are_refused(
         measure(checkpoints=[checkpoint, namesake])
 
 
-def test_folders_without_photos_are_refused(measure: Callable[..., Comparison], tmp_path: Path) -> None:
+def test_folders_without_photos_are_refused(
+    measure: Callable[..., Comparison], tmp_path: Path
+) -> None:
     with pytest.raises(ImageError, match=r"--photos .*none: no such folder"):
         measure(photos=tmp_path / "none")
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(ImageError, match=r"--photos .*: no images in it \(.*\.jpg.* are looked for\)"):
+    with pytest.raises(
+        ImageError, match=r"--photos .*: no images in it \(.*\.jpg.* are looked for\)"
+    ):
         measure(photos=tmp_path)

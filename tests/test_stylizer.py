@@ -44,7 +44,9 @@ def little_memory(monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 @pytest.mark.parametrize("size", [(17, 33), (16, 16), (33, 17), (64, 48), (16, 301)])
-def test_any_size_comes_out_as_it_went_in(stylizer: Stylizer, checkpoint: Path, size: tuple[int, int]) -> None:
+def test_any_size_comes_out_as_it_went_in(
+    stylizer: Stylizer, checkpoint: Path, size: tuple[int, int]
+) -> None:
     photo = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(1))
     got = stylizer(photo)
     assert got.shape == photo.shape
@@ -55,7 +57,9 @@ def test_any_size_comes_out_as_it_went_in(stylizer: Stylizer, checkpoint: Path, 
 
 @pytest.mark.parametrize("size", [(15, 40), (40, 15), (1, 1)])
 def test_below_16_pixels_is_an_error(stylizer: Stylizer, size: tuple[int, int]) -> None:
-    with pytest.raises(ImageError, match=f"{size[0]}x{size[1]} pixels is too small: .* at least 16"):
+    with pytest.raises(
+        ImageError, match=f"{size[0]}x{size[1]} pixels is too small: .* at least 16"
+    ):
         stylizer(torch.zeros(3, *size))
 
 
@@ -70,7 +74,12 @@ def test_what_goes_in_decides_what_comes_out(stylizer: Stylizer, tmp_path: Path)
     assert torch.equal(stylizer(tensor[None]), one[None])
     expected = np.round(one.permute(1, 2, 0).numpy() * 255).astype(np.uint8)
 
-    for source in (tmp_path / "photo.png", str(tmp_path / "photo.png"), (tmp_path / "photo.png").read_bytes(), photo):
+    for source in (
+        tmp_path / "photo.png",
+        str(tmp_path / "photo.png"),
+        (tmp_path / "photo.png").read_bytes(),
+        photo,
+    ):
         image = stylizer(source)
         assert isinstance(image, Image.Image)
         assert image.mode == "RGB"
@@ -85,7 +94,8 @@ def test_what_goes_in_decides_what_comes_out(stylizer: Stylizer, tmp_path: Path)
 
 
 def test_a_photo_is_not_changed(stylizer: Stylizer) -> None:
-    photo, array = torch.rand(3, 20, 20), np.array(draw(0, 20, 20))
+    photo = torch.rand(3, 20, 20)
+    array = np.array(draw(0, 20, 20))
     before = photo.clone(), array.copy()
     stylizer(photo, keep_colors=True)
     stylizer(array)
@@ -119,20 +129,27 @@ def test_alpha_and_profile_are_kept(stylizer: Stylizer) -> None:
 
 def test_keeping_colours_keeps_hue_and_chroma_and_takes_the_luma(stylizer: Stylizer) -> None:
     photo = 0.3 + 0.4 * torch.rand(1, 3, 32, 48, generator=torch.Generator().manual_seed(2))
-    plain, kept = (stylizer(photo, keep_colors=k)[0].permute(1, 2, 0).double().numpy() for k in (False, True))
+    plain, kept = (
+        stylizer(photo, keep_colors=k)[0].permute(1, 2, 0).double().numpy() for k in (False, True)
+    )
     original = photo[0].permute(1, 2, 0).double().numpy()
-    inside = ((kept > 0) & (kept < 1)).all(2)  # elsewhere there is no such colour, and it is cut off
+    # elsewhere there is no such colour, and it is cut off
+    inside = ((kept > 0) & (kept < 1)).all(2)
     assert inside.mean() > 0.7
     luma = np.array([0.299, 0.587, 0.114])  # Rec. 601
     y_photo, y_plain, y_kept = ((image * luma).sum(2) for image in (original, plain, kept))
     np.testing.assert_allclose(y_kept[inside], y_plain[inside], atol=1e-5)
     for channel in (0, 2):  # R - Y and B - Y are what Cr and Cb are made of
         np.testing.assert_allclose(
-            (kept[..., channel] - y_kept)[inside], (original[..., channel] - y_photo)[inside], atol=1e-5
+            (kept[..., channel] - y_kept)[inside],
+            (original[..., channel] - y_photo)[inside],
+            atol=1e-5,
         )
     rows, columns = np.nonzero(inside)
     for r, c in list(zip(rows, columns, strict=True))[::50]:
-        assert colorsys.rgb_to_hsv(*kept[r, c])[0] == pytest.approx(colorsys.rgb_to_hsv(*original[r, c])[0], abs=1e-4)
+        assert colorsys.rgb_to_hsv(*kept[r, c])[0] == pytest.approx(
+            colorsys.rgb_to_hsv(*original[r, c])[0], abs=1e-4
+        )
     assert np.abs(plain - kept).mean() > 0.02
 
 
@@ -152,7 +169,8 @@ def test_a_photo_too_large_for_the_memory_says_which_size_fits(
     photo = torch.rand(1, 3, 800, 1200)
     monkeypatch.setattr(stylizer, "tile", 0)
     with pytest.raises(
-        ImageError, match=r"800x1200 pixels are too many for the 0\.1 GiB of free memory; try --size"
+        ImageError,
+        match=r"800x1200 pixels are too many for the 0\.1 GiB of free memory; try --size",
     ) as e:
         stylizer(photo)
     size = int(str(e.value).rsplit(" ", 1)[1])
@@ -164,17 +182,23 @@ def test_a_photo_too_large_for_the_memory_says_which_size_fits(
 def test_a_photo_too_large_for_the_memory_is_done_in_tiles(
     stylizer: Stylizer, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    photo = torch.rand(1, 3, 500, 700, generator=torch.Generator().manual_seed(2)).mul(255).round() / 255
+    photo = (
+        torch.rand(1, 3, 500, 700, generator=torch.Generator().manual_seed(2)).mul(255).round()
+        / 255
+    )
     with torch.no_grad():
         expected = load_checkpoint(checkpoint)[0](photo)
-    monkeypatch.setattr(stylizer, "engine", SimpleNamespace(device="cpu"))  # which would be out of memory
+    # which would be out of memory
+    monkeypatch.setattr(stylizer, "engine", SimpleNamespace(device="cpu"))
     torch.testing.assert_close(stylizer(photo), expected, atol=2 / 255, rtol=0)
 
 
 def test_tiles_can_be_asked_for_where_there_is_a_checkpoint(
     stylizer: Stylizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    photo = torch.rand(1, 3, 80, 100, generator=torch.Generator().manual_seed(2)).mul(255).round() / 255
+    photo = (
+        torch.rand(1, 3, 80, 100, generator=torch.Generator().manual_seed(2)).mul(255).round() / 255
+    )
     expected = stylizer(photo)
     monkeypatch.setattr(stylizer, "tile", 64)
     torch.testing.assert_close(stylizer(photo), expected, atol=2 / 255, rtol=0)
@@ -186,18 +210,25 @@ def test_tiles_can_be_asked_for_where_there_is_a_checkpoint(
 
 
 @pytest.mark.usefixtures("little_memory")
-def test_a_size_too_large_for_the_memory_is_an_error_before_anything_is_resized(stylizer: Stylizer) -> None:
+def test_a_size_too_large_for_the_memory_is_an_error_before_anything_is_resized(
+    stylizer: Stylizer,
+) -> None:
     with pytest.raises(ImageError, match="1000000x1000000 pixels are too many"):
         stylizer(torch.rand(1, 3, 20, 20), size=1_000_000)
 
 
-def test_memory_that_the_system_then_refuses_is_an_error(stylizer: Stylizer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_the_system_then_refuses_is_an_error(
+    stylizer: Stylizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**62))
-    with pytest.raises(ImageError, match="100000000x100000000 pixels are too many"):  # 120 petabytes
+    # 120 petabytes
+    with pytest.raises(ImageError, match="100000000x100000000 pixels are too many"):
         stylizer(torch.rand(1, 3, 20, 20), size=100_000_000)
 
 
-def test_what_is_not_there_is_an_error(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_there_is_an_error(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError, match="no checkpoint 'none'"):
         Stylizer.load("none")
@@ -225,7 +256,9 @@ def test_stroke_size_stylizes_at_another_size_and_comes_back(stylizer: Stylizer)
     photo = torch.rand(1, 3, 40, 66, generator=torch.Generator().manual_seed(3))
     double = stylizer(photo, stroke_size=2.0)
     assert double.shape == photo.shape
-    torch.testing.assert_close(double, resize(stylizer(resize(photo, 20, 33)), 40, 66), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        double, resize(stylizer(resize(photo, 20, 33)), 40, 66), atol=1e-6, rtol=0
+    )
     assert torch.equal(stylizer(photo, stroke_size=1.0), stylizer(photo))
     assert stylizer(photo, size=20, stroke_size=0.5).shape == (1, 3, 20, 33)
     with pytest.raises(ImageError, match="--stroke-size must be above 0"):

@@ -19,7 +19,11 @@ def photo(h: int, w: int) -> Pixels:
     y, x = np.mgrid[:h, :w]
     shade = 255 * (0.5 + 0.5 * np.sin(x / 7 + (y / 40) ** 2)) * (x / w)
     noise = np.random.default_rng(0).normal(0, 30, (h, w, 3))
-    return (shade[..., None] * [1, 0.7, 0.4] + noise * (y > h // 2)[..., None]).clip(0, 255).astype(np.uint8)
+    return (
+        (shade[..., None] * [1, 0.7, 0.4] + noise * (y > h // 2)[..., None])
+        .clip(0, 255)
+        .astype(np.uint8)
+    )
 
 
 def network(name: str) -> StyleNetwork:
@@ -41,7 +45,8 @@ def whole(built: StyleNetwork, rgb: Pixels) -> np.ndarray:
 
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_tiles_give_the_whole_picture(name: str) -> None:
-    rgb, built = photo(157, 230), network(name)
+    rgb = photo(157, 230)
+    built = network(name)
     got = stylize_tiles(built, rgb, tile=64)
     assert got.shape == rgb.shape
     assert np.abs(got - whole(built, rgb)).max() < 0.6  # rounding to 8 bits is half a level
@@ -51,14 +56,17 @@ def test_tiles_give_the_whole_picture(name: str) -> None:
 @pytest.mark.parametrize("name", ["great_wave-mobile", "the_scream-mobile"])
 def test_trained_networks_give_the_same_large_picture(name: str) -> None:
     """Sums over millions of pixels: whole pictures had them in float32, and were up to 5 levels off."""
-    rgb = np.array(Image.fromarray(skimage.data.astronaut()).resize((2048, 2048), Image.Resampling.BICUBIC))
+    rgb = np.array(
+        Image.fromarray(skimage.data.astronaut()).resize((2048, 2048), Image.Resampling.BICUBIC)
+    )
     built = load_checkpoint(find_checkpoint(name))[0].eval()
     assert np.abs(stylize_tiles(built, rgb) - whole(built, rgb)).max() < 0.6
 
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 200), (130, 19), (64, 64), (65, 129)])
 def test_any_size(size: tuple[int, int]) -> None:
-    rgb, built = photo(*size), network("mobile")
+    rgb = photo(*size)
+    built = network("mobile")
     assert np.abs(stylize_tiles(built, rgb, tile=40) - whole(built, rgb)).max() < 0.6
 
 
@@ -87,9 +95,12 @@ def test_the_halo_is_wider_than_what_a_pixel_depends_on(name: str) -> None:
 
 def test_progress_goes_to_its_end() -> None:
     seen: list[tuple[int, int]] = []
-    stylize_tiles(network("mobile"), photo(64, 96), tile=48, progress=lambda *done: seen.append(done))
+    stylize_tiles(
+        network("mobile"), photo(64, 96), tile=48, progress=lambda *done: seen.append(done)
+    )
     assert [done for done, _ in seen] == list(range(1, seen[0][1] + 1))
-    assert seen[0][1] == 4 * (2 + 10 + 1 + 1)  # norms of encoder, trunk and decoder, and the picture
+    # norms of encoder, trunk and decoder, and the picture
+    assert seen[0][1] == 4 * (2 + 10 + 1 + 1)
 
 
 def test_moments_in_parts_are_those_of_all() -> None:

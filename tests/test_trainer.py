@@ -48,7 +48,8 @@ TINY: dict[str, Any] = {
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for size in ("PREVIEW_SIZE", "STRIP_SIZE", "SCORE_SIZE"):  # smaller than a person would want: time
+    # smaller than a person would want: time
+    for size in ("PREVIEW_SIZE", "STRIP_SIZE", "SCORE_SIZE"):
         monkeypatch.setattr(held_out, size, 96)
 
 
@@ -59,7 +60,9 @@ def tiny(**changes: Any) -> Recipe:
 @pytest.fixture
 def train(painting: Path, vgg_file: Path) -> Any:
     def run(recipe: Recipe | None = None, **options: Any) -> Result:
-        return train_style(options.pop("style", painting), recipe, vgg_weights=vgg_file, device="cpu", **options)
+        return train_style(
+            options.pop("style", painting), recipe, vgg_weights=vgg_file, device="cpu", **options
+        )
 
     return run
 
@@ -75,7 +78,10 @@ def test_a_run_leaves_what_the_readme_promises(train: Any) -> None:
     assert result.preview == Path("outputs/dots/preview.png")
     with Image.open(result.preview) as preview:
         assert preview.size == (2 * 96, 2 * 96)
-    assert sorted(p.name for p in Path("outputs/dots/strips").iterdir()) == ["000004.png", "000008.png"]
+    assert sorted(p.name for p in Path("outputs/dots/strips").iterdir()) == [
+        "000004.png",
+        "000008.png",
+    ]
     run = json.loads(Path("outputs/dots/run.json").read_text())
     assert run["status"] == "finished"
     terms = {"content_rel": result.content_rel, "style_rel": result.style_rel}
@@ -143,7 +149,9 @@ def test_in_bf16_the_loss_falls_alike_and_weights_stay_float32(train: Any) -> No
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(train: Any) -> None:
-    files = [load_file(train(tiny(seed=s), name=n).checkpoint) for s, n in ((0, "a"), (0, "b"), (1, "c"))]
+    files = [
+        load_file(train(tiny(seed=s), name=n).checkpoint) for s, n in ((0, "a"), (0, "b"), (1, "c"))
+    ]
     assert all(torch.equal(files[0][k], files[1][k]) for k in files[0])
     assert not all(torch.equal(files[0][k], files[2][k]) for k in files[0])
 
@@ -152,17 +160,24 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(train: Any) -> N
 def test_stopping_and_resuming_ends_in_the_same_bits(train: Any, accumulate: int) -> None:
     recipe = tiny(accumulate=accumulate)
     whole = load_file(train(recipe, name="whole").checkpoint)
-    with stop_after(5), pytest.raises(Interrupted, match="stopped after step 5 of 8; .*--resume") as error:
+    with (
+        stop_after(5),
+        pytest.raises(Interrupted, match="stopped after step 5 of 8; .*--resume") as error,
+    ):
         train(recipe, name="cut")
     assert error.value.exit_code == 143
     state = newest_state(Path("outputs/cut/state"))
     assert state is not None
     assert state.step == 5
-    with pytest.raises(StateError, match="unfinished run .step 5.: go on with --resume, or start again with --overw"):
+    with pytest.raises(
+        StateError,
+        match="unfinished run .step 5.: go on with --resume, or start again with --overw",
+    ):
         train(recipe, name="cut")
     resumed = load_file(train(name="cut", resume=True).checkpoint)
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)
-    # Sorted: TensorBoard reads the files of runs that began in one second in the order of a counter's digits.
+    # Sorted: TensorBoard reads the files of runs that began in one second in the order of a
+    # counter's digits.
     assert sorted(s for s, _ in scalars("cut", "total")) == [1, 2, 4, 6, 8]
 
 
@@ -219,9 +234,12 @@ def test_a_signal_that_comes_while_processes_agree_is_not_lost() -> None:
         trainer.stop.number = signal.SIGTERM  # comes too late for this exchange
         return flag.reshape(1)
 
-    trainer.step, trainer.stop = 3, SimpleNamespace(number=0)
+    trainer.step = 3
+    trainer.stop = SimpleNamespace(number=0)
     trainer.recipe = recipe_from_dict({"name": "smoke", "steps": 9})
-    trainer.accelerator = SimpleNamespace(num_processes=2, device=torch.device("cpu"), gather=gather)
+    trainer.accelerator = SimpleNamespace(
+        num_processes=2, device=torch.device("cpu"), gather=gather
+    )
     assert not trainer._must_stop()
     assert trainer._must_stop()
     assert asked == [0, signal.SIGTERM]
@@ -283,13 +301,16 @@ def test_a_term_that_is_not_finite_stops_the_run_and_spares_the_weights(
 
     def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
         out = step(self, *args, **kwargs)
-        seen.append(all(bool(torch.isfinite(p).all()) for g in self.param_groups for p in g["params"]))
+        seen.append(
+            all(bool(torch.isfinite(p).all()) for g in self.param_groups for p in g["params"])
+        )
         return out
 
     monkeypatch.setattr(module.PerceptualLoss, "_style", broken)
     monkeypatch.setattr(torch.optim.Adam, "step", watched)
     with pytest.raises(
-        TrainingError, match=r"step 6: the style term is not finite; .*last good state is that of step 4"
+        TrainingError,
+        match=r"step 6: the style term is not finite; .*last good state is that of step 4",
     ):
         train(tiny())
     assert len(seen) == 6
@@ -298,7 +319,9 @@ def test_a_term_that_is_not_finite_stops_the_run_and_spares_the_weights(
 
 
 @pytest.mark.parametrize(("value", "word"), [(0.0, "black"), (0.5, "constant")])
-def test_a_dead_output_stops_the_run(train: Any, monkeypatch: pytest.MonkeyPatch, value: float, word: str) -> None:
+def test_a_dead_output_stops_the_run(
+    train: Any, monkeypatch: pytest.MonkeyPatch, value: float, word: str
+) -> None:
     from faststyle.networks.johnson import Johnson
 
     forward = Johnson.forward

@@ -24,7 +24,8 @@ def test_features_are_those_of_torchvision(arch: str, indices: tuple[int, ...]) 
     torch.manual_seed(0)
     other = getattr(torchvision.models, arch)(weights=None).features.eval()
     layers = ["relu1_1", "relu1_2", "relu2_1", "relu4_3"]
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    mean = (0.485, 0.456, 0.406)
+    std = (0.229, 0.224, 0.225)
     vgg = VGG(arch, layers, mean, std)
     convs = [m for m in other if isinstance(m, torch.nn.Conv2d)]
     for mine, theirs in zip(vgg.convs.values(), convs, strict=False):

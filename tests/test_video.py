@@ -28,7 +28,9 @@ def keep(rgb: Rgb) -> Rgb:
     return rgb.copy()
 
 
-def run(source: Path | str, target: Path | str, stylize: Callable[[Rgb], Rgb] = keep, **options: Any) -> VideoReport:
+def run(
+    source: Path | str, target: Path | str, stylize: Callable[[Rgb], Rgb] = keep, **options: Any
+) -> VideoReport:
     return stylize_video(source, target, stylize, VideoOptions(threads=1, **options))
 
 
@@ -59,7 +61,8 @@ short_segments = pytest.mark.usefixtures("_short_segments")
 def test_sound_is_copied_and_every_frame_keeps_its_time(tmp_path: Path) -> None:
     source = write_clip(tmp_path / "in.mp4", range(24), sound=["aac"])
     report = run(source, "out.mp4", lambda rgb: 255 - rgb)
-    before, after = read_clip(source), read_clip(Path("out.mp4"))
+    before = read_clip(source)
+    after = read_clip(Path("out.mp4"))
     assert report == VideoReport("out.mp4", 24, 0.96, 0, 0, ())
     assert (after.times, after.time_base) == (before.times, before.time_base)
     assert after.seconds == pytest.approx(before.seconds, abs=1e-3)
@@ -74,13 +77,17 @@ def test_sound_is_copied_and_every_frame_keeps_its_time(tmp_path: Path) -> None:
 
 
 @short_segments
-@pytest.mark.parametrize(("name", "error"), [("out.mp4", 0), ("out.mov", 0), ("out.mkv", 0.0005), ("out.webm", 0.0005)])
+@pytest.mark.parametrize(
+    ("name", "error"), [("out.mp4", 0), ("out.mov", 0), ("out.mkv", 0.0005), ("out.webm", 0.0005)]
+)
 def test_varying_times_pass_through(tmp_path: Path, name: str, error: float) -> None:
     source = write_clip(tmp_path / "in.mp4", VARIABLE, Fraction(1, 600))
     report = run(source, name)
     after = read_clip(Path(name))
     assert after.numbers == list(range(20))
-    assert max(abs(t - Fraction(v, 600)) for t, v in zip(after.times, VARIABLE, strict=True)) <= error
+    assert (
+        max(abs(t - Fraction(v, 600)) for t, v in zip(after.times, VARIABLE, strict=True)) <= error
+    )
     assert after.seconds == pytest.approx(report.seconds, abs=0.03)
     assert report.seconds == pytest.approx(1080 / 600, abs=0.03)
 
@@ -93,7 +100,9 @@ def test_a_late_first_frame_stays_late(tmp_path: Path) -> None:
 
 
 def test_the_clock_of_a_broadcast_is_set_to_zero(tmp_path: Path) -> None:
-    source = write_clip(tmp_path / "in.ts", encoder="mpeg2video", sound=["mp2"], options={"b": "2M"})
+    source = write_clip(
+        tmp_path / "in.ts", encoder="mpeg2video", sound=["mp2"], options={"b": "2M"}
+    )
     before = read_clip(source)
     assert before.times[0] > 1
     run(source, "out.mp4")
@@ -107,11 +116,16 @@ def test_the_clock_of_a_broadcast_is_set_to_zero(tmp_path: Path) -> None:
 def test_a_cut_keeps_sound_and_frames_together(tmp_path: Path) -> None:
     source = write_clip(tmp_path / "in.mp4", range(40), sound=["aac"])
     assert run(source, "out.mp4", start=0.2, end=1.2).frames == 25
-    after, sound = read_clip(Path("out.mp4")), read_clip(source).of("audio")[0]
+    after = read_clip(Path("out.mp4"))
+    sound = read_clip(source).of("audio")[0]
     assert after.numbers == list(range(5, 30))
     assert after.times == [Fraction(t, 25) for t in range(25)]
     assert click_of(Path("out.mp4")) == pytest.approx(CLICK - 0.2, abs=0.002)
-    inside = [d for d, t in zip(sound.data, sound.times, strict=True) if Fraction(1, 5) <= t < Fraction(6, 5)]
+    inside = [
+        d
+        for d, t in zip(sound.data, sound.times, strict=True)
+        if Fraction(1, 5) <= t < Fraction(6, 5)
+    ]
     assert after.of("audio")[0].data == inside
 
 
@@ -126,7 +140,10 @@ def test_a_coarse_time_base_does_not_part_sound_and_frames(tmp_path: Path) -> No
 
 def test_only_what_is_needed_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_clip(
-        tmp_path / "in.mp4", range(150), options={"g": "10"}, picture=lambda i, h, w: draw(i % 40, h, w)
+        tmp_path / "in.mp4",
+        range(150),
+        options={"g": "10"},
+        picture=lambda i, h, w: draw(i % 40, h, w),
     )
     decoded: list[int] = []
     real = VideoSource._shots
@@ -144,7 +161,8 @@ def test_only_what_is_needed_is_decoded(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_file_that_cannot_seek_is_read_from_its_beginning(tmp_path: Path) -> None:
     write_clip(tmp_path / "in.mkv", range(100), picture=lambda i, h, w: draw(i % 40, h, w))
-    with av.open("in.mkv") as file, open("in.h264", "wb") as raw:  # without times, and without an index
+    # without times, and without an index
+    with av.open("in.mkv") as file, open("in.h264", "wb") as raw:
         annexb = av.BitStreamFilterContext("h264_mp4toannexb", file.streams.video[0])
         for packet in file.demux(video=0):
             for out in annexb.filter(packet if packet.size else None):
@@ -164,13 +182,14 @@ def test_a_file_that_cannot_seek_is_read_from_its_beginning(tmp_path: Path) -> N
 def test_a_constant_rate_repeats_and_leaves_out_frames(
     tmp_path: Path, fps: float, start: float | None, numbers: list[int]
 ) -> None:
-    source, network = write_clip(tmp_path / "in.mp4", range(10)), Network()
+    source = write_clip(tmp_path / "in.mp4", range(10))
+    network = Network()
     report = run(source, "out.mp4", network, fps=fps, start=start)
     after = read_clip(Path("out.mp4"))
     assert (after.numbers, report.frames) == (numbers, len(numbers))
-    assert [b - a for a, b in zip(after.times, after.times[1:], strict=False)] == [1 / Fraction(fps)] * (
-        len(numbers) - 1
-    )
+    assert [b - a for a, b in zip(after.times, after.times[1:], strict=False)] == [
+        1 / Fraction(fps)
+    ] * (len(numbers) - 1)
     assert network.seen == len(set(numbers))
 
 
@@ -191,7 +210,9 @@ def test_a_constant_rate_repeats_and_leaves_out_frames(
         ("out.gif", {}, (95, 71), None),
     ],
 )
-def test_odd_sizes(tmp_path: Path, name: str, options: dict[str, str], size: tuple[int, int], note: str | None) -> None:
+def test_odd_sizes(
+    tmp_path: Path, name: str, options: dict[str, str], size: tuple[int, int], note: str | None
+) -> None:
     source = write_clip(tmp_path / "in.mkv", range(4), encoder="ffv1", format="bgr0", size=(95, 71))
     seen: list[Any] = []
     report = run(source, name, lambda rgb: (seen.append(rgb.shape), rgb.copy())[1], **options)
@@ -233,13 +254,16 @@ def test_frames_are_turned_upright_once(tmp_path: Path, turned: tuple[int, bool,
         assert np.abs(frame.astype(int) - turn(draw(i), *turned)).mean() < 3
 
 
-# (range, matrix, primaries, transfer) of AVColorRange and so on: BT.709, BT.601 of full range, BT.2020 with PQ.
+# (range, matrix, primaries, transfer) of AVColorRange and so on: BT.709, BT.601 of full range,
+# BT.2020 with PQ.
 COLORS = [(1, 1, 1, 1), (2, 6, 6, 6), (1, 9, 9, 16), (0, 2, 2, 2)]
 
 
 @pytest.mark.parametrize("color", COLORS)
 @pytest.mark.parametrize("name", ["out.mp4", "out.mkv", "out.webm"])
-def test_colours_are_kept_and_said(tmp_path: Path, color: tuple[int, int, int, int], name: str) -> None:
+def test_colours_are_kept_and_said(
+    tmp_path: Path, color: tuple[int, int, int, int], name: str
+) -> None:
     red = np.full((H, W, 3), (200, 40, 90), np.uint8)
     source = write_clip(tmp_path / "in.mp4", range(3), color=color, picture=lambda i, h, w: red)
     seen: list[Rgb] = []
@@ -268,10 +292,16 @@ def test_full_range_is_narrowed_where_it_cannot_be_said(tmp_path: Path) -> None:
 def test_large_videos_that_say_nothing_are_taken_as_players_do(tmp_path: Path) -> None:
     green = np.full((600, 64, 3), (30, 200, 60), np.uint8)
     source = write_clip(
-        tmp_path / "in.mp4", range(2), color=(0, 1, 2, 2), size=(600, 64), picture=lambda i, h, w: green
+        tmp_path / "in.mp4",
+        range(2),
+        color=(0, 1, 2, 2),
+        size=(600, 64),
+        picture=lambda i, h, w: green,
     )
     with av.open(str(source)) as tagged, av.open("plain.mp4", "w") as plain:
-        stream = plain.add_stream("libx264", rate=25, width=64, height=600, pix_fmt="yuv420p", options={"crf": "12"})
+        stream = plain.add_stream(
+            "libx264", rate=25, width=64, height=600, pix_fmt="yuv420p", options={"crf": "12"}
+        )
         for frame in tagged.decode(video=0):
             frame.colorspace = 2
             plain.mux(stream.encode(frame))
@@ -282,7 +312,9 @@ def test_large_videos_that_say_nothing_are_taken_as_players_do(tmp_path: Path) -
 
 
 def test_size_is_of_the_shorter_side(tmp_path: Path) -> None:
-    source = write_clip(tmp_path / "in.mp4", range(3), turned=(90, False, False), aspect=Fraction(4, 3))
+    source = write_clip(
+        tmp_path / "in.mp4", range(3), turned=(90, False, False), aspect=Fraction(4, 3)
+    )
     run(source, "out.mp4", size=24)
     after = read_clip(Path("out.mp4"))
     assert (after.size, after.aspect) == ((32, 24), Fraction(3, 4))
@@ -302,7 +334,10 @@ def test_a_gif_becomes_a_gif_and_a_video(tmp_path: Path) -> None:
     report = run(source, "walk.gif")
     assert report.notes == ("audio track 1 (aac) is left out: the output is pictures only",)
     gif = read_clip(Path("walk.gif"))
-    assert ([float(t) for t in gif.times], gif.numbers) == ([0, 0.1, 0.2, 0.5, 0.6], [0, 1, 2, 3, 4])
+    assert ([float(t) for t in gif.times], gif.numbers) == (
+        [0, 0.1, 0.2, 0.5, 0.6],
+        [0, 1, 2, 3, 4],
+    )
     assert run("walk.gif", "again.gif").notes == ()
     assert read_clip(Path("again.gif")).times == gif.times
     run("walk.gif", "again.mp4")
@@ -315,7 +350,9 @@ def test_a_gif_has_a_palette_of_its_own_colours(tmp_path: Path) -> None:
     shades = np.zeros((48, 64, 3), np.uint8)
     shades[..., 0] = np.arange(64) + 100
     shades[..., 2] = np.arange(48)[:, None] * 2
-    write_clip(tmp_path / "in.mkv", range(3), encoder="ffv1", format="bgr0", picture=lambda i, h, w: shades)
+    write_clip(
+        tmp_path / "in.mkv", range(3), encoder="ffv1", format="bgr0", picture=lambda i, h, w: shades
+    )
     run("in.mkv", "out.gif")
     frame = read_clip(Path("out.gif")).frames[1].astype(int)
     assert np.abs(frame - shades).mean() < 4
@@ -324,7 +361,8 @@ def test_a_gif_has_a_palette_of_its_own_colours(tmp_path: Path) -> None:
 
 
 def test_frames_too_fast_for_a_gif_are_left_out_before_the_network(tmp_path: Path) -> None:
-    source, network = write_clip(tmp_path / "in.mp4", range(20), Fraction(1, 100)), Network()
+    source = write_clip(tmp_path / "in.mp4", range(20), Fraction(1, 100))
+    network = Network()
     totals: list[int | None] = []
     report = stylize_video(source, "out.gif", network, progress=lambda p: totals.append(p.total))
     assert (report.frames, network.seen) == (10, 10)
@@ -344,10 +382,19 @@ def test_pictures_in_and_out(tmp_path: Path) -> None:
     assert names(tmp_path / "more") == [f"{i:05d}.png" for i in range(1, 6)]
     run("more/%05d.png", "frames/%03d.jpg")  # into a folder that is there
     assert len(names(tmp_path / "frames")) == 17
-    run("more/%05d.png", "frames/%03d.png", overwrite=True)  # which leaves nothing of the longer one before
-    assert names(tmp_path / "frames") == sorted(f"{i:03d}.{s}" for i in range(1, 6) for s in ("jpg", "png"))
+    # which leaves nothing of the longer one before
+    run("more/%05d.png", "frames/%03d.png", overwrite=True)
+    assert names(tmp_path / "frames") == sorted(
+        f"{i:03d}.{s}" for i in range(1, 6) for s in ("jpg", "png")
+    )
     with av.open("frames/003.jpg") as file:
-        assert abs(int(next(file.decode(video=0)).to_ndarray(format="rgb24")[5, 5, 0]) - int(draw(7)[5, 5, 0])) <= 4
+        assert (
+            abs(
+                int(next(file.decode(video=0)).to_ndarray(format="rgb24")[5, 5, 0])
+                - int(draw(7)[5, 5, 0])
+            )
+            <= 4
+        )
 
 
 def test_pictures_that_cannot_be_read_are_skipped_and_counted(tmp_path: Path) -> None:
@@ -394,16 +441,24 @@ def test_frames_that_need_a_damaged_one_count_too(tmp_path: Path) -> None:
 
 def test_a_frame_with_a_hole_is_skipped_and_counted(tmp_path: Path) -> None:
     source = write_clip(
-        tmp_path / "in.ts", encoder="mpeg2video", sound=["mp2"], options={"b": "4M", "g": "1"}, picture=noise
+        tmp_path / "in.ts",
+        encoder="mpeg2video",
+        sound=["mp2"],
+        options={"b": "4M", "g": "1"},
+        picture=noise,
     )
-    before, data = read_clip(source), source.read_bytes()
-    video = [i for i in range(0, len(data), 188) if data[i + 1] & 31 == 1 and data[i + 2] == 0]  # its first track
+    before = read_clip(source)
+    data = source.read_bytes()
+    # its first track
+    video = [i for i in range(0, len(data), 188) if data[i + 1] & 31 == 1 and data[i + 2] == 0]
     lost = video[len(video) // 2]
     source.write_bytes(data[:lost] + data[lost + 188 :])
     report = run(source, "out.mp4")
     after = read_clip(Path("out.mp4"))
     assert (report.skipped, report.frames) == (1, 19)
-    missing = {t - before.times[0] for t in before.times} - {t - after.times[0] for t in after.times}
+    missing = {t - before.times[0] for t in before.times} - {
+        t - after.times[0] for t in after.times
+    }
     assert len(missing) == 1
     assert after.of("audio")[0].data == before.of("audio")[0].data
 
@@ -418,7 +473,9 @@ def test_an_empty_packet_is_no_damage(tmp_path: Path, monkeypatch: pytest.Monkey
             yield packet
             if packet.size:
                 empty = av.Packet(b"")
-                empty.pts, empty.time_base, empty.stream = packet.pts + 1, packet.time_base, packet.stream
+                empty.pts = packet.pts + 1
+                empty.time_base = packet.time_base
+                empty.stream = packet.stream
                 yield empty
 
     monkeypatch.setattr(video_read, "read_packets", read_packets)
@@ -438,7 +495,9 @@ def test_a_file_that_was_cut_off_is_used_as_far_as_it_goes(tmp_path: Path) -> No
 def test_progress_counts_frames_and_knows_what_is_left(tmp_path: Path) -> None:
     source = write_clip(tmp_path / "in.mp4")
     seen: list[VideoProgress] = []
-    stylize_video(source, "out.mp4", lambda rgb: (time.sleep(0.002), rgb.copy())[1], progress=seen.append)
+    stylize_video(
+        source, "out.mp4", lambda rgb: (time.sleep(0.002), rgb.copy())[1], progress=seen.append
+    )
     assert [(p.done, p.total) for p in seen] == [(i, 20) for i in range(1, 21)]
     assert seen[-1].seconds_left == 0
     assert all(0 < p.fps < 500 for p in seen)
@@ -447,9 +506,16 @@ def test_progress_counts_frames_and_knows_what_is_left(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "options", "total"),
-    [("in.mp4", {"end": 0.4}, 10), ("in.mp4", {"start": 0.6}, 5), ("in.mkv", {}, 20), ("in.mp4", {"fps": 5}, 4)],
+    [
+        ("in.mp4", {"end": 0.4}, 10),
+        ("in.mp4", {"start": 0.6}, 5),
+        ("in.mkv", {}, 20),
+        ("in.mp4", {"fps": 5}, 4),
+    ],
 )
-def test_the_number_of_frames_is_foreseen(tmp_path: Path, name: str, options: dict[str, float], total: int) -> None:
+def test_the_number_of_frames_is_foreseen(
+    tmp_path: Path, name: str, options: dict[str, float], total: int
+) -> None:
     source = write_clip(tmp_path / name, sound=["aac"])
     seen: list[VideoProgress] = []
     stylize_video(source, "out.mp4", keep, VideoOptions(**options), progress=seen.append)  # type: ignore[arg-type]

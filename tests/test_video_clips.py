@@ -1,4 +1,5 @@
-"""The clips that the tests of video are about, written and read with PyAV alone; and that they are what they seem.
+"""The clips that the tests of video are about, written and read with PyAV alone; and that they are
+what they seem.
 
 The brightness of a frame is its number, so that frames are known again after lossy coding.
 """
@@ -16,13 +17,35 @@ import numpy as np
 import pytest
 from av.video.reformatter import Interpolation
 
-H, W = 48, 64
+H = 48
+W = 64
 EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 MILLISECONDS = Fraction(1, 1000)
 CLICK = 0.5  # seconds after which the sound of a clip starts
 AUDIO_RATE = 48_000
 # Ticks of 1/600 s: frames of 24 and 30 a second in turns, a pause, and B-frames across all of it.
-VARIABLE = [0, 25, 50, 70, 90, 115, 140, 160, 500, 525, 545, 570, 900, 920, 940, 960, 985, 1010, 1030, 1055]
+VARIABLE = [
+    0,
+    25,
+    50,
+    70,
+    90,
+    115,
+    140,
+    160,
+    500,
+    525,
+    545,
+    570,
+    900,
+    920,
+    940,
+    960,
+    985,
+    1010,
+    1030,
+    1055,
+]
 
 
 def draw(number: int, h: int = H, w: int = W) -> np.ndarray[Any, Any]:
@@ -95,18 +118,28 @@ def write_clip(
     """Write a clip: frames at `times`, sound that clicks at CLICK, and text from 0.2 to 0.5 s."""
     h, w = size
     muxing = {"output_ts_offset": "10"} if path.suffix == ".ts" else {}
-    muxing |= {"movflags": "+faststart", "movie_timescale": str(time_base.denominator)} if path.suffix == ".mp4" else {}
+    muxing |= (
+        {"movflags": "+faststart", "movie_timescale": str(time_base.denominator)}
+        if path.suffix == ".mp4"
+        else {}
+    )
     with av.open(str(path), "w", container_options=muxing) as file:
-        video = file.add_stream(encoder, rate=25, width=w, height=h, pix_fmt=format, time_base=time_base)
+        video = file.add_stream(
+            encoder, rate=25, width=w, height=h, pix_fmt=format, time_base=time_base
+        )
         video.options = {"crf": "12", **(options or {})} if encoder == "libx264" else options or {}
-        video.time_base, video.codec_context.thread_count = time_base, 1
+        video.time_base = time_base
+        video.codec_context.thread_count = 1
         context = video.codec_context
         context.color_range, context.colorspace, context.color_primaries, context.color_trc = color
         if aspect is not None:
             context.sample_aspect_ratio = aspect
         if turned is not None:
             video.set_display_rotation(*turned)
-        tracks = [file.add_stream(codec, rate=AUDIO_RATE, layout="stereo", bit_rate=128_000) for codec in sound]
+        tracks = [
+            file.add_stream(codec, rate=AUDIO_RATE, layout="stereo", bit_rate=128_000)
+            for codec in sound
+        ]
         subtitles = file.add_mux_stream("subrip") if text else None
         if subtitles is not None:
             subtitles.metadata["language"] = "nor"
@@ -114,9 +147,12 @@ def write_clip(
         for i, pts in enumerate(times):
             rgb = av.VideoFrame.from_ndarray(picture(i, h, w), "rgb24")
             frame = rgb.reformat(
-                format=format, dst_colorspace={2: 5}.get(color[1], color[1]), dst_color_range=color[0] or 1
+                format=format,
+                dst_colorspace={2: 5}.get(color[1], color[1]),
+                dst_color_range=color[0] or 1,
             )
-            frame.pts, frame.time_base = pts, time_base
+            frame.pts = pts
+            frame.time_base = time_base
             file.mux(video.encode(frame))
         file.mux(video.encode())
         for track in tracks:
@@ -139,11 +175,15 @@ def write_clip(
 def sound_of(seconds: float) -> Iterator[av.AudioFrame]:
     wave = np.zeros(int(seconds * AUDIO_RATE), np.int16)
     start = int(CLICK * AUDIO_RATE)
-    wave[start:] = 16_000 * np.sign(np.sin(np.arange(max(0, len(wave) - start)) * 2 * np.pi * 1000 / AUDIO_RATE))
+    wave[start:] = 16_000 * np.sign(
+        np.sin(np.arange(max(0, len(wave) - start)) * 2 * np.pi * 1000 / AUDIO_RATE)
+    )
     for at in range(0, len(wave), 1024):
         samples = np.repeat(wave[at : at + 1024], 2)[None]
         frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="stereo")
-        frame.rate, frame.pts, frame.time_base = AUDIO_RATE, at, Fraction(1, AUDIO_RATE)
+        frame.rate = AUDIO_RATE
+        frame.pts = at
+        frame.time_base = Fraction(1, AUDIO_RATE)
         yield frame
 
 
@@ -154,7 +194,11 @@ def read_clip(path: Path) -> Video:
         for stream in file.streams:
             base = stream.time_base or Fraction(1)
             with av.open(f"file:{path}") as again:
-                packets = [p for p in again.demux(again.streams[stream.index]) if p.size and p.pts is not None]
+                packets = [
+                    p
+                    for p in again.demux(again.streams[stream.index])
+                    if p.size and p.pts is not None
+                ]
                 data = [bytes(p) for p in packets]
             video.tracks.append(
                 Track(
@@ -169,17 +213,29 @@ def read_clip(path: Path) -> Video:
         video.metadata = dict(file.metadata)
         video.seconds = (file.duration or 0) / 1e6
         video.chapters = [
-            (float(c["start"] * c["time_base"]), float(c["end"] * c["time_base"]), c["metadata"].get("title", ""))
+            (
+                float(c["start"] * c["time_base"]),
+                float(c["end"] * c["time_base"]),
+                c["metadata"].get("title", ""),
+            )
             for c in file.chapters()
         ]
     with av.open(f"file:{path}") as file:
         stream = file.streams.video[0]
-        video.time_base, video.aspect, video.format = stream.time_base, stream.sample_aspect_ratio, stream.pix_fmt
+        video.time_base = stream.time_base
+        video.aspect = stream.sample_aspect_ratio
+        video.format = stream.pix_fmt
         for frame in file.decode(stream):
             video.times.append(frame.pts * stream.time_base)
             video.frames.append(frame.to_ndarray(format="rgb24", interpolation=EXACT))
-            video.rotation, video.size = frame.rotation, (frame.height, frame.width)
-            video.color = (frame.color_range, frame.colorspace, frame.color_primaries, frame.color_trc)
+            video.rotation = frame.rotation
+            video.size = (frame.height, frame.width)
+            video.color = (
+                frame.color_range,
+                frame.colorspace,
+                frame.color_primaries,
+                frame.color_trc,
+            )
     return video
 
 
@@ -210,4 +266,6 @@ def test_a_clip_is_what_it_seems(tmp_path: Path, times: Sequence[int]) -> None:
 
 
 def test_the_click_is_heard_when_it_should_be(tmp_path: Path) -> None:
-    assert click_of(write_clip(tmp_path / "clip.mp4", sound=["aac"])) == pytest.approx(CLICK, abs=0.002)
+    assert click_of(write_clip(tmp_path / "clip.mp4", sound=["aac"])) == pytest.approx(
+        CLICK, abs=0.002
+    )

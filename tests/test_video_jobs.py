@@ -38,7 +38,9 @@ class Network:
     """Keeps frames as they are, but does something else before one of them; counts those that it has seen."""
 
     def __init__(self, at: int | None = None, act: Callable[[], Any] = lambda: None) -> None:
-        self.at, self.act, self.seen = at, act, 0
+        self.at = at
+        self.act = act
+        self.seen = 0
 
     def __call__(self, rgb: Rgb) -> Rgb:
         if self.seen == self.at:
@@ -48,9 +50,14 @@ class Network:
 
 
 def run(
-    source: Path | str, target: Path | str, stylize: Callable[[Rgb], Rgb] | None = None, **options: Any
+    source: Path | str,
+    target: Path | str,
+    stylize: Callable[[Rgb], Rgb] | None = None,
+    **options: Any,
 ) -> VideoReport:
-    return stylize_video(source, target, stylize or Network(), VideoOptions(**{"threads": 1, **options}), style="a")
+    return stylize_video(
+        source, target, stylize or Network(), VideoOptions(**{"threads": 1, **options}), style="a"
+    )
 
 
 def crash() -> None:
@@ -68,7 +75,11 @@ def names(folder: Path | str) -> list[str]:
 def check_same(left: Path, right: Path) -> None:
     """Check that two files show and sound the same; x264 itself may write other bits for the same frame."""
     x, y = read_clip(left), read_clip(right)
-    assert (x.times, x.of("audio"), x.of("video")[0].times) == (y.times, y.of("audio"), y.of("video")[0].times)
+    assert (x.times, x.of("audio"), x.of("video")[0].times) == (
+        y.times,
+        y.of("audio"),
+        y.of("video")[0].times,
+    )
     assert all(np.array_equal(a, b) for a, b in zip(x.frames, y.frames, strict=True))
 
 
@@ -94,17 +105,26 @@ def test_a_job_that_failed_goes_on_where_it_was(source: Path) -> None:
     with pytest.raises(RuntimeError, match="the network failed"):
         run(source, "out.mp4", Network(12, crash))
     assert not Path("out.mp4").exists()
-    assert names("out.mp4.parts") == ["manifest.json", "segment-00000.mp4", "segment-00001.mp4", "segment-00002.mp4"]
+    assert names("out.mp4.parts") == [
+        "manifest.json",
+        "segment-00000.mp4",
+        "segment-00001.mp4",
+        "segment-00002.mp4",
+    ]
     network = Network()
     report = run(source, "out.mp4", network, resume=True)
     assert (report.resumed, network.seen, report.frames) == (12, 12, 24)
-    whole, after = read_clip(Path("whole.mp4")), read_clip(Path("out.mp4"))
-    assert (after.times, after.numbers) == (whole.times, list(range(24)))  # segments begin elsewhere: other bits
+    whole = read_clip(Path("whole.mp4"))
+    after = read_clip(Path("out.mp4"))
+    # segments begin elsewhere: other bits
+    assert (after.times, after.numbers) == (whole.times, list(range(24)))
     assert after.of("audio") == whole.of("audio")
     assert names(".") == ["in.mp4", "out.mp4", "whole.mp4"]
 
 
-def test_what_was_listed_when_it_was_killed_is_used_as_it_is(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_listed_when_it_was_killed_is_used_as_it_is(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """kill -9 leaves whole segments, a half one under another name, and one that is whole but not listed yet."""
     with monkeypatch.context() as patch:
         patch.setattr(video_parts.Parts, "remove", lambda self: None)
@@ -134,7 +154,9 @@ def test_kill_9(source: Path) -> None:
         "job.stylize_video('in.mp4', 'out.mp4', slow, job.VideoOptions(threads=1), style='a')"
     )
     child = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert child.stdout is not None
     for _ in range(17):
@@ -148,7 +170,9 @@ def test_kill_9(source: Path) -> None:
 
 
 def test_ctrl_c_leaves_what_plays_and_can_be_resumed(source: Path) -> None:
-    with pytest.raises(Interrupted, match="after 8 frames: out.partial.mp4 holds them; --resume goes on") as caught:
+    with pytest.raises(
+        Interrupted, match="after 8 frames: out.partial.mp4 holds them; --resume goes on"
+    ) as caught:
         run(source, "out.mp4", Network(7, interrupt))
     assert caught.value.exit_code == 130
     assert names(".") == ["in.mp4", "out.mp4.parts", "out.partial.mp4"]
@@ -183,7 +207,9 @@ def before(function: Callable[..., Any], act: Callable[[], Any]) -> Callable[...
     return both
 
 
-def test_sigterm_before_the_first_frame_leaves_nothing(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sigterm_before_the_first_frame_leaves_nothing(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def terminate() -> None:
         os.kill(os.getpid(), signal.SIGTERM)  # from the thread that reads
         time.sleep(0.2)
@@ -196,7 +222,8 @@ def test_sigterm_before_the_first_frame_leaves_nothing(source: Path, monkeypatch
 
 
 def test_ctrl_c_twice_ends_at_once(source: Path) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes from what it runs behind
+    # which a shell takes from what it runs behind
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt):
         run(source, "out.mp4", Network(7, lambda: (interrupt(), interrupt())))
     assert names(".") == ["in.mp4", "out.mp4.parts"]
@@ -206,7 +233,9 @@ def test_ctrl_c_twice_ends_at_once(source: Path) -> None:
 def test_ctrl_c_while_all_is_put_together(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(video_mux, "_video_packets", before(video_mux._video_packets, interrupt))
-        with pytest.raises(Interrupted, match="stopped while out.mp4 was put together; --resume finishes it"):
+        with pytest.raises(
+            Interrupted, match="stopped while out.mp4 was put together; --resume finishes it"
+        ):
             run(source, "out.mp4")
     assert names(".") == ["in.mp4", "out.mp4.parts"]
     network = Network()
@@ -214,7 +243,9 @@ def test_ctrl_c_while_all_is_put_together(source: Path, monkeypatch: pytest.Monk
     assert (network.seen, read_clip(Path("out.mp4")).numbers) == (0, list(range(24)))
 
 
-@pytest.mark.parametrize(("target", "left"), [("out.gif", "out.partial.gif"), ("frames/%03d.png", "frames.partial")])
+@pytest.mark.parametrize(
+    ("target", "left"), [("out.gif", "out.partial.gif"), ("frames/%03d.png", "frames.partial")]
+)
 def test_ctrl_c_for_pictures(source: Path, target: str, left: str) -> None:
     with pytest.raises(Interrupted, match=f"after 8 frames: {left} holds them"):
         run(source, target, Network(7, interrupt))
@@ -234,7 +265,9 @@ def test_what_was_begun_with_something_else_is_not_resumed(source: Path, tmp_pat
             run(source, "out.mp4", Network(12, crash))
 
     begin()
-    with pytest.raises(VideoError, match="begun with another size; run without --resume to begin again"):
+    with pytest.raises(
+        VideoError, match="begun with another size; run without --resume to begin again"
+    ):
         run(source, "out.mp4", resume=True, size=24)
     with pytest.raises(VideoError, match="begun with another style"):
         stylize_video(source, "out.mp4", Network(), VideoOptions(resume=True), style="b")
@@ -258,7 +291,9 @@ def test_a_folder_that_is_not_ours_is_not_touched(source: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("owner", "name"), [(VideoSource, "_upright"), (SegmentEncoder, "_picture")], ids=["reading", "writing"]
+    ("owner", "name"),
+    [(VideoSource, "_upright"), (SegmentEncoder, "_picture")],
+    ids=["reading", "writing"],
 )
 def test_a_failure_in_any_thread_ends_all(
     source: Path, monkeypatch: pytest.MonkeyPatch, owner: type, name: str
@@ -349,7 +384,9 @@ def test_a_full_disk_in_the_middle(small_files: Callable[[int], None]) -> None:
 
     source = write_clip(Path("in.mkv"), range(24), picture=picture)
     small_files(8_000)
-    with pytest.raises(OutputError, match=r"cannot write out.mp4.parts/segment-00002.mp4: .*; free some space"):
+    with pytest.raises(
+        OutputError, match=r"cannot write out.mp4.parts/segment-00002.mp4: .*; free some space"
+    ):
         run(source, "out.mp4")
     small_files(resource.RLIM_INFINITY)
     assert names(".") == ["in.mkv", "out.mp4.parts"]
@@ -393,7 +430,10 @@ def test_the_old_output_stays_until_the_new_one_is_whole(source: Path) -> None:
         ({"codec": "h265"}, "--codec h265: not in this build of FFmpeg. Did you mean 'h264'?"),
         ({"codec": "pcm_s16le"}, "--codec pcm_s16le: not in this build of FFmpeg. Allowed: av1,"),
         ({"codec": "prores"}, "mp4 does not take prores_ks; it takes h264, hevc, vp9, av1"),
-        ({"codec": "hevc"}, "libx265 takes sides of 64 pixels or more, not 64x48; use another --codec, or a larger"),
+        (
+            {"codec": "hevc"},
+            "libx265 takes sides of 64 pixels or more, not 64x48; use another --codec, or a larger",
+        ),
         ({"preset": "fastest"}, "libx264 refuses 64x48 yuv420p crf=18 preset=fastest"),
         ({"codec": "mpeg4", "preset": "fast"}, "--preset fast: mpeg4 has none; it has --quality"),
     ],
@@ -460,7 +500,9 @@ def test_targets_that_cannot_be_written(source: Path) -> None:
             run(source, name, overwrite=True)
         assert str(caught.value).startswith(message)
     assert names(".") == ["folder.mp4", "in.mp4", "taken", "x"]
-    with pytest.raises(VideoError, match="--codec, --quality and --preset are for video files, not for gif"):
+    with pytest.raises(
+        VideoError, match="--codec, --quality and --preset are for video files, not for gif"
+    ):
         run(source, "out.gif", quality=20)
     run(source, "frames/%d.png")
     with pytest.raises(VideoError, match="gif cannot hold 60 frames a second; use a lower --fps"):
@@ -481,14 +523,18 @@ def test_a_folder_that_is_read_only(source: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(Path, "mkdir", mkdir)  # root may write anywhere
     network = Network()
-    with pytest.raises(OutputError, match="permission denied; choose a place that you may write to"):
+    with pytest.raises(
+        OutputError, match="permission denied; choose a place that you may write to"
+    ):
         run(source, "out.mp4", network)
     assert network.seen == 0
 
 
 def test_without_pyav_the_fix_is_named(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(VideoError, match=r'video needs PyAV: pip install "faststyle-trainer\[video\]"'):
+    with pytest.raises(
+        VideoError, match=r'video needs PyAV: pip install "faststyle-trainer\[video\]"'
+    ):
         run(source, "out.mp4")
 
 

@@ -65,7 +65,8 @@ def rich() -> Path:
 
 def test_mkv_keeps_all(rich: Path) -> None:
     report = run(rich, "out.mkv")
-    before, after = read_clip(rich), read_clip(Path("out.mkv"))
+    before = read_clip(rich)
+    after = read_clip(Path("out.mkv"))
     assert report.notes == ()
     for x, y in zip(before.tracks[1:], after.tracks[1:], strict=True):
         assert (x.type, x.codec, x.times, x.data) == (y.type, y.codec, y.times, y.data)
@@ -87,10 +88,15 @@ def test_mp4_converts_subtitles_and_leaves_out_fonts(rich: Path) -> None:
         "subtitle track 1 (subrip) is converted to mov_text: mp4 does not take it",
         "attachment track 1 (walk.ttf) is left out: mp4 does not take it",
     )
-    before, after = read_clip(rich), read_clip(Path("out.mp4"))
+    before = read_clip(rich)
+    after = read_clip(Path("out.mp4"))
     text = after.of("subtitle")[0]
     shown = [(float(t), d[2:]) for t, d in zip(text.times, text.data, strict=True) if len(d) > 2]
-    assert (text.codec, shown, text.metadata["language"]) == ("mov_text", [(0.2, b"Hello there")], "nor")
+    assert (text.codec, shown, text.metadata["language"]) == (
+        "mov_text",
+        [(0.2, b"Hello there")],
+        "nor",
+    )
     for x, y in zip(before.of("audio"), after.of("audio"), strict=True):
         assert x.data == y.data
         assert [float(t) for t in y.times] == pytest.approx([float(t) for t in x.times], abs=0.0006)
@@ -132,16 +138,23 @@ def test_webm_converts_sound_and_subtitles(rich: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("options", [{}, {"start": 0.21, "end": 1.1}])
-def test_sound_stays_with_the_frames(codec: str, source: str, target: str, options: dict[str, float]) -> None:
+def test_sound_stays_with_the_frames(
+    codec: str, source: str, target: str, options: dict[str, float]
+) -> None:
     if codec == "wmav2":
         source = "in.wma.asf"
-    clip = write_clip(Path(source), range(30), sound=[codec], encoder="mpeg4" if codec == "wmav2" else "libx264")
+    clip = write_clip(
+        Path(source), range(30), sound=[codec], encoder="mpeg4" if codec == "wmav2" else "libx264"
+    )
     run(clip, target, **options)
     before = read_clip(clip).times
     first = float(next(t for t in before if t >= options.get("start", 0)) - before[0])
     assert click_of(Path(target)) == pytest.approx(click_of(clip) - first, abs=0.004)
-    sound, frames = read_clip(Path(target)).of("audio")[0], read_clip(Path(target)).times
-    assert float(sound.times[-1] - frames[0]) == pytest.approx((1.1 - 0.21 if options else 1.2), abs=0.06)
+    sound = read_clip(Path(target)).of("audio")[0]
+    frames = read_clip(Path(target)).times
+    assert float(sound.times[-1] - frames[0]) == pytest.approx(
+        (1.1 - 0.21 if options else 1.2), abs=0.06
+    )
 
 
 def test_a_hole_in_the_sound_stays_when_it_is_encoded_again() -> None:
@@ -149,7 +162,9 @@ def test_a_hole_in_the_sound_stays_when_it_is_encoded_again() -> None:
     with av.open(str(clip)) as old, av.open("hole.mkv", "w") as new:
         streams = [new.add_stream_from_template(s, opaque=True) for s in old.streams]
         for packet in old.demux():
-            if packet.size and not (packet.stream.type == "audio" and 0.2 <= packet.pts * packet.time_base < 0.4):
+            if packet.size and not (
+                packet.stream.type == "audio" and 0.2 <= packet.pts * packet.time_base < 0.4
+            ):
                 packet.stream = streams[packet.stream.index]
                 new.mux(packet)
     run("hole.mkv", "out.webm")
@@ -204,11 +219,17 @@ def test_channels_that_opus_does_not_know_are_rearranged() -> None:
         video = file.add_stream("libx264", rate=25, width=64, height=48)
         sound = file.add_stream("ac3", rate=48000, layout=layout)
         for i in range(5):
-            file.mux(video.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 9 * i, np.uint8))))
+            file.mux(
+                video.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 9 * i, np.uint8)))
+            )
         file.mux(video.encode())
         for i in range(9):
-            frame = av.AudioFrame.from_ndarray(np.zeros((1, 6 * 1024), np.int16), format="s16", layout=layout)
-            frame.rate, frame.pts, frame.time_base = 48000, i * 1024, Fraction(1, 48000)
+            frame = av.AudioFrame.from_ndarray(
+                np.zeros((1, 6 * 1024), np.int16), format="s16", layout=layout
+            )
+            frame.rate = 48000
+            frame.pts = i * 1024
+            frame.time_base = Fraction(1, 48000)
             file.mux(sound.encode(frame))
         file.mux(sound.encode(None))
     run("in.mkv", "out.webm")
@@ -226,7 +247,10 @@ def test_second_videos_and_covers_are_left_out() -> None:
             if packet.size:
                 for stream in streams:
                     copy = av.Packet(bytes(packet))
-                    copy.pts, copy.dts, copy.time_base, copy.stream = packet.pts, packet.dts, packet.time_base, stream
+                    copy.pts = packet.pts
+                    copy.dts = packet.dts
+                    copy.time_base = packet.time_base
+                    copy.stream = stream
                     copy.is_keyframe = packet.is_keyframe
                     new.mux(copy)
         new.mux(cover.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 9, np.uint8))))

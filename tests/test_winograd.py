@@ -29,23 +29,31 @@ def test_it_is_the_convolution(
     monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], batch: int, chunk: int, relu: bool
 ) -> None:
     monkeypatch.setattr(winograd, "CHUNK_TILES", chunk)
-    x, weight, bias = noise(batch, 3, *size), noise(5, 3, 3, 3, seed=1), noise(5, seed=2)
+    x = noise(batch, 3, *size)
+    weight = noise(5, 3, 3, 3, seed=1)
+    bias = noise(5, seed=2)
     expected = F.conv2d(x.double(), weight.double(), bias.double(), padding=1)
     got = Winograd(weight, bias)(x, relu=relu)
-    torch.testing.assert_close(got.double(), expected.relu() if relu else expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        got.double(), expected.relu() if relu else expected, rtol=1e-4, atol=1e-4
+    )
     assert got.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_the_transforms_are_exact_in_double_precision() -> None:
-    x, weight = noise(2, 4, 9, 10, dtype=torch.float64), noise(6, 4, 3, 3, dtype=torch.float64)
-    torch.testing.assert_close(Winograd(weight)(x), F.conv2d(x, weight, padding=1), rtol=1e-12, atol=1e-12)
+    x = noise(2, 4, 9, 10, dtype=torch.float64)
+    weight = noise(6, 4, 3, 3, dtype=torch.float64)
+    torch.testing.assert_close(
+        Winograd(weight)(x), F.conv2d(x, weight, padding=1), rtol=1e-12, atol=1e-12
+    )
     g = noise(2, 6, 9, 10, dtype=torch.float64)
     expected = conv2d_input(x.shape, weight, g, padding=1)
     torch.testing.assert_close(Winograd(weight).backward(g), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_its_gradient_takes_the_same_weights() -> None:
-    g, weight = noise(2, 6, 9, 10), noise(6, 4, 3, 3)
+    g = noise(2, 6, 9, 10)
+    weight = noise(6, 4, 3, 3)
     expected = conv2d_input((2, 4, 9, 10), weight, g, padding=1)
     torch.testing.assert_close(Winograd(weight).backward(g), expected, rtol=1e-4, atol=1e-4)
 
@@ -62,14 +70,20 @@ def test_where_it_pays() -> None:
 
 def loss_of(feats: dict[str, Tensor]) -> Tensor:
     """Something that looks at every feature in its own way."""
-    return torch.stack([(f * noise(*f.shape, dtype=f.dtype, seed=i)).sum() for i, f in enumerate(feats.values())]).sum()
+    return torch.stack(
+        [(f * noise(*f.shape, dtype=f.dtype, seed=i)).sum() for i, f in enumerate(feats.values())]
+    ).sum()
 
 
 @pytest.mark.parametrize("pooling", ["max", "average"])
 @pytest.mark.parametrize("size", [(24, 16), (31, 18)])
 @pytest.mark.parametrize("by_winograd", [False, True])
 def test_the_backward_pass_by_hand_is_that_of_autograd(
-    monkeypatch: pytest.MonkeyPatch, tiny_weights: VGGWeights, pooling: str, size: tuple[int, int], by_winograd: bool
+    monkeypatch: pytest.MonkeyPatch,
+    tiny_weights: VGGWeights,
+    pooling: str,
+    size: tuple[int, int],
+    by_winograd: bool,
 ) -> None:
     calls = []
 
@@ -117,7 +131,9 @@ def test_no_gradient_keeps_nothing(tiny_weights: VGGWeights) -> None:
         assert all(f.grad_fn is None for f in vgg(noise(1, 3, 16, 16).requires_grad_()).values())
 
 
-def test_under_autocast_it_is_autograd_too(monkeypatch: pytest.MonkeyPatch, tiny_weights: VGGWeights) -> None:
+def test_under_autocast_it_is_autograd_too(
+    monkeypatch: pytest.MonkeyPatch, tiny_weights: VGGWeights
+) -> None:
     vgg = load_vgg(tiny_weights, LAYERS)
     gradients = []
     for by_hand in (True, False):
@@ -130,14 +146,19 @@ def test_under_autocast_it_is_autograd_too(monkeypatch: pytest.MonkeyPatch, tiny
         loss.backward()
         gradients.append(image.grad)
     assert gradients[0].dtype == torch.float32
-    torch.testing.assert_close(gradients[0], gradients[1], rtol=0.02, atol=0.01 * float(gradients[1].abs().max()))
+    torch.testing.assert_close(
+        gradients[0], gradients[1], rtol=0.02, atol=0.01 * float(gradients[1].abs().max())
+    )
 
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("part", ["gram", "mean", "both"])
 def test_gradients_of_moments_are_those_of_their_definition(masked: bool, part: str) -> None:
     weight = noise(1, 1, 4, 5).abs() if masked else None
-    ours, plain = (noise(2, 3, 4, 5).contiguous(memory_format=torch.channels_last).requires_grad_() for _ in range(2))
+    ours, plain = (
+        noise(2, 3, 4, 5).contiguous(memory_format=torch.channels_last).requires_grad_()
+        for _ in range(2)
+    )
     found = moments(ours, weight)
     w = torch.ones(1, 1, 4, 5) if weight is None else weight
     gram = torch.einsum("bchw,bdhw,xyhw->bcd", plain, plain, w) / (3 * w.sum())
@@ -146,7 +167,8 @@ def test_gradients_of_moments_are_those_of_their_definition(masked: bool, part: 
     for got, expected in ((found.gram, gram), (found.mean, mean)):
         torch.testing.assert_close(got, expected)
     terms = [
-        ((g * direction).sum() if part != "mean" else 0) + (m.square().sum() if part != "gram" else 0)
+        ((g * direction).sum() if part != "mean" else 0)
+        + (m.square().sum() if part != "gram" else 0)
         for g, m in ((found.gram, found.mean), (gram, mean))
     ]
     for term in terms:

@@ -33,11 +33,15 @@ REFERENCE_PX = 1024  # canvas side for which every "px" constant below was chose
 # ---------------------------------------------------------------- shared helpers
 
 
-def make_noise(rng: Rng, shape: tuple[int, int], cell_y: float, cell_x: float | None = None) -> Array:
+def make_noise(
+    rng: Rng, shape: tuple[int, int], cell_y: float, cell_x: float | None = None
+) -> Array:
     """Smooth noise of unit variance whose blobs measure about cell_y by cell_x pixels."""
     height, width = shape
     cell_x = cell_y if cell_x is None else cell_x
-    knots = rng.standard_normal((int(height / cell_y) + 3, int(width / cell_x) + 3)).astype(np.float32)
+    knots = rng.standard_normal((int(height / cell_y) + 3, int(width / cell_x) + 3)).astype(
+        np.float32
+    )
     noise = np.asarray(Image.fromarray(knots).resize((width, height), Image.Resampling.BICUBIC))
     return (noise - noise.mean()) / (noise.std() + 1e-6)
 
@@ -56,9 +60,13 @@ def mix_palette(colours: list[str], position: Array) -> Array:
     return table[low] * (1 - part) + table[low + 1] * part
 
 
-def mix_paints(rng: Rng, colours: list[str], tone: Array, shift: float, spread: float) -> tuple[Array, Array]:
+def mix_paints(
+    rng: Rng, colours: list[str], tone: Array, shift: float, spread: float
+) -> tuple[Array, Array]:
     """Two paints for each stroke: one at its tone of the palette, one strayed from it by chance."""
-    return mix_palette(colours, tone), mix_palette(colours, tone + rng.normal(shift, spread, len(tone)))
+    return mix_palette(colours, tone), mix_palette(
+        colours, tone + rng.normal(shift, spread, len(tone))
+    )
 
 
 def ramp(value: Array, low: float | Array, high: float | Array) -> Array:
@@ -70,7 +78,9 @@ def ramp(value: Array, low: float | Array, high: float | Array) -> Array:
 def shrink(picture: Array, size: int) -> Array:
     """Reduce a supersampled picture to its final size."""
     bands = (Image.fromarray(np.ascontiguousarray(picture[..., k])) for k in range(3))
-    return np.stack([np.asarray(b.resize((size, size), Image.Resampling.LANCZOS)) for b in bands], -1)
+    return np.stack(
+        [np.asarray(b.resize((size, size), Image.Resampling.LANCZOS)) for b in bands], -1
+    )
 
 
 def light_relief(height: Array, strength: float, gloss: float) -> tuple[Array, Array]:
@@ -97,7 +107,9 @@ class Strokes:
     streak: Array  # (n, 3)
 
 
-def make_brushes(rng: Rng, count: int = 16, along: int = 96, across: int = 32) -> list[tuple[Array, ...]]:
+def make_brushes(
+    rng: Rng, count: int = 16, along: int = 96, across: int = 32
+) -> list[tuple[Array, ...]]:
     """Brush prints as (opacity, relief, streak) maps over the length and the width of a stroke."""
     brushes: list[tuple[Array, ...]] = []
     s = np.linspace(0, 1, along, dtype=np.float32)[:, None]
@@ -112,8 +124,11 @@ def make_brushes(rng: Rng, count: int = 16, along: int = 96, across: int = 32) -
         side = 1 - ramp(w + wobble, 0.80, 0.97)
         # The brush runs dry: toward the end only the fullest bristles still leave paint.
         loaded = ramp(bristle + 2.6 - 2.4 * s, -0.5, 0.5)
-        ridge = np.exp(-(((w + wobble - 0.74) / 0.14) ** 2)) + 0.8 * np.exp(-(((s - 0.90) / 0.05) ** 2))
-        relief, streak = 0.5 + 0.22 * bristle + 0.55 * ridge, 0.45 + 0.42 * bristle
+        ridge = np.exp(-(((w + wobble - 0.74) / 0.14) ** 2)) + 0.8 * np.exp(
+            -(((s - 0.90) / 0.05) ** 2)
+        )
+        relief = 0.5 + 0.22 * bristle + 0.55 * ridge
+        streak = 0.45 + 0.42 * bristle
         brushes.append((start * end * side * loaded, relief, streak))
     return brushes
 
@@ -124,12 +139,19 @@ def apply_strokes(canvas: Array, relief: Array, strokes: Strokes, brushes: list,
     picks = rng.integers(len(brushes), size=len(strokes.x))
     widths = strokes.width * rng.uniform(0.7, 1.3, len(strokes.x))
     for i in range(len(strokes.x)):
-        length, width, bend = strokes.length[i], widths[i], strokes.bend[i]
-        cos, sin = np.cos(strokes.angle[i]), np.sin(strokes.angle[i])
+        length = strokes.length[i]
+        width = widths[i]
+        bend = strokes.bend[i]
+        cos = np.cos(strokes.angle[i])
+        sin = np.sin(strokes.angle[i])
         half = width / 2 + abs(bend) * length**2 / 8
-        reach_x, reach_y = (abs(a) * length / 2 + abs(b) * half + 1 for a, b in ((cos, sin), (sin, cos)))
-        x0, x1 = max(int(strokes.x[i] - reach_x), 0), min(int(strokes.x[i] + reach_x) + 2, size)
-        y0, y1 = max(int(strokes.y[i] - reach_y), 0), min(int(strokes.y[i] + reach_y) + 2, size)
+        reach_x, reach_y = (
+            abs(a) * length / 2 + abs(b) * half + 1 for a, b in ((cos, sin), (sin, cos))
+        )
+        x0 = max(int(strokes.x[i] - reach_x), 0)
+        x1 = min(int(strokes.x[i] + reach_x) + 2, size)
+        y0 = max(int(strokes.y[i] - reach_y), 0)
+        y1 = min(int(strokes.y[i] + reach_y) + 2, size)
         if x0 >= x1 or y0 >= y1:
             continue
         dx = np.arange(x0, x1, dtype=np.float32)[None, :] - np.float32(strokes.x[i])
@@ -144,16 +166,22 @@ def apply_strokes(canvas: Array, relief: Array, strokes: Strokes, brushes: list,
         inside = (row >= 0) & (row < along) & (column >= 0) & (column < across)
         ys, xs = np.nonzero(inside)
         cell = row[ys, xs] * across + column[ys, xs]
-        ys, xs = ys + y0, xs + x0
+        ys = ys + y0
+        xs = xs + x0
         a = opacity.ravel()[cell]
-        colour = strokes.paint[i] + (strokes.streak[i] - strokes.paint[i]) * streak.ravel()[cell][:, None]
+        colour = (
+            strokes.paint[i]
+            + (strokes.streak[i] - strokes.paint[i]) * streak.ravel()[cell][:, None]
+        )
         canvas[ys, xs] += (colour - canvas[ys, xs]) * a[:, None]
-        # Wet paint half buries what lies below; a wide brush spreads thinner than its width suggests.
+        # Wet paint half buries what lies below; a wide brush spreads thinner than its width
+        # suggests.
         thick = height.ravel()[cell] * min(width, 0.0105 * size) / 12
         relief[ys, xs] += (thick - 0.65 * relief[ys, xs]) * a
 
 
-# Sky vortices and the moon: centre x, y and radius as fractions of the side, spin, pull to the centre.
+# Sky vortices and the moon: centre x, y and radius as fractions of the side, spin, pull to the
+# centre.
 VORTICES = [
     (0.79, 0.25, 0.17, -1.0, 0.25), (0.13, 0.17, 0.11, 1.0, 0.20), (0.60, 0.08, 0.08, 1.0, 0.20),
     (0.11, 0.50, 0.12, -1.0, 0.25), (0.64, 0.53, 0.11, 1.0, 0.25), (0.97, 0.49, 0.09, 1.0, 0.20),
@@ -184,7 +212,9 @@ def trace_flow(x: Array, y: Array) -> Array:
     return np.arctan2(vy, vx)
 
 
-def brush_sky(rng: Rng, size: int, ribbons: Array, count: int, length: float, width: float, lift: float) -> Strokes:
+def brush_sky(
+    rng: Rng, size: int, ribbons: Array, count: int, length: float, width: float, lift: float
+) -> Strokes:
     """Strokes that follow the wind, coloured in ribbons along it and warmed around the lights."""
     x, y = rng.random(count), rng.random(count) * 0.86
     angle = trace_flow(x, y)
@@ -192,15 +222,21 @@ def brush_sky(rng: Rng, size: int, ribbons: Array, count: int, length: float, wi
     last = len(ribbons) - 1
     tone = np.zeros(count)
     for sign in (-1, 1):
-        px, py = x.copy(), y.copy()
+        px = x.copy()
+        py = y.copy()
         for _ in range(22):
             turn = trace_flow(px, py)
-            px, py = px + sign * 0.006 * np.cos(turn), py + sign * 0.006 * np.sin(turn)
-            tone += ribbons[(py * last).astype(int).clip(0, last), (px * last).astype(int).clip(0, last)]
+            px = px + sign * 0.006 * np.cos(turn)
+            py = py + sign * 0.006 * np.sin(turn)
+            tone += ribbons[
+                (py * last).astype(int).clip(0, last), (px * last).astype(int).clip(0, last)
+            ]
     tone = np.argsort(np.argsort(tone)) / count
     tone = 0.02 + 0.80 * tone**1.35 + lift + rng.normal(0, 0.06, count)
     distance = np.hypot(x - MOON[0], y - MOON[1]) - MOON[2]
-    glow = np.exp(-np.clip(distance, 0, 1) / 0.075) * (0.70 + 0.45 * np.cos(distance * 2 * np.pi / 0.042))
+    glow = np.exp(-np.clip(distance, 0, 1) / 0.075) * (
+        0.70 + 0.45 * np.cos(distance * 2 * np.pi / 0.042)
+    )
     paint, streak = mix_paints(rng, NIGHT, tone, 0.14, 0.12)
     # Broken colour: a stroke is either moonlit or not, for blended gold and blue would turn to mud.
     lit = rng.random(count) < glow
@@ -209,12 +245,16 @@ def brush_sky(rng: Rng, size: int, ribbons: Array, count: int, length: float, wi
     ahead = trace_flow(x + 0.012 * np.cos(angle), y + 0.012 * np.sin(angle))
     bend = np.angle(np.exp(1j * (ahead - angle))) / (0.012 * size)
     # Near an eye of the wind the stroke must be short enough to turn with it.
-    lengths = np.minimum(length * rng.uniform(0.7, 1.3, count), np.maximum(1.3 / np.abs(bend), 1.2 * width))
+    lengths = np.minimum(
+        length * rng.uniform(0.7, 1.3, count), np.maximum(1.3 / np.abs(bend), 1.2 * width)
+    )
     bend = bend.clip(-1.3 / lengths, 1.3 / lengths)
     return Strokes(x * size, y * size, angle, bend, lengths, np.full(count, width), paint, streak)
 
 
-def brush_halo(rng: Rng, size: int, x: float, y: float, radius: float, step: float, warm: float) -> Strokes:
+def brush_halo(
+    rng: Rng, size: int, x: float, y: float, radius: float, step: float, warm: float
+) -> Strokes:
     """Rings of short strokes around a light, from the dim, broken rim to the bright centre."""
     rings = np.append(np.arange(radius, step, -step), 0.0) * size
     counts = [max(int(2 * np.pi * r / (step * size * 2.0)), 4) for r in rings]
@@ -222,15 +262,21 @@ def brush_halo(rng: Rng, size: int, x: float, y: float, radius: float, step: flo
     r = np.repeat(rings, counts) * rng.uniform(0.92, 1.08, sum(counts))
     turn = np.concatenate([np.arange(n) * 2 * np.pi / n + rng.uniform(0, 6.3) for n in counts])
     keep = rng.random(len(r)) > 0.8 * ramp(r / size / radius, warm, 1.0)
-    r, turn = r[keep], turn[keep] + rng.normal(0, 0.10, keep.sum())
+    r = r[keep]
+    turn = turn[keep] + rng.normal(0, 0.10, keep.sum())
     fade = r / size / radius
-    fade = np.where(fade < warm, 0.42 * (fade / warm) ** 1.5, 0.50 + 0.5 * (fade - warm) / (1 - warm))
+    fade = np.where(
+        fade < warm, 0.42 * (fade / warm) ** 1.5, 0.50 + 0.5 * (fade - warm) / (1 - warm)
+    )
     fade = fade + rng.normal(0, 0.05, len(r))
     width = np.full(len(r), step * size * 1.6)
     length = np.minimum(width * 3.8, 1.2 * r + 1.9 * width)
-    px, py = x * size + r * np.cos(turn), y * size + r * np.sin(turn)
+    px = x * size + r * np.cos(turn)
+    py = y * size + r * np.sin(turn)
     bend = np.minimum(1 / np.maximum(r, 1), 1.2 / length)
-    return Strokes(px, py, turn + np.pi / 2, bend, length, width, *mix_paints(rng, GOLD, fade, 0.04, 0.10))
+    return Strokes(
+        px, py, turn + np.pi / 2, bend, length, width, *mix_paints(rng, GOLD, fade, 0.04, 0.10)
+    )
 
 
 LAND = [  # ridge height as a fraction of the side, swell, phase, palette from shade to light
@@ -256,7 +302,12 @@ def brush_land(rng: Rng, size: int, layer: int, count: int, length: float, width
     slope = (find_ridge(x + 0.01, level, swell, phase) - ridge) / 0.01
     wander = 0.55 * np.sin(9 * x + 5 * y + phase) * np.minimum(depth * 3, 1)
     angle = np.arctan(slope * (1 - 0.5 * depth)) + wander
-    tone = 0.32 + 0.24 * np.sin(46 * depth + 14 * x) + rng.normal(0, 0.17, count) + 0.35 * (depth < 0.06)
+    tone = (
+        0.32
+        + 0.24 * np.sin(46 * depth + 14 * x)
+        + rng.normal(0, 0.17, count)
+        + 0.35 * (depth < 0.06)
+    )
     paint, streak = mix_paints(rng, palette, tone, 0.2, 0.2)
     lengths = length * rng.uniform(0.7, 1.3, count)
     bend = rng.normal(0, 0.25, count) / lengths
@@ -265,9 +316,12 @@ def brush_land(rng: Rng, size: int, layer: int, count: int, length: float, width
 
 def brush_lake(rng: Rng, size: int, count: int, length: float, width: float) -> Strokes:
     """Level strokes of water that carry the broken reflections of the moon and of the stars."""
-    x, depth = rng.uniform(-0.02, 1.02, count), np.sort(rng.random(count))
+    x = rng.uniform(-0.02, 1.02, count)
+    depth = np.sort(rng.random(count))
     y = LAKE[0] + depth * (LAKE[1] - LAKE[0])
-    tone = 0.26 + 0.20 * np.sin(70 * y + 5 * np.sin(6 * x)) + rng.normal(0, 0.12, count) - 0.10 * depth
+    tone = (
+        0.26 + 0.20 * np.sin(70 * y + 5 * np.sin(6 * x)) + rng.normal(0, 0.12, count) - 0.10 * depth
+    )
     paint, streak = mix_paints(rng, NIGHT, tone, 0.12, 0.12)
     lights = [(MOON[0], 0.035 + 0.075 * depth, 0.9)]
     lights += [(star_x, 0.012 + 0 * depth, 0.5) for star_x, star_y, _ in STARS if star_y > 0.4]
@@ -276,7 +330,8 @@ def brush_lake(rng: Rng, size: int, count: int, length: float, width: float) -> 
     fade = 0.12 + 0.30 * rng.random(count) + 0.5 * (rng.random(count) > chance)
     paint[lit], streak[lit] = mix_paints(rng, GOLD, fade[lit], 0.15, 0.02)
     lengths = length * rng.uniform(0.6, 1.3, count) * np.where(lit, 0.6, 1)
-    angle, bend = rng.normal(0, 0.06, count), rng.normal(0, 0.3, count) / lengths
+    angle = rng.normal(0, 0.06, count)
+    bend = rng.normal(0, 0.3, count) / lengths
     return Strokes(x * size, y * size, angle, bend, lengths, np.full(count, width), paint, streak)
 
 
@@ -287,12 +342,19 @@ CYPRESSES = [  # foot x, y, height, half width
 NEEDLES = ["04081c", "081a2e", "0d3038", "1d4f45", "5a7d4a"]
 
 
-def brush_cypress(rng: Rng, size: int, foot: tuple[float, float, float, float], count: int) -> Strokes:
+def brush_cypress(
+    rng: Rng, size: int, foot: tuple[float, float, float, float], count: int
+) -> Strokes:
     """Flame-like strokes licking upward inside the outline of one tree."""
     foot_x, foot_y, height, half = foot
     up = np.sort(rng.random(count) ** 1.15)  # from the foot to the tip
     side = rng.uniform(-1, 1, count)
-    outline = half * (1 - up) ** 0.62 * (0.55 + 0.9 * up) * (1 + 0.18 * np.sin(34 * up + 3 * np.sign(side)))
+    outline = (
+        half
+        * (1 - up) ** 0.62
+        * (0.55 + 0.9 * up)
+        * (1 + 0.18 * np.sin(34 * up + 3 * np.sign(side)))
+    )
     x = foot_x + side * outline + 0.010 * np.sin(9 * up + 40 * foot_x)
     y = foot_y - up * height
     angle = -np.pi / 2 + side * 0.34 * (1 - up) + 0.30 * np.sin(20 * up + 2.5 * side)
@@ -308,18 +370,25 @@ def brush_village(rng: Rng, size: int) -> Strokes:
     rows: list[tuple[float, float, float, float, float, str, str]] = []
     for x in np.array([0.05, 0.12, 0.16, 0.23, 0.31, 0.36, 0.47, 0.56, 0.61]):
         y = float(find_ridge(np.array(x), *LAND[1][:3])) + rng.uniform(0.002, 0.010)
-        wide, tall = rng.uniform(0.042, 0.058), rng.uniform(0.024, 0.032)
+        wide = rng.uniform(0.042, 0.058)
+        tall = rng.uniform(0.024, 0.032)
         for k in range(3):
             rows.append((x, y - tall * (0.2 + 0.3 * k), 0.0, wide, tall * 0.62, "33507f", "8ba3bd"))
         for k in range(3):
-            roof, ridge = wide * (1.22 - 0.20 * k), y - tall * (1.0 + 0.22 * k)
+            roof = wide * (1.22 - 0.20 * k)
+            ridge = y - tall * (1.0 + 0.22 * k)
             rows.append((x, ridge, rng.normal(0, 0.04), roof, tall * 0.42, "4a1f3a", "a8503f"))
         for k in rng.permutation([-0.25, 0.0, 0.25])[: rng.integers(1, 3)]:
-            rows.append((x + k * wide, y - tall * 0.5, 1.57, tall * 0.5, tall * 0.36, "ffd34d", "ffef9f"))
+            rows.append(
+                (x + k * wide, y - tall * 0.5, 1.57, tall * 0.5, tall * 0.36, "ffd34d", "ffef9f")
+            )
     columns = list(zip(*rows, strict=True))
     xs, ys, angles, lengths, widths = (np.array(c, float) for c in columns[:5])
-    paint, streak = read_colours(list(columns[5])), read_colours(list(columns[6]))
-    return Strokes(xs * size, ys * size, angles, 0 * xs, lengths * size, widths * size, paint, streak)
+    paint = read_colours(list(columns[5]))
+    streak = read_colours(list(columns[6]))
+    return Strokes(
+        xs * size, ys * size, angles, 0 * xs, lengths * size, widths * size, paint, streak
+    )
 
 
 def paint_nocturne(size: int) -> Array:
@@ -356,8 +425,22 @@ def paint_nocturne(size: int) -> Array:
 SUN = (0.47, 0.33)  # x, y as fractions of the side
 FRAME = 0.052  # width of the border of small panes, fraction of the side
 LEAD = 3.1  # px, half width of the cames
-SKY_GLASS = ["ffd873", "f79a2e", "d8323f", "8d2a8c", "4a35b8", "1f4fd0", "1c7fd6", "163fa8", "2a2a9a"]
-HILL_GLASS = [["0f9a8a", "1fb5a5", "1378a8"], ["1c9a4a", "5fb83a", "0f7f5f"], ["14613f", "2f8f2f", "0f5a6a"]]
+SKY_GLASS = [
+    "ffd873",
+    "f79a2e",
+    "d8323f",
+    "8d2a8c",
+    "4a35b8",
+    "1f4fd0",
+    "1c7fd6",
+    "163fa8",
+    "2a2a9a",
+]
+HILL_GLASS = [
+    ["0f9a8a", "1fb5a5", "1378a8"],
+    ["1c9a4a", "5fb83a", "0f7f5f"],
+    ["14613f", "2f8f2f", "0f5a6a"],
+]
 LEAF_GLASS = ["0a8a48", "1fb04f", "5cc03f", "a3cf3a", "0c9c74"]
 FIRE_GLASS = ["ffc02e", "ff8a1f", "ffd95f", "e8481f"]
 PETAL_GLASS = ["d0152f", "f0406a", "b3124f", "f2683a"]
@@ -375,7 +458,9 @@ class Panes:
 
     def cut_pane(self, outline: Array, colour: Array, pattern: int) -> None:
         """Cut one pane with the given outline (pixels) into whatever lies there."""
-        ImageDraw.Draw(self.image).polygon([(float(x), float(y)) for x, y in outline], fill=len(self.colours))
+        ImageDraw.Draw(self.image).polygon(
+            [(float(x), float(y)) for x, y in outline], fill=len(self.colours)
+        )
         self.colours.append(colour)
         self.patterns.append(pattern)
 
@@ -383,7 +468,9 @@ class Panes:
 def pick_colour(rng: Rng, palette: list[str]) -> Array:
     """A colour of the palette, a little off as hand-made glass is."""
     colour = mix_palette(palette, rng.integers(len(palette)) / (len(palette) - 1) * np.ones(1))[0]
-    return np.clip(colour * rng.uniform(0.82, 1.12) + rng.normal(0, 0.03, 3), 0.02, 1).astype(np.float32)
+    return np.clip(colour * rng.uniform(0.82, 1.12) + rng.normal(0, 0.03, 3), 0.02, 1).astype(
+        np.float32
+    )
 
 
 def cut_background(rng: Rng, size: int) -> Panes:
@@ -392,7 +479,9 @@ def cut_background(rng: Rng, size: int) -> Panes:
     numbers = np.zeros((size, size), np.int32)
     for ring, radius in enumerate(np.arange(0.09, 1.0, 0.066)):
         count = 12 if ring < 2 else int(5 + radius * 52)
-        turns = (np.arange(count) + 0.5 * (ring % 2) + rng.normal(0, 0.13, count)) * 2 * np.pi / count
+        turns = (
+            (np.arange(count) + 0.5 * (ring % 2) + rng.normal(0, 0.13, count)) * 2 * np.pi / count
+        )
         radii = radius + rng.normal(0, 0.009, count)
         for k, (turn, r) in enumerate(zip(turns, radii, strict=True)):
             x, y = int((SUN[0] + r * np.cos(turn)) * size), int((SUN[1] + r * np.sin(turn)) * size)
@@ -403,7 +492,8 @@ def cut_background(rng: Rng, size: int) -> Panes:
     labels = numbers[nearest[0], nearest[1]]
     y, x = np.mgrid[:size, :size].astype(np.float32) / size
     sway = [(size * 0.006 * make_noise(rng, (size, size), size / 14)).astype(int) for _ in range(2)]
-    row, column = np.arange(size)[:, None] + sway[0], np.arange(size) + sway[1]
+    row = np.arange(size)[:, None] + sway[0]
+    column = np.arange(size) + sway[1]
     labels = labels[row.clip(0, size - 1), column.clip(0, size - 1)]
     hill = np.zeros((size, size), np.int32)
     for level, phase in ((0.68, 0.6), (0.77, 3.0), (0.875, 5.2)):
@@ -413,16 +503,21 @@ def cut_background(rng: Rng, size: int) -> Panes:
     area = np.bincount(labels.ravel())
     centre_x, centre_y = (np.bincount(labels.ravel(), weights=c.ravel()) / area for c in (x, y))
     far = np.hypot(centre_x - SUN[0], centre_y - SUN[1])
-    colours, patterns = [], []
+    colours = []
+    patterns = []
     for i, name in enumerate(names):
         if name < 10000:
             tone = (far[i] - 0.07) / 0.52 + rng.normal(0, 0.05)
-            colour = mix_palette(SKY_GLASS, np.array([tone]))[0] * np.float32(rng.uniform(0.8, 1.15))
+            colour = mix_palette(SKY_GLASS, np.array([tone]))[0] * np.float32(
+                rng.uniform(0.8, 1.15)
+            )
             colour = pick_colour(rng, PETAL_GLASS + FIRE_GLASS) if rng.random() < 0.06 else colour
         else:
             colour = pick_colour(rng, HILL_GLASS[name // 10000 - 1])
         colours.append(colour)
-        patterns.append(int(rng.choice([PLAIN, CONTOUR, HATCH, STIPPLE], p=[0.15, 0.30, 0.35, 0.20])))
+        patterns.append(
+            int(rng.choice([PLAIN, CONTOUR, HATCH, STIPPLE], p=[0.15, 0.30, 0.35, 0.20]))
+        )
     return Panes(Image.fromarray(labels.astype(np.int32)), colours, patterns)
 
 
@@ -431,15 +526,21 @@ def smooth_curve(points: list[tuple[float, float]], count: int) -> Array:
     p = np.array(points, float)
     p = np.concatenate([2 * p[:1] - p[1:2], p, 2 * p[-1:] - p[-2:-1]])
     where = np.linspace(0, len(points) - 1 - 1e-9, count)
-    i, t = where.astype(int), (where % 1)[:, None]
-    a, b, c, d = p[i], p[i + 1], p[i + 2], p[i + 3]
+    i = where.astype(int)
+    t = (where % 1)[:, None]
+    a = p[i]
+    b = p[i + 1]
+    c = p[i + 2]
+    d = p[i + 3]
     return b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))
 
 
 def turn_normals(curve: Array) -> Array:
     """Unit normals of a curve, to the left of its direction on a canvas whose y points down."""
     step = np.gradient(curve, axis=0)
-    return np.stack([step[:, 1], -step[:, 0]], 1) / (np.hypot(step[:, 0], step[:, 1])[:, None] + 1e-9)
+    return np.stack([step[:, 1], -step[:, 0]], 1) / (
+        np.hypot(step[:, 0], step[:, 1])[:, None] + 1e-9
+    )
 
 
 def cut_sun(rng: Rng, panes: Panes, size: int) -> None:
@@ -451,15 +552,21 @@ def cut_sun(rng: Rng, panes: Panes, size: int) -> None:
         radius = 0.10 + (reach - 0.10) * s
         wave = turn + 0.10 * np.sin(s * 6.0) * s
         half = broad * (1 - s) ** 0.75 * (0.10 / radius) ** 0.6 * 1.3
-        ray = [(radius * np.cos(wave + e * half), radius * np.sin(wave + e * half)) for e in (-1, 1)]
+        ray = [
+            (radius * np.cos(wave + e * half), radius * np.sin(wave + e * half)) for e in (-1, 1)
+        ]
         outline = np.concatenate([np.stack(ray[0], 1), np.stack(ray[1], 1)[::-1]])
-        panes.cut_pane((outline + SUN) * size, pick_colour(rng, FIRE_GLASS), HATCH if k % 2 else CONTOUR)
+        panes.cut_pane(
+            (outline + SUN) * size, pick_colour(rng, FIRE_GLASS), HATCH if k % 2 else CONTOUR
+        )
     for k in range(12):
         arc = np.linspace(k, k + 1, 12) * np.pi / 6
         outer = 0.108 + 0.012 * np.sin(np.linspace(0, np.pi, 12))
         rims = ((outer, arc), (0.062, arc[::-1]))
         petal = np.concatenate([np.stack([r * np.cos(t), r * np.sin(t)], 1) for r, t in rims])
-        panes.cut_pane((petal + SUN) * size, pick_colour(rng, [FIRE_GLASS, PETAL_GLASS][k % 2]), CONTOUR)
+        panes.cut_pane(
+            (petal + SUN) * size, pick_colour(rng, [FIRE_GLASS, PETAL_GLASS][k % 2]), CONTOUR
+        )
     arc = np.linspace(0, 2 * np.pi, 60)
     disc = 0.062 * np.stack([np.cos(arc), np.sin(arc)], 1) + SUN
     panes.cut_pane(disc * size, read_colours(["ffdb6b"])[0], CONTOUR)
@@ -504,13 +611,23 @@ def cut_vines(rng: Rng, panes: Panes, ink: ImageDraw.ImageDraw, size: int) -> No
         half = np.linspace(0.013, 0.006, len(curve))[:, None] * size
         for k in range(0, len(curve) - 1, 10):
             part = slice(k, k + 11)
-            outline = np.concatenate([(curve + normal * half)[part], (curve - normal * half)[part][::-1]])
+            outline = np.concatenate(
+                [(curve + normal * half)[part], (curve - normal * half)[part][::-1]]
+            )
             panes.cut_pane(outline, pick_colour(rng, ["7a4a1f", "a8752a", "5f5a1f"]), HATCH)
         for k in range(7, len(curve) - 5, 6):
             side = 1 if (k // 6) % 2 else -1
             along = np.arctan2(*(curve[k + 1] - curve[k])[::-1])
             base = curve[k] + side * normal[k] * half[k]
-            cut_leaf(rng, panes, ink, base, along - side * 0.95, size * rng.uniform(0.095, 0.125), LEAF_GLASS)
+            cut_leaf(
+                rng,
+                panes,
+                ink,
+                base,
+                along - side * 0.95,
+                size * rng.uniform(0.095, 0.125),
+                LEAF_GLASS,
+            )
         for k in range(7):
             turn = k * 2 * np.pi / 7 + 0.3
             out = curve[-1] + 0.016 * size * np.array([np.cos(turn), np.sin(turn)])
@@ -522,45 +639,70 @@ def cut_vines(rng: Rng, panes: Panes, ink: ImageDraw.ImageDraw, size: int) -> No
 
 def cut_frame(rng: Rng, panes: Panes, size: int) -> None:
     """A border of small panes in alternating jewel colours."""
-    count, edge = 14, FRAME * size
+    count = 14
+    edge = FRAME * size
     cuts = np.linspace(edge, size - edge, count + 1)
     boxes = [(a, a + edge, b, b + edge) for a in (0, size - edge) for b in (0, size - edge)]
     for a, b in itertools.pairwise(cuts):
-        boxes += [(a, b, 0, edge), (a, b, size - edge, size), (0, edge, a, b), (size - edge, size, a, b)]
+        boxes += [
+            (a, b, 0, edge),
+            (a, b, size - edge, size),
+            (0, edge, a, b),
+            (size - edge, size, a, b),
+        ]
     for i, (x0, x1, y0, y1) in enumerate(boxes):
         outline = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
         colour = FRAME_GLASS[(i // 4 + 2 * (i % 4)) % 5]
-        panes.cut_pane(outline, pick_colour(rng, [colour, colour]), [CONTOUR, HATCH, STIPPLE][i % 3])
+        panes.cut_pane(
+            outline, pick_colour(rng, [colour, colour]), [CONTOUR, HATCH, STIPPLE][i % 3]
+        )
 
 
-def cast_glass(rng: Rng, labels: NDArray[np.integer], panes: Panes, depth: Array, unit: float) -> Array:
+def cast_glass(
+    rng: Rng, labels: NDArray[np.integer], panes: Panes, depth: Array, unit: float
+) -> Array:
     """Light through the panes: uneven thickness, streaks, ripples and painted grisaille."""
-    size, count = labels.shape[0], len(panes.colours)
+    size = labels.shape[0]
+    count = len(panes.colours)
     y, x = np.mgrid[:size, :size].astype(np.float32)
     area = np.maximum(np.bincount(labels.ravel(), minlength=count), 1)
-    middle = [np.bincount(labels.ravel(), weights=c.ravel(), minlength=count) / area for c in (x, y)]
+    middle = [
+        np.bincount(labels.ravel(), weights=c.ravel(), minlength=count) / area for c in (x, y)
+    ]
     turn = rng.uniform(0, np.pi, count)
-    u, v = x - middle[0].astype(np.float32)[labels], y - middle[1].astype(np.float32)[labels]
+    u = x - middle[0].astype(np.float32)[labels]
+    v = y - middle[1].astype(np.float32)[labels]
     cos, sin = (f(turn).astype(np.float32)[labels] for f in (np.cos, np.sin))
     u, v = u * cos + v * sin, v * cos - u * sin
     streaks = make_noise(rng, (size, size), 9 * unit, 120 * unit)
     streaks = streaks + 0.7 * make_noise(rng, (size, size), 3 * unit, 50 * unit)
     shift = rng.integers(0, size, (2, count))
     # Mirrored indices keep the streaks unbroken where a pane reaches over the edge of the noise.
-    row, column = v.astype(int) + shift[0][labels], u.astype(int) + shift[1][labels]
+    row = v.astype(int) + shift[0][labels]
+    column = u.astype(int) + shift[1][labels]
     streak = streaks[tuple(np.abs(k % (2 * size - 2) - size + 1) for k in (row, column))]
-    ripple = make_noise(rng, (size, size), 13 * unit) + 0.5 * make_noise(rng, (size, size), 5 * unit)
+    ripple = make_noise(rng, (size, size), 13 * unit) + 0.5 * make_noise(
+        rng, (size, size), 5 * unit
+    )
     tilt = v / np.sqrt(area).astype(np.float32)[labels]
     density = 1.0 + 0.16 * streak + 0.55 * tilt + 0.10 * ripple
-    glass = np.stack(panes.colours).astype(np.float32)[labels] ** np.clip(density, 0.35, 2.2)[..., None]
-    bumps, glints = light_relief(ndimage.gaussian_filter(0.5 * streak + ripple, unit) * unit, 0.5, 0.10)
+    glass = (
+        np.stack(panes.colours).astype(np.float32)[labels] ** np.clip(density, 0.35, 2.2)[..., None]
+    )
+    bumps, glints = light_relief(
+        ndimage.gaussian_filter(0.5 * streak + ripple, unit) * unit, 0.5, 0.10
+    )
     wobble = 1.2 * unit * ripple
     pattern = np.array(panes.patterns)[labels]
     inner = (depth + wobble) / unit
     lines = {
         CONTOUR: ramp(np.cos(2 * np.pi * inner / 6.5), 0.35, 0.8) * (1 - ramp(inner, 15, 19)),
-        HATCH: ramp(np.cos(2 * np.pi * (v + wobble) / unit / 6.0), 0.80 - 1.2 * tilt, 1.15 - 1.2 * tilt),
-        STIPPLE: ramp(np.cos(0.9 * (u + wobble) / unit) * np.cos(0.9 * (v + wobble) / unit), 0.25, 0.6),
+        HATCH: ramp(
+            np.cos(2 * np.pi * (v + wobble) / unit / 6.0), 0.80 - 1.2 * tilt, 1.15 - 1.2 * tilt
+        ),
+        STIPPLE: ramp(
+            np.cos(0.9 * (u + wobble) / unit) * np.cos(0.9 * (v + wobble) / unit), 0.25, 0.6
+        ),
     }
     worn = 0.55 + 0.25 * np.clip(make_noise(rng, (size, size), 20 * unit), -1.5, 1.5)
     for kind, drawn in lines.items():
@@ -575,7 +717,9 @@ def draw_bubbles(rng: Rng, size: int, count: int) -> Array:
     for _ in range(count):
         x, y = rng.uniform(0, size, 2)
         r = rng.uniform(0.0008, 0.0026) * size
-        draw.ellipse((x - r, y - r * 1.3, x + r, y + r * 1.3), fill=190, outline=70, width=max(int(r / 3), 1))
+        draw.ellipse(
+            (x - r, y - r * 1.3, x + r, y + r * 1.3), fill=190, outline=70, width=max(int(r / 3), 1)
+        )
     return np.asarray(image, np.float32) / 128
 
 
@@ -590,12 +734,18 @@ def paint_window(size: int) -> Array:
     cut_vines(rng, panes, ImageDraw.Draw(veins), fine)
     cut_frame(rng, panes, fine)
     labels = np.asarray(panes.image)
-    a, b, c, d = labels[:-1, :-1], labels[:-1, 1:], labels[1:, :-1], labels[1:, 1:]
-    seam, joint = np.ones_like(labels, bool), np.ones_like(labels, bool)
+    a = labels[:-1, :-1]
+    b = labels[:-1, 1:]
+    c = labels[1:, :-1]
+    d = labels[1:, 1:]
+    seam = np.ones_like(labels, bool)
+    joint = np.ones_like(labels, bool)
     kinds = 1 + (a != b).astype(int) + ((c != a) & (c != b)) + ((d != a) & (d != b) & (d != c))
     seam[:-1, :-1], joint[:-1, :-1] = kinds < 2, kinds < 3
     depth = ndimage.distance_transform_edt(seam).astype(np.float32)
-    solder = np.exp(-((ndimage.distance_transform_edt(joint).astype(np.float32) / (6.5 * unit)) ** 2))
+    solder = np.exp(
+        -((ndimage.distance_transform_edt(joint).astype(np.float32) / (6.5 * unit)) ** 2)
+    )
     glass = cast_glass(rng, labels, panes, depth, unit) * draw_bubbles(rng, fine, 1600)[..., None]
     glass *= (1 - np.asarray(veins, np.float32) / 330)[..., None]
     y, x = np.mgrid[:fine, :fine].astype(np.float32) / fine
@@ -618,7 +768,8 @@ def paint_window(size: int) -> Array:
 # ---------------------------------------------------------------- waves: woodblock print
 
 PAPER = read_colours(["f4e7c8"])[0]
-INKS = {  # hex colour of each ink at full strength, and how far its block slipped (px, down and right)
+# hex colour of each ink at full strength, and how far its block slipped (px, down and right)
+INKS = {
     "ochre": ("f2c785", (0, 1)),
     "red": ("db4a2e", (-2, 1)),
     "pale": ("9ec7d1", (1, -2)),
@@ -639,7 +790,8 @@ FACE = [
     (1.50, -0.70), (1.00, -0.10), (0.60, 0.01), (0.28, 0.15), (0.10, 0.35),
     (0.07, 0.56), (0.18, 0.73), (0.37, 0.77), (0.53, 0.68), (0.62, 0.46),
 ]  # fmt: skip
-WAVES = [  # foot x, y, height as fractions of the side, direction of the curl; far to near, by row of the sea
+# foot x, y, height as fractions of the side, direction of the curl; far to near, by row of the sea
+WAVES = [
     [(0.08, 0.55, 0.11, 1), (0.33, 0.56, 0.13, -1), (0.93, 0.55, 0.12, 1)],
     [(0.62, 0.77, 0.52, -1), (0.06, 0.66, 0.17, 1)],
     [(0.30, 0.82, 0.25, -1), (0.97, 0.80, 0.30, -1), (-0.03, 0.83, 0.22, 1)],
@@ -647,7 +799,8 @@ WAVES = [  # foot x, y, height as fractions of the side, direction of the curl; 
     [(0.42, 1.08, 0.24, -1), (0.90, 1.10, 0.20, 1)],
 ]
 STEPS = 110  # points along each edge of a wave, from the foot (0) to the tip
-SEA_LINES = [{"key": 0.9, "blue": 0.7}, {"pale": 0.9, "blue": 0.95}, {"pale": 0.15}]  # ink of the hatching
+# ink of the hatching
+SEA_LINES = [{"key": 0.9, "blue": 0.7}, {"pale": 0.9, "blue": 0.95}, {"pale": 0.15}]
 SEA = [0.53, 0.63, 0.74, 0.87, 0.985]  # height of the rows
 
 
@@ -704,10 +857,13 @@ def carve_union(blocks: Blocks, shapes: list[Array], rim: float) -> None:
         blocks.carve(shape, pale=0.06)
 
 
-def carve_foam(blocks: Blocks, rng: Rng, crest: Array, lip: Array, height: float, curl: int) -> None:
+def carve_foam(
+    blocks: Blocks, rng: Rng, crest: Array, lip: Array, height: float, curl: int
+) -> None:
     """Foam along a crest: hooked claws that reach off it, rooted in lobes with small inner marks."""
     rim = 0.0011 + 0.0020 * height
-    lobes, hearts = [], []
+    lobes = []
+    hearts = []
     for path, outward in ((lip, -1), (crest, 1)):
         grow = ramp(np.linspace(0, 1, len(path)), -0.1, 0.55) * height
         normal = turn_normals(path) * curl * outward
@@ -720,13 +876,17 @@ def carve_foam(blocks: Blocks, rng: Rng, crest: Array, lip: Array, height: float
             # Claws lean out of the water and hook down the way the wave falls.
             lean = np.arctan2(normal[k, 1] + 0.25, normal[k, 0] + 0.8 * curl)
             length = grow[k] * rng.uniform(0.13, 0.22) * (1.0 if outward > 0 else 0.7)
-            claw = draw_claw(rng, path[k] - 0.02 * inward[k], lean, length, curl * rng.uniform(1.0, 2.2))
+            claw = draw_claw(
+                rng, path[k] - 0.02 * inward[k], lean, length, curl * rng.uniform(1.0, 2.2)
+            )
             carve_union(blocks, claw, rim)
             spine = (claw[0][3:13] + claw[0][::-1][3:13]) / 2
             blocks.ink_line(spine, 0.0006 + 0.016 * length, rng, pale=0.95, blue=0.3)
     # The tip, where both sides meet, is foam through and through, with a lobed edge to the water.
     lobes.append(np.concatenate([crest[32:], lip[19:][::-1]]))
-    inner = list(zip(rng.random(30), rng.integers(33, 50, 30), rng.integers(20, 30, 30), strict=True))
+    inner = list(
+        zip(rng.random(30), rng.integers(33, 50, 30), rng.integers(20, 30, 30), strict=True)
+    )
     for share, i, j in [*inner, *((share, 32, 19) for share in np.linspace(0.05, 0.95, 8))]:
         x, y = crest[i] * share + lip[j] * (1 - share)
         hearts.append((x, y, height * rng.uniform(0.016, 0.030)))
@@ -734,7 +894,9 @@ def carve_foam(blocks: Blocks, rng: Rng, crest: Array, lip: Array, height: float
     for x, y, radius in hearts:
         turn = np.linspace(0.2, 2.1, 12) + rng.uniform(-0.6, 0.6)
         for scale in (0.35, 0.75):
-            arc = np.stack([x + curl * radius * scale * np.cos(turn), y + radius * scale * np.sin(turn)], 1)
+            arc = np.stack(
+                [x + curl * radius * scale * np.cos(turn), y + radius * scale * np.sin(turn)], 1
+            )
             blocks.ink_line(arc, 0.0006 + radius * 0.14, rng, pale=0.95, blue=0.45)
         for dx, dy in rng.normal(0, 0.6 * radius, (2, 2)):
             blocks.carve(draw_disc(x + dx, y + dy, 0.0006 + 0.035 * radius), key=0.8)
@@ -757,7 +919,9 @@ def carve_wave(blocks: Blocks, rng: Rng, foot: tuple[float, float, float, int]) 
         deep = 0.95 if k % 2 == 0 else 0.12
         hollow = float(ramp(edges[k], 0.5, 0.7))
         band = np.concatenate([lines[k][:stop], lines[k + 1][:stop][::-1]])
-        blocks.carve(band, pale=0.9, blue=deep + 0.25 * hollow * (k % 2), key=0.55 * hollow * (k % 2 == 0))
+        blocks.carve(
+            band, pale=0.9, blue=deep + 0.25 * hollow * (k % 2), key=0.55 * hollow * (k % 2 == 0)
+        )
         for part in (0.33, 0.66):
             thin = lines[k] + (lines[k + 1] - lines[k]) * part
             start = int(rng.uniform(0, 40))
@@ -767,12 +931,15 @@ def carve_wave(blocks: Blocks, rng: Rng, foot: tuple[float, float, float, int]) 
     for line in lines:
         blocks.ink_line(line, 0.0016 + 0.0045 * height, rng, key=0.95, blue=0.6)
     for _ in range(int(10 + 30 * height)):  # rivulets of foam that drain back down the face
-        e, start = rng.uniform(0.04, 0.97), int(rng.uniform(42, 80))
+        e = rng.uniform(0.04, 0.97)
+        start = int(rng.uniform(42, 80))
         trail = (back + (face - back) * e)[start : start + int(rng.uniform(14, 30))]
         blocks.ink_line(trail, height * rng.uniform(0.006, 0.013), rng, pale=0.06)
     carve_foam(blocks, rng, back[60:], face[80:], height, curl)
     for _ in range(int(60 * height) + 12):  # spray
-        px, py = back[88] + height * rng.normal(0, [0.30, 0.22]) + [curl * 0.22 * height, -0.10 * height]
+        px, py = (
+            back[88] + height * rng.normal(0, [0.30, 0.22]) + [curl * 0.22 * height, -0.10 * height]
+        )
         radius = rng.uniform(0.0012, 0.0034) * (0.6 + height)
         blocks.carve(draw_disc(px, py, radius))
 
@@ -783,7 +950,9 @@ def carve_sea(blocks: Blocks, rng: Rng, level: float, row: int) -> None:
     phase = rng.uniform(0, 6)
     top = level + 0.016 * np.sin(9 * x + phase) + 0.007 * np.sin(23 * x + 2 * phase)
     edge = np.stack([x, top], 1)
-    blocks.carve(np.concatenate([edge, [(1.02, 1.1), (-0.02, 1.1)]]), pale=0.9, blue=0.30 + 0.09 * row)
+    blocks.carve(
+        np.concatenate([edge, [(1.02, 1.1), (-0.02, 1.1)]]), pale=0.9, blue=0.30 + 0.09 * row
+    )
     blocks.ink_line(edge, 0.004, rng, key=0.9, blue=0.6)
     for depth in np.arange(0.006, 0.17, 0.0052 + 0.0007 * row):
         start = int(rng.uniform(-60, 20))
@@ -800,7 +969,9 @@ def carve_sea(blocks: Blocks, rng: Rng, level: float, row: int) -> None:
 
 def carve_sky(blocks: Blocks, rng: Rng) -> None:
     """Wiped gradations of dusk blue and dawn ochre, the sun, fine wind lines and bands of mist."""
-    y = np.linspace(0, 1, blocks.size, dtype=np.float32)[:, None] * np.ones((1, blocks.size), np.float32)
+    y = np.linspace(0, 1, blocks.size, dtype=np.float32)[:, None] * np.ones(
+        (1, blocks.size), np.float32
+    )
     wipes = {
         "ochre": ramp(y, 0.12, 0.50),
         "red": 0.42 * ramp(y, 0.30, 0.58),
@@ -830,11 +1001,14 @@ def carve_sky(blocks: Blocks, rng: Rng) -> None:
         blocks.ink_line(cut, 0.0024, rng, red=0.45, ochre=0.9)
     for level, left, right in MIST:
         s = 0.5 - 0.5 * np.cos(np.linspace(0, np.pi, 80))
-        half = 0.0135 * (1 - np.abs(2 * s - 1) ** 5) ** 0.7 * (1 + 0.22 * np.sin(9 * s + 40 * level))
+        half = (
+            0.0135 * (1 - np.abs(2 * s - 1) ** 5) ** 0.7 * (1 + 0.22 * np.sin(9 * s + 40 * level))
+        )
         x = left + s * (right - left)
         for extra, cover in ((0.0016, {"key": 0.8}), (0.0, {"pale": 0.10})):
             rim = half + extra
-            upper, lower = np.stack([x, level - rim], 1), np.stack([x, level + rim], 1)
+            upper = np.stack([x, level - rim], 1)
+            lower = np.stack([x, level + rim], 1)
             blocks.carve(np.concatenate([upper, lower[::-1]]), **cover)
         for e in np.arange(-0.7, 0.8, 0.28):
             part = slice(int(rng.uniform(5, 40)), int(rng.uniform(45, 76)))
@@ -848,15 +1022,20 @@ def carve_seal(blocks: Blocks, rng: Rng) -> None:
     centre = np.array([0.940, 0.062])
     blocks.carve(centre + 0.031 * square, red=1.0, ochre=0.8)
     spin = np.linspace(0.6, 13, 90)
-    blocks.ink_line(centre + 0.0017 * spin[:, None] * np.stack([np.cos(spin), np.sin(spin)], 1), 0.0052, rng)
+    blocks.ink_line(
+        centre + 0.0017 * spin[:, None] * np.stack([np.cos(spin), np.sin(spin)], 1), 0.0052, rng
+    )
 
 
 def press_print(rng: Rng, blocks: Blocks) -> Array:
     """Print the blocks on paper: wiped gradations, wood grain, baren marks and slipped register."""
     size = blocks.size
-    unit, shape = size / REFERENCE_PX, (size, size)
+    unit = size / REFERENCE_PX
+    shape = (size, size)
     y, x = np.mgrid[:size, :size].astype(np.float32) / size
-    fibre = make_noise(rng, shape, 1.7 * unit, 22 * unit) + 0.35 * make_noise(rng, shape, 9 * unit, 2 * unit)
+    fibre = make_noise(rng, shape, 1.7 * unit, 22 * unit) + 0.35 * make_noise(
+        rng, shape, 9 * unit, 2 * unit
+    )
     paper = PAPER * (1 + 0.015 * fibre + 0.014 * make_noise(rng, shape, 40 * unit))[..., None]
     # Year rings of the block: slanting, drifting bands, each darkening slowly and ending sharply.
     ring = 30 * y + 5 * x * y + 1.7 * make_noise(rng, shape, 130 * unit, 380 * unit)
@@ -872,7 +1051,8 @@ def press_print(rng: Rng, blocks: Blocks) -> Array:
     for name, (ink, slip) in INKS.items():
         cover = np.asarray(blocks.images[name], np.float32) / 255
         cover = ndimage.shift(cover, [round(k * unit) for k in slip], order=0, mode="nearest")
-        # Pressure squeezes ink outward, so that every printed shape is a little darker along its rim.
+        # Pressure squeezes ink outward, so that every printed shape is a little darker along its
+        # rim.
         squeeze = 1 + 0.22 * (cover - ndimage.gaussian_filter(cover, 3.5 * unit))
         cover = ndimage.gaussian_filter(cover, 0.45 * unit) * squeeze * wipe.get(name, 1.0)
         strength = 0.35 if name == "key" else 1.0
@@ -897,7 +1077,11 @@ def paint_waves(size: int) -> Array:
 # ---------------------------------------------------------------- command line
 
 Painter = Callable[[int], Array]
-PAINTERS: dict[str, Painter] = {"nocturne": paint_nocturne, "window": paint_window, "waves": paint_waves}
+PAINTERS: dict[str, Painter] = {
+    "nocturne": paint_nocturne,
+    "window": paint_window,
+    "waves": paint_waves,
+}
 
 
 def save_picture(picture: Array, path: Path) -> None:
@@ -913,8 +1097,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Paint the style pictures of this folder.")
     names = ", ".join(PAINTERS)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {names} (default: all)")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder to write to")
-    parser.add_argument("--size", type=int, default=REFERENCE_PX, help="side in px (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent, help="folder to write to"
+    )
+    parser.add_argument(
+        "--size", type=int, default=REFERENCE_PX, help="side in px (default: %(default)s)"
+    )
     options = parser.parse_args()
     unknown = sorted(set(options.names) - set(PAINTERS))
     if unknown:

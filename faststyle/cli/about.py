@@ -23,7 +23,10 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def main(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", callback=_print_version, is_eager=True)
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", callback=_print_version, is_eager=True
+        ),
     ] = False,
 ) -> None:
     """Train a small network that repaints any photo in the style of one painting, and use it."""
@@ -32,7 +35,9 @@ def main(
 @app.command()
 @reports_errors
 def info(
-    checkpoint: Annotated[str, typer.Argument(help="A checkpoint, or its name in checkpoints/.", metavar="FILE")],
+    checkpoint: Annotated[
+        str, typer.Argument(help="A checkpoint, or its name in checkpoints/.", metavar="FILE")
+    ],
     as_json: Json = False,
 ) -> None:
     """Say how a checkpoint was made.
@@ -56,7 +61,8 @@ def info(
 @app.command("list")
 @reports_errors
 def list_styles(as_json: Json = False) -> None:
-    """List the styles in checkpoints/ with their network, size, and scores on photos that they never saw.
+    """List the styles in checkpoints/ with their network, size, and scores on photos that they
+    never saw.
 
     Example: faststyle list
     """
@@ -91,7 +97,9 @@ def list_styles(as_json: Json = False) -> None:
     for row in rows:
         network = f"{row['network'].get('name', '')} {row['network'].get('width', '')}".strip()
         scores = (f"{row['scores'][key]:.2f}" if key in row["scores"] else "" for key in SCORES)
-        table.add_row(row["name"], network, f"{row['megabytes']:.1f}", str(row["painting"]), *scores)
+        table.add_row(
+            row["name"], network, f"{row['megabytes']:.1f}", str(row["painting"]), *scores
+        )
     Console().print(table)
 
 

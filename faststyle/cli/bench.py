@@ -9,10 +9,20 @@ from typing import Annotated
 
 import typer
 
-from faststyle.cli.common import Engine, Json, Precision, Threads, VggWeights, app, in_precision, reports_errors
+from faststyle.cli.common import (
+    Engine,
+    Json,
+    Precision,
+    Threads,
+    VggWeights,
+    app,
+    in_precision,
+    reports_errors,
+)
 
 bench_app = typer.Typer(
-    help="Measure speed on this machine, beside a plain reference in the same run.", no_args_is_help=True
+    help="Measure speed on this machine, beside a plain reference in the same run.",
+    no_args_is_help=True,
 )
 app.add_typer(bench_app, name="bench")
 
@@ -25,16 +35,23 @@ def bench() -> None:
 @bench_app.command("train")
 @reports_errors
 def bench_training(
-    recipe: Annotated[str, typer.Option(help="smoke, quick, long, full, or a .toml file.")] = "quick",
+    recipe: Annotated[
+        str, typer.Option(help="smoke, quick, long, full, or a .toml file.")
+    ] = "quick",
     batch_size: Annotated[int | None, typer.Option(help="Photos a step.")] = None,
-    image_size: Annotated[int | None, typer.Option(help="Side of the training crops, in pixels.")] = None,
-    network: Annotated[str, typer.Option(help="Network of both, as in mobile-64; johnson is the paper's.")] = "johnson",
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the training crops, in pixels.")
+    ] = None,
+    network: Annotated[
+        str, typer.Option(help="Network of both, as in mobile-64; johnson is the paper's.")
+    ] = "johnson",
     rounds: Annotated[int, typer.Option(help="Steps of each side that are timed.", min=1)] = 5,
     vgg_weights: VggWeights = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Time a training step in images/s, on the CPU: ours, the recipe's, and the one that everyone copies.
+    """Time a training step in images/s, on the CPU: ours, the recipe's, and the one that everyone
+    copies.
 
     Example: faststyle bench train --recipe quick --batch-size 4
     """
@@ -60,16 +77,23 @@ def bench_training(
 @bench_app.command("race")
 @reports_errors
 def bench_two_trainers(
-    style: Annotated[Path, typer.Option("--style", help="The painting: an image file.", metavar="PAINTING")],
-    recipe: Annotated[str, typer.Option(help="smoke, quick, long, full, or a .toml file.")] = "quick",
+    style: Annotated[
+        Path, typer.Option("--style", help="The painting: an image file.", metavar="PAINTING")
+    ],
+    recipe: Annotated[
+        str, typer.Option(help="smoke, quick, long, full, or a .toml file.")
+    ] = "quick",
     photos: Annotated[str | None, typer.Option(help="As for faststyle train.")] = None,
     seconds: Annotated[float, typer.Option(help="Of training that ours gets.", min=1)] = 60.0,
-    times: Annotated[float, typer.Option(help="As long the reference may train to get there.", min=1)] = 10.0,
+    times: Annotated[
+        float, typer.Option(help="As long the reference may train to get there.", min=1)
+    ] = 10.0,
     vgg_weights: VggWeights = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Let our trainer and the one that everyone copies train in turns: how much sooner is ours at one objective?
+    """Let our trainer and the one that everyone copies train in turns: how much sooner is ours at
+    one objective?
 
     Example: faststyle bench race --style data/styles/nocturne.png
     """
@@ -83,13 +107,17 @@ def bench_two_trainers(
     set_threads(threads)
     settings = load_recipe(recipe, [], {"photos": photos})
     see = functools.partial(typer.echo, err=as_json)
-    race = bench_race(style, settings, find_weights(settings.vgg, vgg_weights), seconds, times, see=see)
+    race = bench_race(
+        style, settings, find_weights(settings.vgg, vgg_weights), seconds, times, see=see
+    )
     if as_json:
         typer.echo(json.dumps(asdict(race)))
         return
     late = "never in its time" if race.reference is None else f"after {race.reference:.0f} s"
     more = "more than " if race.reference is None else ""
-    typer.echo(f"total {race.target:.3f}: ours after {race.ours:.0f} s, reference {late}: {more}{race.ratio:.1f} times")
+    typer.echo(
+        f"total {race.target:.3f}: ours after {race.ours:.0f} s, reference {late}: {more}{race.ratio:.1f} times"
+    )
 
 
 @bench_app.command("stylize")
@@ -97,16 +125,20 @@ def bench_two_trainers(
 def bench_engines(
     networks: Annotated[
         list[str] | None,
-        typer.Argument(help="Checkpoints, or networks as in mobile-64; default: mobile.", metavar="NETWORK..."),
+        typer.Argument(
+            help="Checkpoints, or networks as in mobile-64; default: mobile.", metavar="NETWORK..."
+        ),
     ] = None,
     sizes: Annotated[
-        list[str] | None, typer.Option("--size", help="HEIGHTxWIDTH in pixels, several times if wanted.")
+        list[str] | None,
+        typer.Option("--size", help="HEIGHTxWIDTH in pixels, several times if wanted."),
     ] = None,
     rounds: Annotated[int, typer.Option(help="Frames of each side that are timed.", min=1)] = 5,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Time a frame by engine, precision and size, on the CPU, beside the paper's network in plain torch.
+    """Time a frame by engine, precision and size, on the CPU, beside the paper's network in plain
+    torch.
 
     Example: faststyle bench stylize mobile --size 480x848 --size 720x1280
     """
@@ -121,7 +153,9 @@ def bench_engines(
     from faststyle.networks import parse_network
 
     set_threads(threads)
-    subjects = {name: parse_network(name) or find_checkpoint(name) for name in networks or ["mobile"]}
+    subjects = {
+        name: parse_network(name) or find_checkpoint(name) for name in networks or ["mobile"]
+    }
     found = bench_stylize(
         {Path(name).stem: subject for name, subject in subjects.items()},
         [parse_size(size) for size in sizes] if sizes else SIZES,
@@ -131,12 +165,22 @@ def bench_engines(
     if as_json:
         typer.echo(json.dumps(asdict(found)))
         return
-    table = Table("network", "engine", "precision", "size", "ms", "images/s", "times as fast", "peak MiB")
+    table = Table(
+        "network", "engine", "precision", "size", "ms", "images/s", "times as fast", "peak MiB"
+    )
     for row in found.rows:
-        speed = (f"{row.ms:.1f}", f"{row.images_per_second:.1f}", f"{row.ratio:.1f}", str(row.peak_rss_mb))
+        speed = (
+            f"{row.ms:.1f}",
+            f"{row.images_per_second:.1f}",
+            f"{row.ratio:.1f}",
+            str(row.peak_rss_mb),
+        )
         table.add_row(row.network, row.engine, row.precision, row.size, *speed)
     Console(width=120).print(table)
-    typer.echo(", ".join(f"{name} {number}" for name, number in found.versions.items()) + f", {found.threads} threads")
+    typer.echo(
+        ", ".join(f"{name} {number}" for name, number in found.versions.items())
+        + f", {found.threads} threads"
+    )
     for line in found.left_out:
         typer.echo(f"left out: {line}")
 
@@ -148,11 +192,15 @@ def bench_videos(
         str, typer.Argument(help="A checkpoint, or a network as in mobile-64.", metavar="NETWORK")
     ] = "mobile",
     sizes: Annotated[
-        list[str] | None, typer.Option("--size", help="HEIGHTxWIDTH in pixels, several times if wanted.")
+        list[str] | None,
+        typer.Option("--size", help="HEIGHTxWIDTH in pixels, several times if wanted."),
     ] = None,
-    seconds: Annotated[float, typer.Option(help="Length of the clip, which is made for it.", min=0.2)] = 5.0,
+    seconds: Annotated[
+        float, typer.Option(help="Length of the clip, which is made for it.", min=0.2)
+    ] = 5.0,
     clips: Annotated[
-        list[Path] | None, typer.Option("--clip", help="A video of yours instead, several times if wanted.")
+        list[Path] | None,
+        typer.Option("--clip", help="A video of yours instead, several times if wanted."),
     ] = None,
     engine: Engine = "auto",
     precision: Precision = "auto",
@@ -175,11 +223,14 @@ def bench_videos(
     config = parse_network(network)
     if config and precision == "int8":
         raise typer.BadParameter(
-            "int8 is measured with a checkpoint: ranges are those of its own", param_hint="--precision"
+            "int8 is measured with a checkpoint: ranges are those of its own",
+            param_hint="--precision",
         )
     (name,), engine, precision = in_precision([network], engine, "cpu", precision, announce)
     rows = bench_video(
-        (build_network(config), About(config, {}, {}, "none", {})) if config else parse_style(name)[0],
+        (build_network(config), About(config, {}, {}, "none", {}))
+        if config
+        else parse_style(name)[0],
         [parse_size(size) for size in sizes] if sizes else SIZES,
         seconds,
         clips or [],
@@ -227,4 +278,6 @@ def bench_slow_path(
         typer.echo(json.dumps([asdict(row) for row in rows]))
         return
     for row in rows:
-        typer.echo(f"{row.optimizer:6} {row.size} px  {row.seconds:.2f} s a step  adds {row.added_mb} MiB")
+        typer.echo(
+            f"{row.optimizer:6} {row.size} px  {row.seconds:.2f} s a step  adds {row.added_mb} MiB"
+        )

@@ -20,12 +20,19 @@ app = typer.Typer(
     context_settings=SETTINGS,
 )
 
-MACHINE, OUTPUT = "Machine", "Output"  # panels of --help
+# panels of --help
+MACHINE = "Machine"
+OUTPUT = "Output"
 Device = Annotated[
     str,
-    typer.Option(help="auto, cpu, cuda, mps, xpu or npu; one that is missing is an error.", rich_help_panel=MACHINE),
+    typer.Option(
+        help="auto, cpu, cuda, mps, xpu or npu; one that is missing is an error.",
+        rich_help_panel=MACHINE,
+    ),
 ]
-Threads = Annotated[int | None, typer.Option(help="CPU threads; default: all cores.", rich_help_panel=MACHINE)]
+Threads = Annotated[
+    int | None, typer.Option(help="CPU threads; default: all cores.", rich_help_panel=MACHINE)
+]
 Engine = Annotated[
     str,
     typer.Option(
@@ -34,13 +41,19 @@ Engine = Annotated[
     ),
 ]
 Precision = Annotated[
-    str, typer.Option(help="auto, float32, bf16, f16, or int8 (OpenVINO on CPUs).", rich_help_panel=MACHINE)
+    str,
+    typer.Option(
+        help="auto, float32, bf16, f16, or int8 (OpenVINO on CPUs).", rich_help_panel=MACHINE
+    ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=OUTPUT)]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=OUTPUT)
+]
 VggWeights = Annotated[
     Path | None,
     typer.Option(
-        help="VGG weights: .safetensors, .pth or .h5; default: the cache, else a download.", rich_help_panel=MACHINE
+        help="VGG weights: .safetensors, .pth or .h5; default: the cache, else a download.",
+        rich_help_panel=MACHINE,
     ),
 ]
 
@@ -52,7 +65,9 @@ def in_precision(
     if precision != "int8":
         return styles, engine, precision
     if engine not in ("auto", "openvino") or device not in ("auto", "cpu"):
-        raise DeviceError(f"--precision int8: OpenVINO on the CPU only, not --engine {engine} --device {device}")
+        raise DeviceError(
+            f"--precision int8: OpenVINO on the CPU only, not --engine {engine} --device {device}"
+        )
     from faststyle.export import int8_styles
 
     return int8_styles(styles, announce), "openvino", "auto"
@@ -81,6 +96,8 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 def run_alone(command: Callable[..., None]) -> None:
     """Run one command as a program, with the settings of `app`, which `typer.run` would not take."""
-    program = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=SETTINGS)
+    program = typer.Typer(
+        add_completion=False, pretty_exceptions_enable=False, context_settings=SETTINGS
+    )
     program.command()(command)
     program()

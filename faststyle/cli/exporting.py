@@ -15,10 +15,18 @@ from faststyle.cli.common import Json, app, reports_errors
 @reports_errors
 def export(
     checkpoint: Annotated[str, typer.Argument(help="A checkpoint, or its name in checkpoints/.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="FILE.onnx, or FILE.xml with a .bin beside it.")],
-    format: Annotated[str, typer.Option(help="onnx or openvino; default: by the output's name.")] = "auto",
-    int8: Annotated[bool, typer.Option("--int8", help="Most convolutions in 8 bits (OpenVINO).")] = False,
-    photos: Annotated[str, typer.Option(help="Photos to find the ranges of --int8 with, as for train.")] = "sample",
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="FILE.onnx, or FILE.xml with a .bin beside it.")
+    ],
+    format: Annotated[
+        str, typer.Option(help="onnx or openvino; default: by the output's name.")
+    ] = "auto",
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Most convolutions in 8 bits (OpenVINO).")
+    ] = False,
+    photos: Annotated[
+        str, typer.Option(help="Photos to find the ranges of --int8 with, as for train.")
+    ] = "sample",
     as_json: Json = False,
 ) -> None:
     """Write a checkpoint for other programs, compared with torch before it has its name.
@@ -32,9 +40,16 @@ def export(
     from faststyle.export import SUFFIXES, export_checkpoint
 
     if format == "auto":
-        format = next((name for name, suffix in SUFFIXES.items() if suffix == output.suffix), "onnx")
+        format = next(
+            (name for name, suffix in SUFFIXES.items() if suffix == output.suffix), "onnx"
+        )
     report = export_checkpoint(
-        find_checkpoint(checkpoint), output, format, int8, photos, lambda line: typer.echo(line, err=True)
+        find_checkpoint(checkpoint),
+        output,
+        format,
+        int8,
+        photos,
+        lambda line: typer.echo(line, err=True),
     )
     if as_json:
         typer.echo(json.dumps(asdict(report), default=str))
@@ -45,4 +60,6 @@ def export(
             f"torch, structural similarity {check.ssim:.4f}"
         )
     files = " and ".join(map(str, report.files))
-    typer.echo(f"wrote {files}: {report.precision}, {report.size_bytes / 2**20:.1f} MiB, in {report.seconds:.0f} s")
+    typer.echo(
+        f"wrote {files}: {report.precision}, {report.size_bytes / 2**20:.1f} MiB, in {report.seconds:.0f} s"
+    )

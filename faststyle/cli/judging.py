@@ -10,16 +10,23 @@ import typer
 
 from faststyle.cli.common import Device, Json, Threads, VggWeights, app, reports_errors
 
-Painting = Annotated[str, typer.Option("--style", help="The painting: an image file.", metavar="PAINTING")]
+Painting = Annotated[
+    str, typer.Option("--style", help="The painting: an image file.", metavar="PAINTING")
+]
 Photos = Annotated[Path, typer.Option("--photos", help="A folder of photos.", metavar="FOLDER")]
-Limit = Annotated[int | None, typer.Option(help="Take so many photos, evenly from the folder; default: all.")]
+Limit = Annotated[
+    int | None, typer.Option(help="Take so many photos, evenly from the folder; default: all.")
+]
 
 
 @app.command()
 @reports_errors
 def judge(
     subject: Annotated[
-        str, typer.Argument(help="A checkpoint, or a folder of pictures named as the photos.", metavar="CKPT|IMAGES")
+        str,
+        typer.Argument(
+            help="A checkpoint, or a folder of pictures named as the photos.", metavar="CKPT|IMAGES"
+        ),
     ],
     style: Painting,
     photos: Photos,
@@ -39,7 +46,9 @@ def judge(
     from faststyle.devices import set_threads
 
     set_threads(threads)
-    scores, vgg = judge_results(subject, style, photos, limit=limit, vgg_weights=vgg_weights, device=device)
+    scores, vgg = judge_results(
+        subject, style, photos, limit=limit, vgg_weights=vgg_weights, device=device
+    )
     if as_json:
         typer.echo(json.dumps(asdict(scores)))
         return
@@ -53,15 +62,24 @@ def judge(
 def compare(
     style: Painting,
     checkpoint: Annotated[
-        list[str], typer.Option(help="A checkpoint, or its name in checkpoints/; may be repeated.", metavar="CKPT")
+        list[str],
+        typer.Option(
+            help="A checkpoint, or its name in checkpoints/; may be repeated.", metavar="CKPT"
+        ),
     ],
     photos: Photos,
-    output: Annotated[Path, typer.Option("-o", "--output", help="A folder for the report.", metavar="REPORT/")],
-    size: Annotated[list[int] | None, typer.Option(help="Side of the photos, in pixels; may be repeated.")] = None,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="A folder for the report.", metavar="REPORT/")
+    ],
+    size: Annotated[
+        list[int] | None, typer.Option(help="Side of the photos, in pixels; may be repeated.")
+    ] = None,
     steps: Annotated[int, typer.Option(help="Steps of the slow path.")] = 300,
     limit: Limit = None,
     optimizer: Annotated[str, typer.Option(help="Of the slow path: lbfgs or adam.")] = "lbfgs",
-    seed: Annotated[int, typer.Option(help="Seed of the noise that the slow path starts from.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the noise that the slow path starts from.")
+    ] = 0,
     vgg_weights: VggWeights = None,
     device: Device = "auto",
     threads: Threads = None,
@@ -69,7 +87,8 @@ def compare(
 ) -> None:
     """Set a network beside the slow method: how good it is, and how much faster.
 
-    Example: faststyle compare --style data/styles/nocturne.png --checkpoint nocturne --photos photos/ -o report/
+    Example: faststyle compare --style data/styles/nocturne.png --checkpoint nocturne --photos
+    photos/ -o report/
     """
     from faststyle.compare.report import answer, check_folder, report_json, write_report
     from faststyle.compare.slow_vs_fast import INITS

@@ -8,9 +8,20 @@ from typing import Annotated
 
 import typer
 
-from faststyle.cli.common import MACHINE, OUTPUT, Device, Json, Threads, VggWeights, app, reports_errors
+from faststyle.cli.common import (
+    MACHINE,
+    OUTPUT,
+    Device,
+    Json,
+    Threads,
+    VggWeights,
+    app,
+    reports_errors,
+)
 
-OBJECTIVE, DESCENT, STEPS = "Objective", "Descent", "On the way"
+OBJECTIVE = "Objective"
+DESCENT = "Descent"
+STEPS = "On the way"
 
 
 @app.command()
@@ -18,44 +29,73 @@ OBJECTIVE, DESCENT, STEPS = "Objective", "Descent", "On the way"
 def slow(
     content: Annotated[Path, typer.Argument(help="The photo.", metavar="CONTENT")],
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="A file: .png, .jpg or .webp.", rich_help_panel=OUTPUT)
+        Path,
+        typer.Option("-o", "--output", help="A file: .png, .jpg or .webp.", rich_help_panel=OUTPUT),
     ],
     style: Annotated[
         list[str] | None,
-        typer.Option("--style", help="A painting; several are blended by weight.", metavar="FILE[:WEIGHT]"),
+        typer.Option(
+            "--style", help="A painting; several are blended by weight.", metavar="FILE[:WEIGHT]"
+        ),
     ] = None,
     mask: Annotated[
         list[Path] | None,
-        typer.Option("--mask", help="Where a style applies: white on black, one for each --style, in their order."),
+        typer.Option(
+            "--mask",
+            help="Where a style applies: white on black, one for each --style, in their order.",
+        ),
     ] = None,
     size: Annotated[
-        int | None, typer.Option(help="Shorter side of the result, in pixels; default: the photo's, at most 512.")
+        int | None,
+        typer.Option(
+            help="Shorter side of the result, in pixels; default: the photo's, at most 512."
+        ),
     ] = None,
-    keep_colors: Annotated[bool, typer.Option("--keep-colors", help="Keep the colours of the photo.")] = False,
+    keep_colors: Annotated[
+        bool, typer.Option("--keep-colors", help="Keep the colours of the photo.")
+    ] = False,
     strength: Annotated[
         float,
-        typer.Option(help="Style against content: 0 is content alone, inf style alone.", rich_help_panel=OBJECTIVE),
+        typer.Option(
+            help="Style against content: 0 is content alone, inf style alone.",
+            rich_help_panel=OBJECTIVE,
+        ),
     ] = 1.0,
     tv: Annotated[
-        float | None, typer.Option(help="Weight of total variation: more is smoother.", rich_help_panel=OBJECTIVE)
+        float | None,
+        typer.Option(
+            help="Weight of total variation: more is smoother.", rich_help_panel=OBJECTIVE
+        ),
     ] = None,
     layers: Annotated[
         str,
         typer.Option(
-            help="paper (Gatys et al.) or training (what networks are trained on).", rich_help_panel=OBJECTIVE
+            help="paper (Gatys et al.) or training (what networks are trained on).",
+            rich_help_panel=OBJECTIVE,
         ),
     ] = "paper",
     content_layer: Annotated[
         list[str] | None,
-        typer.Option(help="Layers of content instead: relu3_3.", metavar="LAYER[:WEIGHT]", rich_help_panel=OBJECTIVE),
+        typer.Option(
+            help="Layers of content instead: relu3_3.",
+            metavar="LAYER[:WEIGHT]",
+            rich_help_panel=OBJECTIVE,
+        ),
     ] = None,
     style_layer: Annotated[
         list[str] | None,
-        typer.Option(help="Layers of style instead: relu3_1:2.", metavar="LAYER[:WEIGHT]", rich_help_panel=OBJECTIVE),
+        typer.Option(
+            help="Layers of style instead: relu3_1:2.",
+            metavar="LAYER[:WEIGHT]",
+            rich_help_panel=OBJECTIVE,
+        ),
     ] = None,
     style_scale: Annotated[
         float,
-        typer.Option(help="Size of the painting beside the image: 2 doubles its strokes.", rich_help_panel=OBJECTIVE),
+        typer.Option(
+            help="Size of the painting beside the image: 2 doubles its strokes.",
+            rich_help_panel=OBJECTIVE,
+        ),
     ] = 1.0,
     dream: Annotated[
         list[str] | None,
@@ -66,38 +106,61 @@ def slow(
         ),
     ] = None,
     vgg: Annotated[str, typer.Option(help="vgg16 or vgg19.", rich_help_panel=OBJECTIVE)] = "vgg16",
-    pooling: Annotated[str, typer.Option(help="max or average.", rich_help_panel=OBJECTIVE)] = "max",
-    optimizer: Annotated[str, typer.Option(help="lbfgs or adam.", rich_help_panel=DESCENT)] = "lbfgs",
+    pooling: Annotated[
+        str, typer.Option(help="max or average.", rich_help_panel=OBJECTIVE)
+    ] = "max",
+    optimizer: Annotated[
+        str, typer.Option(help="lbfgs or adam.", rich_help_panel=DESCENT)
+    ] = "lbfgs",
     steps: Annotated[int, typer.Option(help="Steps at each size.", rich_help_panel=DESCENT)] = 300,
-    init: Annotated[str, typer.Option(help="content, noise, style, or a file.", rich_help_panel=DESCENT)] = "content",
+    init: Annotated[
+        str, typer.Option(help="content, noise, style, or a file.", rich_help_panel=DESCENT)
+    ] = "content",
     smallest: Annotated[
-        int, typer.Option(help="First of the sizes, in pixels; that of --size for one only.", rich_help_panel=DESCENT)
+        int,
+        typer.Option(
+            help="First of the sizes, in pixels; that of --size for one only.",
+            rich_help_panel=DESCENT,
+        ),
     ] = 128,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Default: 1 for L-BFGS, 0.02 for Adam.", rich_help_panel=DESCENT)
+        float | None,
+        typer.Option(help="Default: 1 for L-BFGS, 0.02 for Adam.", rich_help_panel=DESCENT),
     ] = None,
     average: Annotated[
         float | None,
         typer.Option(
-            help="Decay of the running mean of images; default: 0.98 for Adam, 0 else.", rich_help_panel=DESCENT
+            help="Decay of the running mean of images; default: 0.98 for Adam, 0 else.",
+            rich_help_panel=DESCENT,
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the noise.", rich_help_panel=DESCENT)] = 0,
-    print_every: Annotated[int, typer.Option(help="Print the terms every N steps.", rich_help_panel=STEPS)] = 0,
-    save_every: Annotated[
-        int, typer.Option(help="Keep the image of every N steps, as OUT-000100.png.", rich_help_panel=STEPS)
+    print_every: Annotated[
+        int, typer.Option(help="Print the terms every N steps.", rich_help_panel=STEPS)
     ] = 0,
-    gif: Annotated[Path | None, typer.Option(help="An animation of the way.", rich_help_panel=STEPS)] = None,
+    save_every: Annotated[
+        int,
+        typer.Option(
+            help="Keep the image of every N steps, as OUT-000100.png.", rich_help_panel=STEPS
+        ),
+    ] = 0,
+    gif: Annotated[
+        Path | None, typer.Option(help="An animation of the way.", rich_help_panel=STEPS)
+    ] = None,
     trace: Annotated[
-        Path | None, typer.Option(help="JSON lines: step, seconds, each term, memory.", rich_help_panel=STEPS)
+        Path | None,
+        typer.Option(help="JSON lines: step, seconds, each term, memory.", rich_help_panel=STEPS),
     ] = None,
     vgg_weights: VggWeights = None,
     device: Device = "auto",
-    precision: Annotated[str, typer.Option(help="auto, float32 or bf16.", rich_help_panel=MACHINE)] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="auto, float32 or bf16.", rich_help_panel=MACHINE)
+    ] = "auto",
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Optimise one image, as Gatys et al. (2015) do: slow, and the reference for what networks learn.
+    """Optimise one image, as Gatys et al. (2015) do: slow, and the reference for what networks
+    learn.
 
     Example: faststyle slow photo.jpg --style painting.jpg -o out.png
     """
@@ -127,14 +190,29 @@ def slow(
         seed=seed,
     )
     styles = [parse_style(text) for text in style or []]
-    job = SlowJob(content, output, styles, mask or [], init_file, keep_colors, print_every, save_every, gif, trace)
+    job = SlowJob(
+        content,
+        output,
+        styles,
+        mask or [],
+        init_file,
+        keep_colors,
+        print_every,
+        save_every,
+        gif,
+        trace,
+    )
     set_threads(threads)
-    result = run_slow(job, config, size, lambda: find_weights(vgg, vgg_weights), device, quiet=False)
+    result = run_slow(
+        job, config, size, lambda: find_weights(vgg, vgg_weights), device, quiet=False
+    )
     if as_json:
         typer.echo(json.dumps(asdict(result), default=str))
         return
     terms = "  ".join(
-        f"{name} {result.terms[name]:.3f}" for name in ("content_rel", "style_rel", "total") if name in result.terms
+        f"{name} {result.terms[name]:.3f}"
+        for name in ("content_rel", "style_rel", "total")
+        if name in result.terms
     )
     typer.echo(f"{result.steps} steps in {result.seconds:.0f} s  {terms}")
     typer.echo(f"wrote {result.output}")

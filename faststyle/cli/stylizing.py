@@ -35,7 +35,10 @@ MANY = 20  # pictures that are worth the 10 s in which a network is converted fo
 @reports_errors
 def stylize(
     photos: Annotated[
-        list[str], typer.Argument(help="Files, folders, globs, - for standard input; or one video.", metavar="PHOTO...")
+        list[str],
+        typer.Argument(
+            help="Files, folders, globs, - for standard input; or one video.", metavar="PHOTO..."
+        ),
     ],
     styles: Annotated[
         list[str],
@@ -47,37 +50,67 @@ def stylize(
     ],
     output: Annotated[
         str,
-        typer.Option("-o", "--output", help="A picture, a video (.mp4, .mov, .mkv, .webm, .gif), a folder, or -."),
+        typer.Option(
+            "-o",
+            "--output",
+            help="A picture, a video (.mp4, .mov, .mkv, .webm, .gif), a folder, or -.",
+        ),
     ],
-    size: Annotated[int | None, typer.Option(help="Shorter side, in pixels; default: as it is.")] = None,
-    keep_colors: Annotated[bool, typer.Option("--keep-colors", help="Keep the colours of the photo.")] = False,
-    stroke_size: Annotated[float, typer.Option(help="Strokes: 2 is twice as large as trained.")] = 1.0,
-    mix: Annotated[float, typer.Option(help="How much of the style: 0 is the photo, 1 all of it.")] = 1.0,
+    size: Annotated[
+        int | None, typer.Option(help="Shorter side, in pixels; default: as it is.")
+    ] = None,
+    keep_colors: Annotated[
+        bool, typer.Option("--keep-colors", help="Keep the colours of the photo.")
+    ] = False,
+    stroke_size: Annotated[
+        float, typer.Option(help="Strokes: 2 is twice as large as trained.")
+    ] = 1.0,
+    mix: Annotated[
+        float, typer.Option(help="How much of the style: 0 is the photo, 1 all of it.")
+    ] = 1.0,
     tile: Annotated[
         str, typer.Option(help="auto (where memory asks for tiles), off, or their side in pixels.")
     ] = "auto",
     allow_huge: Annotated[
-        bool, typer.Option("--allow-huge", help="Take pictures of more than 179 million pixels; needs [huge].")
+        bool,
+        typer.Option(
+            "--allow-huge", help="Take pictures of more than 179 million pixels; needs [huge]."
+        ),
     ] = False,
-    format: Annotated[str | None, typer.Option(help="png, jpg, webp or tif, for outputs in a folder.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write outputs again that are there.")] = False,
+    format: Annotated[
+        str | None, typer.Option(help="png, jpg, webp or tif, for outputs in a folder.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Write outputs again that are there.")
+    ] = False,
     codec: Annotated[
         str | None,
-        typer.Option(help="h264, hevc, vp9, av1, prores, or any encoder of FFmpeg.", rich_help_panel=VIDEO),
+        typer.Option(
+            help="h264, hevc, vp9, av1, prores, or any encoder of FFmpeg.", rich_help_panel=VIDEO
+        ),
     ] = None,
     quality: Annotated[
-        float | None, typer.Option(help="The codec's CRF; lower is better. H.264: 18.", rich_help_panel=VIDEO)
+        float | None,
+        typer.Option(help="The codec's CRF; lower is better. H.264: 18.", rich_help_panel=VIDEO),
     ] = None,
     preset: Annotated[
         str | None, typer.Option(help="The codec's speed. H.264: superfast.", rich_help_panel=VIDEO)
     ] = None,
     fps: Annotated[
-        str | None, typer.Option(help="Make the rate constant: 25, or 24000/1001.", rich_help_panel=VIDEO)
+        str | None,
+        typer.Option(help="Make the rate constant: 25, or 24000/1001.", rich_help_panel=VIDEO),
     ] = None,
-    start: Annotated[float | None, typer.Option(help="Where to begin, in seconds.", rich_help_panel=VIDEO)] = None,
-    end: Annotated[float | None, typer.Option(help="Where to end, in seconds.", rich_help_panel=VIDEO)] = None,
+    start: Annotated[
+        float | None, typer.Option(help="Where to begin, in seconds.", rich_help_panel=VIDEO)
+    ] = None,
+    end: Annotated[
+        float | None, typer.Option(help="Where to end, in seconds.", rich_help_panel=VIDEO)
+    ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a video that was stopped.", rich_help_panel=VIDEO)
+        bool,
+        typer.Option(
+            "--resume", help="Go on with a video that was stopped.", rich_help_panel=VIDEO
+        ),
     ] = False,
     engine: Engine = "auto",
     device: Device = "auto",
@@ -121,12 +154,23 @@ def stylize(
         from faststyle.video.job import VideoOptions
 
         if format is not None:
-            raise typer.BadParameter("is for pictures; a video is named with -o", param_hint="--format")
+            raise typer.BadParameter(
+                "is for pictures; a video is named with -o", param_hint="--format"
+            )
         if fps is not None:
             asked["fps"] = parse_rate(fps)
         options = VideoOptions(size=size, threads=threads, overwrite=overwrite, **asked)
         kind = f"{look} {precision}"
-        _stylize_video(photos[0], output, functools.cache(lambda: load(True)), styles, options, look, kind, as_json)
+        _stylize_video(
+            photos[0],
+            output,
+            functools.cache(lambda: load(True)),
+            styles,
+            options,
+            look,
+            kind,
+            as_json,
+        )
         return
     if asked:
         raise typer.BadParameter("is for videos", param_hint=", ".join(f"--{key}" for key in asked))
@@ -137,7 +181,9 @@ def stylize(
     with Progress(console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("stylizing", total=len(jobs), visible=len(jobs) > 1)
         tiles = bar.add_task("tiles", total=None, visible=False)
-        stylizer.progress = lambda done, of: bar.update(tiles, completed=done, total=of, visible=done < of)
+        stylizer.progress = lambda done, of: bar.update(
+            tiles, completed=done, total=of, visible=done < of
+        )
         report = run_jobs(
             stylizer,
             jobs,
@@ -150,7 +196,11 @@ def stylize(
     if as_json:
         typer.echo(json.dumps(asdict(report)), err=output == PIPE)
     elif output != PIPE:
-        kept = f", {len(report.kept)} kept that were there (--overwrite writes them again)" if report.kept else ""
+        kept = (
+            f", {len(report.kept)} kept that were there (--overwrite writes them again)"
+            if report.kept
+            else ""
+        )
         what = report.written[0] if len(report.written) == 1 else f"{len(report.written)} pictures"
         if report.written or report.kept:
             typer.echo(f"wrote {what}{kept} ({stylizer.describe()})")
@@ -164,11 +214,16 @@ def stylize(
 @reports_errors
 def sheet(
     photo: Annotated[str, typer.Argument(help="An image file.", metavar="PHOTO")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The contact sheet (.png, .jpg, .webp).")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The contact sheet (.png, .jpg, .webp).")
+    ],
     styles: Annotated[
-        list[str] | None, typer.Option("--style", help="A style, several times if wanted; default: all.")
+        list[str] | None,
+        typer.Option("--style", help="A style, several times if wanted; default: all."),
     ] = None,
-    size: Annotated[int, typer.Option(help="Shorter side of each picture, in pixels.", min=16)] = 320,
+    size: Annotated[
+        int, typer.Option(help="Shorter side of each picture, in pixels.", min=16)
+    ] = 320,
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
@@ -186,7 +241,9 @@ def sheet(
     format = output_format(output)
     names = styles or names_at_hand()
     if not names:
-        raise CheckpointError("no checkpoints at hand; train one with: faststyle train --style PAINTING")
+        raise CheckpointError(
+            "no checkpoints at hand; train one with: faststyle train --style PAINTING"
+        )
     paths = [find_checkpoint(name) for name in names]
     loaded = ((path.stem, Stylizer.load(path, device, threads)) for path in paths)
     picture = contact_sheet(photo, loaded, size)
@@ -200,7 +257,9 @@ def _parse_tile(text: str) -> int | None:
         return None if text == "auto" else 0
     if text.isdecimal() and int(text) >= SMALLEST_TILE:
         return int(text)
-    raise typer.BadParameter(f"auto, off, or {SMALLEST_TILE} or more pixels, got {text!r}", param_hint="--tile")
+    raise typer.BadParameter(
+        f"auto, off, or {SMALLEST_TILE} or more pixels, got {text!r}", param_hint="--tile"
+    )
 
 
 def _stylize_video(
@@ -213,14 +272,21 @@ def _stylize_video(
     kind: str,
     as_json: bool,
 ) -> None:
-    """Stylize one video, with a bar of frames; the network is loaded once the video is known to be one.
+    """Stylize one video, with a bar of frames; the network is loaded once the video is known to be
+    one.
 
     What was stopped is resumed with the same styles and the same `kind` of result only.
     """
     from dataclasses import asdict
 
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     from faststyle.files import sha256
     from faststyle.stylize.blend import parse_style

@@ -8,9 +8,19 @@ from typing import Annotated
 
 import typer
 
-from faststyle.cli.common import OUTPUT, Device, Json, Threads, VggWeights, app, reports_errors, run_alone
+from faststyle.cli.common import (
+    OUTPUT,
+    Device,
+    Json,
+    Threads,
+    VggWeights,
+    app,
+    reports_errors,
+    run_alone,
+)
 
-TRAINING, OBJECTIVE = "Training", "Objective"
+TRAINING = "Training"
+OBJECTIVE = "Objective"
 
 
 @app.command()
@@ -31,34 +41,62 @@ def train(
             "default: quick, or the run's own with --resume."
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the style; default: the painting's file name.")] = None,
-    photos: Annotated[
-        str | None, typer.Option(help="sample, coco, a folder, or hf:NAME[:SPLIT[:COLUMN]].", rich_help_panel=TRAINING)
+    name: Annotated[
+        str | None, typer.Option(help="Name of the style; default: the painting's file name.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimisation steps.", rich_help_panel=TRAINING)] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Photos a step and process.", rich_help_panel=TRAINING)] = None,
+    photos: Annotated[
+        str | None,
+        typer.Option(
+            help="sample, coco, a folder, or hf:NAME[:SPLIT[:COLUMN]].", rich_help_panel=TRAINING
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Optimisation steps.", rich_help_panel=TRAINING)
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Photos a step and process.", rich_help_panel=TRAINING)
+    ] = None,
     image_size: Annotated[
-        int | None, typer.Option(help="Side of the training crops, in pixels.", rich_help_panel=TRAINING)
+        int | None,
+        typer.Option(help="Side of the training crops, in pixels.", rich_help_panel=TRAINING),
     ] = None,
     network: Annotated[
-        str | None, typer.Option(help="johnson or mobile, with its width: mobile-32.", rich_help_panel=TRAINING)
+        str | None,
+        typer.Option(
+            help="johnson or mobile, with its width: mobile-32.", rich_help_panel=TRAINING
+        ),
     ] = None,
     init: Annotated[
-        str | None, typer.Option(help="base (near any painting), scratch, or a checkpoint.", rich_help_panel=TRAINING)
+        str | None,
+        typer.Option(
+            help="base (near any painting), scratch, or a checkpoint.", rich_help_panel=TRAINING
+        ),
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, float32 or bf16.", rich_help_panel=TRAINING)] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of photos and weights.", rich_help_panel=TRAINING)] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="auto, float32 or bf16.", rich_help_panel=TRAINING)
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of photos and weights.", rich_help_panel=TRAINING)
+    ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where a stopped run was.", rich_help_panel=TRAINING)
+        bool,
+        typer.Option("--resume", help="Go on where a stopped run was.", rich_help_panel=TRAINING),
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start again, and drop an unfinished run.", rich_help_panel=TRAINING)
+        bool,
+        typer.Option(
+            "--overwrite", help="Start again, and drop an unfinished run.", rich_help_panel=TRAINING
+        ),
     ] = False,
     strength: Annotated[
-        float | None, typer.Option(help="Style against content: 1 is balanced, 2 is more.", rich_help_panel=OBJECTIVE)
+        float | None,
+        typer.Option(
+            help="Style against content: 1 is balanced, 2 is more.", rich_help_panel=OBJECTIVE
+        ),
     ] = None,
     stroke_size: Annotated[
-        float | None, typer.Option(help="Strokes: 1 is as painted, 2 twice as large.", rich_help_panel=OBJECTIVE)
+        float | None,
+        typer.Option(help="Strokes: 1 is as painted, 2 twice as large.", rich_help_panel=OBJECTIVE),
     ] = None,
     sets: Annotated[
         list[str] | None,
@@ -75,7 +113,10 @@ def train(
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", help="The checkpoint; default: checkpoints/NAME.safetensors.", rich_help_panel=OUTPUT
+            "-o",
+            "--output",
+            help="The checkpoint; default: checkpoints/NAME.safetensors.",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     as_json: Json = False,

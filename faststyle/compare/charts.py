@@ -1,7 +1,8 @@
 """The charts of the report, as SVG that stands in the page and follows its theme.
 
-What it is not: numbers or words. Colours are placeholders that become `currentColor` and CSS variables of the page
-(--content, --noise, --network), so one picture serves light and dark; text stays text, in the page's font.
+What it is not: numbers or words. Colours are placeholders that become `currentColor` and CSS
+variables of the page (--content, --noise, --network), so one picture serves light and dark; text
+stays text, in the page's font.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-WIDTH, HEIGHT = 5.6, 3.7  # inches at 72 points each: letters of 10 points stay readable when a phone shows 360 pixels
+# inches at 72 points each: letters of 10 points stay readable when a phone shows 360 pixels
+WIDTH = 5.6
+HEIGHT = 3.7
 POINTS = 10  # of letters
 LABEL_GAP = 0.07  # of the height of the axes, between two labels: one line
 LONGEST_LABEL = 16  # letters
@@ -31,7 +34,8 @@ THEME = {INK: "currentColor", **{colour: f"var(--{name})" for name, colour in CO
 
 STYLE: Any = {
     "font.size": POINTS,
-    "svg.fonttype": "none",  # letters, not outlines: they can be searched, read aloud, and take the page's font
+    # letters, not outlines: they can be searched, read aloud, and take the page's font
+    "svg.fonttype": "none",
     "svg.hashsalt": "faststyle",  # the same chart has the same bytes
     "text.parse_math": False,  # names of files may hold dollar signs
     "axes.spines.top": False,
@@ -40,7 +44,9 @@ STYLE: Any = {
     "savefig.facecolor": "none",
     "axes.axisbelow": True,
     "axes.labelpad": 7,  # points: phones show the letters a little larger than they were measured
-    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
+    **dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
+    ),
 }
 
 
@@ -67,10 +73,13 @@ class Point:
     clear_distance: float
 
 
-def objective_by_step(curves: Sequence[Curve], level: float, equal: Mapping[str, float | None], name: str) -> str:
+def objective_by_step(
+    curves: Sequence[Curve], level: float, equal: Mapping[str, float | None], name: str
+) -> str:
     """Return the objective against the step, both in logarithms, the network's level drawn across.
 
-    `equal` marks the step at which each start reached that level; `name` makes the ids of the SVG unique in its page.
+    `equal` marks the step at which each start reached that level; `name` makes the ids of the SVG
+    unique in its page.
     """
 
     def draw(axes: Axes) -> None:
@@ -78,7 +87,9 @@ def objective_by_step(curves: Sequence[Curve], level: float, equal: Mapping[str,
         _limit_objective(axes, curves, level)
         axes.set_xscale("symlog", linthresh=1)  # step 0 is the start itself, and has no logarithm
         axes.set_xlim(min(steps), 1.05 * max(*steps, 1))
-        ticks = [t for t in (0, 1, 3, 10, 30, 100, 300, 1000, 3000) if min(steps) <= t <= max(steps)]
+        ticks = [
+            t for t in (0, 1, 3, 10, 30, 100, 300, 1000, 3000) if min(steps) <= t <= max(steps)
+        ]
         axes.xaxis.set_ticks(ticks, [str(t) for t in ticks])
         axes.xaxis.set_ticks([], minor=True)
         axes.set_xlabel("step (log scale)")
@@ -87,14 +98,29 @@ def objective_by_step(curves: Sequence[Curve], level: float, equal: Mapping[str,
         _draw_level(axes, level)
         _label_right(axes, curves, level)
         for row, curve in enumerate(c for c in curves if equal.get(c.init) is not None):
-            step, colour = float(equal[curve.init] or 0), COLOURS.get(curve.init, INK)
+            step = float(equal[curve.init] or 0)
+            colour = COLOURS.get(curve.init, INK)
             axes.axvline(step, color=colour, linewidth=1, linestyle=(0, (1, 2)))
             over = axes.get_xaxis_transform()
-            side = "right" if _across(axes, step) > 0.7 else "left" if _across(axes, step) < 0.3 else "center"
-            axes.text(step, 1.03 + row * LABEL_GAP, f"equal at step {step:.0f}", color=colour, transform=over, ha=side)
+            side = (
+                "right"
+                if _across(axes, step) > 0.7
+                else "left"
+                if _across(axes, step) < 0.3
+                else "center"
+            )
+            axes.text(
+                step,
+                1.03 + row * LABEL_GAP,
+                f"equal at step {step:.0f}",
+                color=colour,
+                transform=over,
+                ha=side,
+            )
 
     told = "; ".join(
-        f"{c.label} {c.mean[0]:.3g} at step {c.steps[0]}, {c.mean[-1]:.3g} at {c.steps[-1]}" for c in curves
+        f"{c.label} {c.mean[0]:.3g} at step {c.steps[0]}, {c.mean[-1]:.3g} at {c.steps[-1]}"
+        for c in curves
     )
     return _svg(draw, name, f"Objective against step. Slow: {told}. Network: {level:.3g} at once.")
 
@@ -115,9 +141,13 @@ def objective_by_seconds(curves: Sequence[Curve], level: float, seconds: float, 
         axes.plot([seconds], [level], "o", color=COLOURS["network"], markersize=8)
         _label_right(axes, curves, level)
 
-    told = "; ".join(f"{c.label} {c.mean[-1]:.3g} after {c.seconds[-1]:.3g} seconds" for c in curves)
+    told = "; ".join(
+        f"{c.label} {c.mean[-1]:.3g} after {c.seconds[-1]:.3g} seconds" for c in curves
+    )
     return _svg(
-        draw, name, f"Objective against seconds. Slow: {told}. Network: {level:.3g} after {seconds:.3g} seconds."
+        draw,
+        name,
+        f"Objective against seconds. Slow: {told}. Network: {level:.3g} after {seconds:.3g} seconds.",
     )
 
 
@@ -125,7 +155,8 @@ def speed_and_quality(points: Sequence[Point], name: str) -> str:
     """Return seconds against style_closed, the area of a point growing with its clear_distance."""
 
     def draw(axes: Axes) -> None:
-        times, closed = [p.seconds for p in points], [p.style_closed for p in points]
+        times = [p.seconds for p in points]
+        closed = [p.style_closed for p in points]
         room = max(0.02, 0.25 * (max(closed) - min(closed)))
         axes.set_xscale("log")
         axes.set_xlim(min(times) / 1.4, max(times) * 1.4)
@@ -134,8 +165,11 @@ def speed_and_quality(points: Sequence[Point], name: str) -> str:
         axes.set_xlabel("seconds for a photo (log scale)")
         axes.set_ylabel("style_closed, higher is better")
         axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.8)
-        areas = [60 * max(0.1, p.clear_distance) for p in points]  # square points; 0.6 to 2 is usual
-        axes.scatter(times, closed, s=areas, color=COLOURS["network"], alpha=0.8, linewidths=0, clip_on=False)
+        # square points; 0.6 to 2 is usual
+        areas = [60 * max(0.1, p.clear_distance) for p in points]
+        axes.scatter(
+            times, closed, s=areas, color=COLOURS["network"], alpha=0.8, linewidths=0, clip_on=False
+        )
         starts = [_up(axes, p.style_closed) for p in points]
         for point, start, y in zip(points, starts, spread_out(starts, LABEL_GAP), strict=True):
             axes.annotate(
@@ -157,7 +191,8 @@ def speed_and_quality(points: Sequence[Point], name: str) -> str:
 
 
 def spread_out(places: Sequence[float], gap: float) -> list[float]:
-    """Return `places` moved as little as a single pass allows, so that no two are nearer than `gap`, in their order.
+    """Return `places` moved as little as a single pass allows, so that no two are nearer than
+    `gap`, in their order.
 
     The topmost stays at 1 or below where they fit.
 
@@ -190,7 +225,8 @@ def _draw_level(axes: Axes, level: float) -> None:
 
 def _limit_objective(axes: Axes, curves: Sequence[Curve], level: float) -> None:
     values = [v for c in curves for v in (*c.low, *c.high) if v > 0] + [level]
-    low, high = min(values) / 1.15, max(values) * 1.15
+    low = min(values) / 1.15
+    high = max(values) * 1.15
     axes.set_yscale("log")
     axes.set_ylim(low, high)
     _plain_ticks(axes.yaxis, low, high)
@@ -220,8 +256,13 @@ def _across(axes: Axes, x: float) -> float:
 
 def _shorten(label: str) -> str:
     """A name that fits beside the axes; what tells versions apart is often at its end."""
-    label = label.encode("utf-8", "backslashreplace").decode()  # matplotlib refuses what is not UTF-8
-    return label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 8]}\N{HORIZONTAL ELLIPSIS}{label[-7:]}"
+    # matplotlib refuses what is not UTF-8
+    label = label.encode("utf-8", "backslashreplace").decode()
+    return (
+        label
+        if len(label) <= LONGEST_LABEL
+        else f"{label[: LONGEST_LABEL - 8]}\N{HORIZONTAL ELLIPSIS}{label[-7:]}"
+    )
 
 
 def _plain_ticks(axis: Any, low: float, high: float) -> None:
@@ -233,7 +274,11 @@ def _plain_ticks(axis: Any, low: float, high: float) -> None:
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks = [d * 10.0**e for e in exponents for d in digits if low <= d * 10.0**e <= high]
     if len(ticks) < 3:
-        ticks = [float(t) for t in MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high) if low <= t <= high]
+        ticks = [
+            float(t)
+            for t in MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high)
+            if low <= t <= high
+        ]
     axis.set_ticks(ticks, [f"{t:g}" for t in ticks])
     axis.set_ticks([], minor=True)
 
@@ -243,7 +288,8 @@ def _svg(draw: Callable[[Axes], None], name: str, told: str, right: float = 0.75
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(), warnings.catch_warnings():
-        # The browser draws the letters, with fonts of its own: what the font that measures them lacks is no matter.
+        # The browser draws the letters, with fonts of its own: what the font that measures them
+        # lacks is no matter.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         matplotlib.rcdefaults()  # a matplotlibrc of the user's must not change the page
         matplotlib.rcParams.update(STYLE)
@@ -259,7 +305,8 @@ def _fit_into_page(svg: str, name: str, told: str) -> str:
     """An SVG file as an element of a page: no header or metadata, sized by the page, own ids, the page's colours."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<style .*?</style>\s*", "", svg, flags=re.DOTALL)  # its rule for * would reach the whole page
+    # its rule for * would reach the whole page
+    svg = re.sub(r"<style .*?</style>\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'\bid="', f'id="{name}-', svg)

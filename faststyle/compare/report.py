@@ -1,7 +1,8 @@
-"""A comparison written down: report.json and report.csv for programs, report.html, one page that needs nothing else.
+"""A comparison written down: report.json and report.csv for programs, report.html, one page that
+needs nothing else.
 
-What it is not: measuring (slow_vs_fast.py) or drawing charts (charts.py). The words and the looks of the page are in
-report.html.j2. The same comparison gives the same bytes.
+What it is not: measuring (slow_vs_fast.py) or drawing charts (charts.py). The words and the looks
+of the page are in report.html.j2. The same comparison gives the same bytes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,13 @@ from typing import Any
 
 from torch import Tensor
 
-from faststyle.compare.charts import Curve, Point, objective_by_seconds, objective_by_step, speed_and_quality
+from faststyle.compare.charts import (
+    Curve,
+    Point,
+    objective_by_seconds,
+    objective_by_step,
+    speed_and_quality,
+)
 from faststyle.compare.results import Comparison, Gallery, SlowRow, Summary
 from faststyle.errors import OutputError
 from faststyle.files import write_bytes
@@ -49,7 +56,8 @@ OPTIMIZERS = {"lbfgs": "L-BFGS", "adam": "Adam"}
 
 # (shorter side in pixels, quality): the first whose pictures stay below MAX_PICTURES is taken.
 PICTURE_SIZES = ((256, 88), (256, 75), (192, 75), (128, 70))
-MAX_PICTURES = 9_000_000  # bytes as base64: with charts, a page below 10 MB, which still goes by mail
+# bytes as base64: with charts, a page below 10 MB, which still goes by mail
+MAX_PICTURES = 9_000_000
 MOST_STEPS = 12  # rows of one start in a table; of more, only those that the judge scored are shown
 
 
@@ -68,8 +76,8 @@ class Shown:
 def write_report(comparison: Comparison, folder: Path) -> None:
     """Write report.json, report.csv and report.html into `folder`, each whole or not at all.
 
-    The measurements come first: a page that cannot be made does not lose them. Raises: OutputError when `folder`
-    cannot be written to, or when the packages of the extra `compare` are missing.
+    The measurements come first: a page that cannot be made does not lose them. Raises: OutputError
+    when `folder` cannot be written to, or when the packages of the extra `compare` are missing.
     """
     data = json.dumps(report_json(comparison), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     write_bytes(folder / "report.json", _encode(data))
@@ -112,12 +120,15 @@ def report_csv(comparison: Comparison) -> str:
     writer.writeheader()
     writer.writerows({"method": "fast", **_plain(row)} for row in comparison.fast)
     for checkpoint, rows in comparison.slow.items():
-        writer.writerows({"method": "slow", "checkpoint": checkpoint, **_plain(row)} for row in rows)
+        writer.writerows(
+            {"method": "slow", "checkpoint": checkpoint, **_plain(row)} for row in rows
+        )
     return buffer.getvalue()
 
 
 def report_html(comparison: Comparison) -> str:
-    """Return the page: the answer in words, tables, curves, pictures; nothing in it is loaded from elsewhere.
+    """Return the page: the answer in words, tables, curves, pictures; nothing in it is loaded from
+    elsewhere.
 
     Raises: OutputError when the packages of the extra `compare` are missing.
     """
@@ -153,11 +164,14 @@ def report_html(comparison: Comparison) -> str:
 
 def answer(summary: Summary, optimizer: str, last_step: Mapping[str, int]) -> list[str]:
     """Return what a summary says, in sentences; `last_step` is where the slow path was given up, by start."""
-    photos, seconds, optimizer = summary.photos, summary.fast["seconds"], OPTIMIZERS.get(optimizer.lower(), optimizer)
+    photos = summary.photos
+    seconds = summary.fast["seconds"]
+    optimizer = OPTIMIZERS.get(optimizer.lower(), optimizer)
     few = f"On {photos} photo{'s' * (photos != 1)} at {summary.size} px"
     sentences = [f"{few} the network needs {_duration(seconds)} a photo."]
     for init, limit in last_step.items():
-        step, reached = summary.equal_step.get(init), summary.reached.get(init, 0)
+        step = summary.equal_step.get(init)
+        reached = summary.reached.get(init, 0)
         start = STARTS.get(init, init)
         if step is None:
             count = f"none of the {photos}" if reached == 0 else f"only {reached} of {photos}"
@@ -166,7 +180,8 @@ def answer(summary: Summary, optimizer: str, last_step: Mapping[str, int]) -> li
                 f"{optimizer} steps."
             )
             continue
-        slower, spent = summary.speedup.get(init), summary.equal_seconds.get(init)
+        slower = summary.speedup.get(init)
+        spent = summary.equal_seconds.get(init)
         some = "" if reached == photos else f" on {reached} of {photos} photos"
         cost = ""
         if slower is not None:
@@ -183,8 +198,10 @@ def _section(comparison: Comparison, summary: Summary, number: int) -> dict[str,
     curves = [curve for init in _starts(rows) if (curve := _curve(rows, init)).steps]
     optimizer = str(comparison.about.get("optimizer", "optimisation"))
     judge = _plain(summary.judge)
-    level, seconds = summary.fast["total"], summary.fast["seconds"]
-    drawn = curves if level > 0 and seconds > 0 else []  # False for NaN: there is nothing to draw across
+    level = summary.fast["total"]
+    seconds = summary.fast["seconds"]
+    # False for NaN: there is nothing to draw across
+    drawn = curves if level > 0 and seconds > 0 else []
     last_step = {init: max(r.step for r in rows if r.init == init) for init in _starts(rows)}
     return {
         "summary": summary,
@@ -194,18 +211,27 @@ def _section(comparison: Comparison, summary: Summary, number: int) -> dict[str,
         "judged": bool(judge.get("fast") or judge.get("slow")),
         "slow": _slow_table(summary, judge.get("slow") or []),
         "last_step": last_step,
-        "by_step": objective_by_step(drawn, level, summary.equal_step, f"steps{number}") if drawn else "",
-        "by_seconds": objective_by_seconds(drawn, level, seconds, f"seconds{number}") if drawn else "",
+        "by_step": objective_by_step(drawn, level, summary.equal_step, f"steps{number}")
+        if drawn
+        else "",
+        "by_seconds": objective_by_seconds(drawn, level, seconds, f"seconds{number}")
+        if drawn
+        else "",
     }
 
 
 def _verdict(summary: Summary, judge: Mapping[str, Any]) -> str:
     """The judge's view beside the objective's, at the step nearest to equality: they need not agree."""
-    fast, slow = judge.get("fast") or {}, [s for s in judge.get("slow") or [] if s["init"] == "content"]
+    fast = judge.get("fast") or {}
+    slow = [s for s in judge.get("slow") or [] if s["init"] == "content"]
     if fast.get("style_closed") is None or not slow:
         return ""
     equal = summary.equal_step.get("content")
-    near = min(slow, key=lambda s: abs(s["step"] - equal)) if equal is not None else max(slow, key=lambda s: s["step"])
+    near = (
+        min(slow, key=lambda s: abs(s["step"] - equal))
+        if equal is not None
+        else max(slow, key=lambda s: s["step"])
+    )
     if near.get("style_closed") is None:
         return ""
     return (
@@ -214,12 +240,16 @@ def _verdict(summary: Summary, judge: Mapping[str, Any]) -> str:
     )
 
 
-def _slow_table(summary: Summary, judged: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+def _slow_table(
+    summary: Summary, judged: Sequence[Mapping[str, Any]]
+) -> dict[str, list[dict[str, Any]]]:
     """Rows of the slow path by start, with the judge's scores where it gave them."""
     scores = {(s["init"], s["step"]): s for s in judged}
     table: dict[str, list[dict[str, Any]]] = {}
     for row in _plain(summary.slow):
-        table.setdefault(row["init"], []).append({**scores.get((row["init"], row["step"]), {}), **row})
+        table.setdefault(row["init"], []).append(
+            {**scores.get((row["init"], row["step"]), {}), **row}
+        )
     for init, rows in table.items():
         if len(rows) > MOST_STEPS:
             table[init] = [r for r in rows if (init, r["step"]) in scores or r is rows[-1]]
@@ -270,7 +300,9 @@ def _grid(comparison: Comparison) -> dict[str, Any]:
     """The painting, and a row of pictures for each gallery, as large as they may be together."""
     for side, quality in PICTURE_SIZES:
         painting = _data_uri(comparison.painting, side, quality)
-        rows = [_row(comparison, gallery, painting, side, quality) for gallery in comparison.galleries]
+        rows = [
+            _row(comparison, gallery, painting, side, quality) for gallery in comparison.galleries
+        ]
         if len(painting) + sum(len(shown.uri) for row in rows for shown in row) <= MAX_PICTURES:
             break
     columns = max((shown.column for row in rows for shown in row), default=0)
@@ -278,25 +310,42 @@ def _grid(comparison: Comparison) -> dict[str, Any]:
         "painting_uri": painting,
         "columns": columns,
         "rows": [
-            {"photo": g.photo, "size": g.size, "pictures": r} for g, r in zip(comparison.galleries, rows, strict=True)
+            {"photo": g.photo, "size": g.size, "pictures": r}
+            for g, r in zip(comparison.galleries, rows, strict=True)
         ],
     }
 
 
-def _row(comparison: Comparison, gallery: Gallery, painting: str, side: int, quality: int) -> list[Shown]:
+def _row(
+    comparison: Comparison, gallery: Gallery, painting: str, side: int, quality: int
+) -> list[Shown]:
     """The pictures of one gallery, in the order of a phone: photo, painting, networks, then the slow path."""
-    here, names = (gallery.photo, gallery.size), [c.name for c in comparison.checkpoints]
-    slow_at = {(r.init, r.step): r for r in comparison.slow.get(names[0], []) if (r.photo, r.size) == here}
-    # Several checkpoints may have been trained on several objectives: then it is said whose this is.
+    here = (gallery.photo, gallery.size)
+    names = [c.name for c in comparison.checkpoints]
+    slow_at = {
+        (r.init, r.step): r for r in comparison.slow.get(names[0], []) if (r.photo, r.size) == here
+    }
+    # Several checkpoints may have been trained on several objectives: then it is said whose this
+    # is.
     whose = f", by the objective of {names[0]}" if len(names) > 1 else ""
     fast_by = {r.checkpoint: r for r in comparison.fast if (r.photo, r.size) == here}
     steps = sorted({step for _, step in gallery.slow})
     inits = list(dict.fromkeys(init for init, _ in gallery.slow))
 
     def show(
-        image: Tensor, alt: str, caption: str, row: int, column: int, start: str = "", measured: Any = None
+        image: Tensor,
+        alt: str,
+        caption: str,
+        row: int,
+        column: int,
+        start: str = "",
+        measured: Any = None,
     ) -> Shown:
-        cost = "" if measured is None else f"objective {_number(measured.total)}, {_duration(measured.seconds)}"
+        cost = (
+            ""
+            if measured is None
+            else f"objective {_number(measured.total)}, {_duration(measured.seconds)}"
+        )
         detail = f"{start}: {cost}" if start and cost else start or cost
         return Shown(_data_uri(image, side, quality), alt, caption, detail, row, column)
 
@@ -304,10 +353,20 @@ def _row(comparison: Comparison, gallery: Gallery, painting: str, side: int, qua
         show(gallery.content, f"Photo {gallery.photo}", "photo", 1, 1),
         Shown(painting, "The painting", "painting", "", 1, 2),
     ]
-    for i, (name, image) in enumerate(gallery.fast.items()):  # several stand below each other where there is room
+    # several stand below each other where there is room
+    for i, (name, image) in enumerate(gallery.fast.items()):
         column, row = divmod(i, max(1, len(inits)))
         alt = f"{gallery.photo} by the network {name}"
-        shown.append(show(image, alt, f"network {name}", row + 1, 3 + len(steps) + column, measured=fast_by.get(name)))
+        shown.append(
+            show(
+                image,
+                alt,
+                f"network {name}",
+                row + 1,
+                3 + len(steps) + column,
+                measured=fast_by.get(name),
+            )
+        )
     for row, init in enumerate(inits, 1):
         for i, step in enumerate(steps, 3):
             if (init, step) in gallery.slow:
@@ -315,13 +374,26 @@ def _row(comparison: Comparison, gallery: Gallery, painting: str, side: int, qua
                 detail = start + whose
                 alt = f"{gallery.photo} by the slow path, {step} steps {start}"
                 measured = slow_at.get((init, step))
-                shown.append(show(gallery.slow[init, step], alt, f"slow, {step} steps", row, i, detail, measured))
+                shown.append(
+                    show(
+                        gallery.slow[init, step],
+                        alt,
+                        f"slow, {step} steps",
+                        row,
+                        i,
+                        detail,
+                        measured,
+                    )
+                )
     return shown
 
 
 def _data_uri(image: Tensor, side: int, quality: int) -> str:
     small = fit_shorter(image, side) if min(image.shape[-2:]) > side else image
-    return "data:image/webp;base64," + base64.b64encode(encode_image(small, "WEBP", quality=quality)).decode()
+    return (
+        "data:image/webp;base64,"
+        + base64.b64encode(encode_image(small, "WEBP", quality=quality)).decode()
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -40,10 +40,10 @@ class SlowRow:
 class Summary:
     """One checkpoint at one size, as `--json` prints it: values are means over photos.
 
-    `equal_step`, `equal_seconds` and `speedup` are by init, medians over the photos on which the slow path reached
-    the network's total, None where fewer than half did; `reached` counts them. `judge` is {"fast": scores, "slow":
-    [{"init", "step", **scores}]}, empty for sizes that are too small for it. `spread` holds standard deviations of
-    `fast` over photos.
+    `equal_step`, `equal_seconds` and `speedup` are by init, medians over the photos on which the
+    slow path reached the network's total, None where fewer than half did; `reached` counts them.
+    `judge` is {"fast": scores, "slow": [{"init", "step", **scores}]}, empty for sizes that are too
+    small for it. `spread` holds standard deviations of `fast` over photos.
     """
 
     checkpoint: str
@@ -73,7 +73,8 @@ class Checkpoint:
 class Gallery:
     """Pictures of one photo at one size, each (1, 3, size, size) in [0, 1].
 
-    `slow` is keyed by (init, step), `fast` by checkpoint. The slow pictures minimised the first checkpoint's objective.
+    `slow` is keyed by (init, step), `fast` by checkpoint. The slow pictures minimised the first
+    checkpoint's objective.
     """
 
     photo: str
@@ -87,8 +88,9 @@ class Gallery:
 class Comparison:
     """All that was measured; report.py writes it down.
 
-    `about` holds versions, machine, threads, the id of the VGG weights, steps, optimizer and the painting's file.
-    `slow` is keyed by checkpoint, because checkpoints may have been trained on different objectives.
+    `about` holds versions, machine, threads, the id of the VGG weights, steps, optimizer and the
+    painting's file. `slow` is keyed by checkpoint, because checkpoints may have been trained on
+    different objectives.
     """
 
     about: Mapping[str, Any]

@@ -24,9 +24,9 @@ def judge_results(
 ) -> tuple[Scores, str]:
     """Return the scores of `subject` on the photos of a folder, and the id of the VGG weights.
 
-    `subject` is a checkpoint, by file or name, or a folder of pictures named as the photos are, of any extension.
-    Photos are cropped to the protocol's 256x256, pictures that were made from whole photos with them.
-    Raises: ImageError, CheckpointError, RecipeError, WeightsError, DeviceError.
+    `subject` is a checkpoint, by file or name, or a folder of pictures named as the photos are, of
+    any extension. Photos are cropped to the protocol's 256x256, pictures that were made from whole
+    photos with them. Raises: ImageError, CheckpointError, RecipeError, WeightsError, DeviceError.
     """
     files = list_photos(Path(photos), limit)
     painting = read_image(style)
@@ -37,13 +37,23 @@ def judge_results(
         folder = Path(subject)
         by_stem = {p.stem: p for p in list_photos(folder, option="")}
         # The whole name goes first: it tells photos apart that differ in their extension only.
-        pictures = [p if (p := folder / file.name).is_file() else by_stem.get(file.stem) for file in files]
-        missing = [file.name for file, picture in zip(files, pictures, strict=True) if picture is None]
+        pictures = [
+            p if (p := folder / file.name).is_file() else by_stem.get(file.stem) for file in files
+        ]
+        missing = [
+            file.name for file, picture in zip(files, pictures, strict=True) if picture is None
+        ]
         if missing:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise ImageError(f"{subject}: no picture named as {missing[0]}{more}; name pictures as their photos")
-        outputs = [protocol_photo(read_image(picture)) for picture in pictures if picture is not None]
+            raise ImageError(
+                f"{subject}: no picture named as {missing[0]}{more}; name pictures as their photos"
+            )
+        outputs = [
+            protocol_photo(read_image(picture)) for picture in pictures if picture is not None
+        ]
     else:
-        stylizer = Stylizer.load(find_checkpoint(str(subject)), device, engine="torch", precision="float32")
+        stylizer = Stylizer.load(
+            find_checkpoint(str(subject)), device, engine="torch", precision="float32"
+        )
         outputs = [stylizer(crop) for crop in crops]
     return judge.score(outputs, crops), weights.id

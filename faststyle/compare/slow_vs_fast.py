@@ -1,7 +1,8 @@
-"""Slow against fast on the same photos: the objective that the network was trained on, the judge, and the clock.
+"""Slow against fast on the same photos: the objective that the network was trained on, the judge,
+and the clock.
 
-What it is not: the page that shows it (report.py). The slow path minimises, for each photo alone, the very objective
-that the network was trained on, so that "equal at step N" means what it says.
+What it is not: the page that shows it (report.py). The slow path minimises, for each photo alone,
+the very objective that the network was trained on, so that "equal at step N" means what it says.
 
 Source: Johnson et al. (2016), section 4.1 and figure 5, https://arxiv.org/abs/1603.08155
 """
@@ -79,13 +80,14 @@ def compare(
     seed: int = 0,
     quiet: bool = True,
 ) -> Comparison:
-    """Set networks beside the slow path on the photos of a folder, each cropped to a square of each size.
+    """Set networks beside the slow path on the photos of a folder, each cropped to a square of each
+    size.
 
-    `limit` takes so many photos, evenly from the sorted folder. Results of the slow path are kept by the content of
-    photo, painting and objective, and by machine, so that the same call goes on where it was stopped, and another
-    checkpoint of the same objective costs only its own time. The judge looks with VGG-16 whatever the objective uses.
-    Raises: ImageError, CheckpointError (also for a checkpoint of another painting), RecipeError, WeightsError,
-    DeviceError, Interrupted.
+    `limit` takes so many photos, evenly from the sorted folder. Results of the slow path are kept
+    by the content of photo, painting and objective, and by machine, so that the same call goes on
+    where it was stopped, and another checkpoint of the same objective costs only its own time. The
+    judge looks with VGG-16 whatever the objective uses. Raises: ImageError, CheckpointError (also
+    for a checkpoint of another painting), RecipeError, WeightsError, DeviceError, Interrupted.
     """
     if steps < 1 or min(sizes, default=0) < 1:
         raise RecipeError("--steps and --size must be 1 or more")
@@ -93,7 +95,10 @@ def compare(
     sizes = list(dict.fromkeys(sizes))
     files = list_photos(Path(photos), limit)
     where = find_device(device)
-    subjects = [_open(find_checkpoint(str(c)), Path(style), painting, vgg_weights, where) for c in checkpoints]
+    subjects = [
+        _open(find_checkpoint(str(c)), Path(style), painting, vgg_weights, where)
+        for c in checkpoints
+    ]
     _check(subjects, min(sizes), where)
     # A file of VGG-19 serves its checkpoints; the judge's own VGG-16 is then found as always.
     judge_file = vgg_weights if all(s.recipe.vgg == "vgg16" for s in subjects) else None
@@ -101,23 +106,34 @@ def compare(
     work = _Work(subjects, steps, optimizer, seed, where, StepProgress("slow path", 1, 0, quiet))
     fast: list[FastRow] = []
     slow: dict[str, list[SlowRow]] = {s.name: [] for s in subjects}
-    summaries, galleries = [], []
-    work.bar.bar.update(work.bar.task, total=len(files) * len(sizes) * len({s.key for s in subjects}) * 2 * steps)
+    summaries = []
+    galleries = []
+    work.bar.bar.update(
+        work.bar.task, total=len(files) * len(sizes) * len({s.key for s in subjects}) * 2 * steps
+    )
     with noted_signals() as work.stop, work.bar:
         for size in sizes:
-            judge = Judge(load_vgg(judge_weights, LAYERS), painting, size) if size >= SMALLEST_GRID else None
+            judge = (
+                Judge(load_vgg(judge_weights, LAYERS), painting, size)
+                if size >= SMALLEST_GRID
+                else None
+            )
             crops = [(file, protocol_photo(read_image(file), size)) for file in files]
             found = [_gallery(work, file, photo, size) for file, photo in crops]
             galleries += [gallery for gallery, _, _ in found]
             for subject in subjects:
-                ours = [row for _, rows, _ in found for row in rows if row.checkpoint == subject.name]
+                ours = [
+                    row for _, rows, _ in found for row in rows if row.checkpoint == subject.name
+                ]
                 theirs = [by_key[subject.key] for _, _, by_key in found]
                 fast += ours
                 rows = [row for by_init in theirs for part in by_init.values() for row in part.rows]
                 slow[subject.name] += rows
                 work.heed_signals("before judging")
                 outputs = [gallery.fast[subject.name] for gallery, _, _ in found]
-                scores = {} if judge is None else _judged(judge, [p for _, p in crops], outputs, theirs)
+                scores = (
+                    {} if judge is None else _judged(judge, [p for _, p in crops], outputs, theirs)
+                )
                 summaries.append(_summary(subject.name, size, ours, rows, scores))
     about = {
         "painting": Path(style).name,
@@ -136,7 +152,12 @@ def compare(
         },
     }
     known = [
-        Checkpoint(s.name, s.recipe.network, sum(p.numel() for p in s.network.parameters()), _megabytes(s.network))
+        Checkpoint(
+            s.name,
+            s.recipe.network,
+            sum(p.numel() for p in s.network.parameters()),
+            _megabytes(s.network),
+        )
         for s in subjects
     ]
     return Comparison(about, painting, known, summaries, fast, slow, galleries)
@@ -145,15 +166,20 @@ def compare(
 def list_photos(folder: Path, limit: int | None = None, option: str = "--photos ") -> list[Path]:
     """Return the images of a folder in order of their names, or `limit` of them, evenly.
 
-    Errors begin with `option`, which the folder was given with. Raises: ImageError, RecipeError for a limit below 1.
+    Errors begin with `option`, which the folder was given with. Raises: ImageError, RecipeError for
+    a limit below 1.
     """
     if limit is not None and limit < 1:
         raise RecipeError(f"--limit must be 1 or more, got {limit}")
     if not folder.is_dir():
         raise ImageError(f"{option}{folder}: no such folder")
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in READABLE and not p.name.startswith("."))
+    files = sorted(
+        p for p in folder.iterdir() if p.suffix.lower() in READABLE and not p.name.startswith(".")
+    )
     if not files:
-        raise ImageError(f"{option}{folder}: no images in it ({', '.join(sorted(READABLE))} are looked for)")
+        raise ImageError(
+            f"{option}{folder}: no images in it ({', '.join(sorted(READABLE))} are looked for)"
+        )
     if limit is None or limit >= len(files):
         return files
     return [files[i * len(files) // limit] for i in range(limit)]
@@ -189,7 +215,9 @@ class _Work:
             raise Interrupted(f"stopped {where}; the same command goes on there", self.stop.number)
 
 
-def _open(path: Path, style: Path, painting: Tensor, vgg_weights: Path | None, device: torch.device) -> _Subject:
+def _open(
+    path: Path, style: Path, painting: Tensor, vgg_weights: Path | None, device: torch.device
+) -> _Subject:
     network, about = load_checkpoint(path)
     if about.painting.get("sha256") != sha256(style):
         raise CheckpointError(
@@ -214,14 +242,17 @@ def _open(path: Path, style: Path, painting: Tensor, vgg_weights: Path | None, d
 
 
 def _check(subjects: Sequence[_Subject], size: int, device: torch.device) -> None:
-    """Raise, before anything is measured, for names that are not told apart, and for a smallest size that is too small.
+    """Raise, before anything is measured, for names that are not told apart, and for a smallest
+    size that is too small.
 
     Raises: CheckpointError, ImageError.
     """
     names = [subject.name for subject in subjects]
     for name in names:
         if names.count(name) > 1:
-            raise CheckpointError(f"two checkpoints are called {name!r}, and nothing would tell them apart; rename one")
+            raise CheckpointError(
+                f"two checkpoints are called {name!r}, and nothing would tell them apart; rename one"
+            )
     blank = torch.zeros(1, 3, size, size, device=device)
     try:
         with torch.no_grad():
@@ -236,7 +267,8 @@ def _gallery(
 ) -> tuple[Gallery, list[FastRow], dict[str, dict[str, _Slow]]]:
     """Return the pictures of a photo, the rows of all networks, and the slow path by objective and init."""
     photo = photo.to(work.device).contiguous(memory_format=torch.channels_last)
-    outputs, rows = {}, []
+    outputs = {}
+    rows = []
     by_key: dict[str, dict[str, _Slow]] = {}
     for subject in work.subjects:
         stylized, seconds = _timed(subject.network, photo)
@@ -246,7 +278,9 @@ def _gallery(
         rows.append(FastRow(subject.name, file.name, size, *values, seconds))
         outputs[subject.name] = stylized.cpu()
         if subject.key not in by_key:
-            by_key[subject.key] = {init: _slow(work, subject, file, photo, size, init) for init in INITS}
+            by_key[subject.key] = {
+                init: _slow(work, subject, file, photo, size, init) for init in INITS
+            }
     first = by_key[work.subjects[0].key]
     pictures = {(init, step): p for init in INITS for step, p in first[init].pictures.items()}
     return Gallery(file.name, size, photo.cpu(), pictures, outputs), rows, by_key
@@ -276,20 +310,27 @@ def _slow(work: _Work, subject: _Subject, file: Path, photo: Tensor, size: int, 
     settings = (init, work.steps, work.optimizer, work.seed, str(work.device))
     versions = (torch.__version__, torch.get_num_threads(), machine())
     pixels = hashlib.sha256(photo.cpu().contiguous().numpy().tobytes()).hexdigest()
-    path = cache_folder() / "slow" / f"{_hash([CACHE_VERSION, subject.key, pixels, settings, versions])}.safetensors"
+    path = (
+        cache_folder()
+        / "slow"
+        / f"{_hash([CACHE_VERSION, subject.key, pixels, settings, versions])}.safetensors"
+    )
     kept = _read_kept(path, file.name, size, init)
     if kept is None:
         kept = _optimise(work, subject, file, photo, size, init)
         try:
             _keep(path, kept)
-        except OutputError as error:  # a cache that cannot be written costs time later, not this comparison
+        # a cache that cannot be written costs time later, not this comparison
+        except OutputError as error:
             work.bar.say(f"results of the slow path are not kept: {error}")
     work.done += work.steps
     work.bar.advance(work.done)
     return kept
 
 
-def _optimise(work: _Work, subject: _Subject, file: Path, photo: Tensor, size: int, init: str) -> _Slow:
+def _optimise(
+    work: _Work, subject: _Subject, file: Path, photo: Tensor, size: int, init: str
+) -> _Slow:
     targets = subject.loss.targets(photo)
     generator = torch.Generator().manual_seed(work.seed)
     start = photo if init == "content" else torch.rand(photo.shape, generator=generator).to(photo)
@@ -298,11 +339,21 @@ def _optimise(work: _Work, subject: _Subject, file: Path, photo: Tensor, size: i
         found: Terms = subject.loss(image.contiguous(memory_format=torch.channels_last), targets)
         return found.named()
 
-    rows, pictures = [], {}
+    rows = []
+    pictures = {}
     for step in Descent(start, terms, work.optimizer).run(work.steps):
         t = step.terms
         rows.append(
-            SlowRow(file.name, size, init, step.step, t["content_rel"], t["style_rel"], t["total"], step.seconds)
+            SlowRow(
+                file.name,
+                size,
+                init,
+                step.step,
+                t["content_rel"],
+                t["style_rel"],
+                t["total"],
+                step.seconds,
+            )
         )
         if step.step in (*SHOWN_STEPS, work.steps):
             pictures[step.step] = step.image.mul(255).round().div(255).cpu()
@@ -313,7 +364,10 @@ def _optimise(work: _Work, subject: _Subject, file: Path, photo: Tensor, size: i
 
 
 def _keep(path: Path, slow: _Slow) -> None:
-    tensors = {f"step{n}": p.mul(255).round().to(torch.uint8).contiguous() for n, p in slow.pictures.items()}
+    tensors = {
+        f"step{n}": p.mul(255).round().to(torch.uint8).contiguous()
+        for n, p in slow.pictures.items()
+    }
     rows = [[r.step, r.content_rel, r.style_rel, r.total, r.seconds] for r in slow.rows]
     write_bytes(path, save(tensors, metadata={"rows": json.dumps(rows)}))
 
@@ -323,13 +377,18 @@ def _read_kept(path: Path, photo: str, size: int, init: str) -> _Slow | None:
     try:
         with safe_open(path, "pt") as file:
             rows = [SlowRow(photo, size, init, *row) for row in json.loads(file.metadata()["rows"])]
-            pictures = {int(k.removeprefix("step")): file.get_tensor(k).float().div(255) for k in file.keys()}  # noqa: SIM118
+            pictures = {
+                int(k.removeprefix("step")): file.get_tensor(k).float().div(255)
+                for k in file.keys()
+            }  # noqa: SIM118
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None
     return _Slow(rows, pictures)
 
 
-def _judged(judge: Judge, photos: list[Tensor], outputs: list[Tensor], slow: list[dict[str, _Slow]]) -> dict[str, Any]:
+def _judged(
+    judge: Judge, photos: list[Tensor], outputs: list[Tensor], slow: list[dict[str, _Slow]]
+) -> dict[str, Any]:
     def scores(pictures: list[Tensor]) -> dict[str, Any]:
         return dataclasses.asdict(judge.score(pictures, photos))
 
@@ -341,7 +400,9 @@ def _judged(judge: Judge, photos: list[Tensor], outputs: list[Tensor], slow: lis
     return {"fast": scores(outputs), "slow": rows}
 
 
-def _summary(name: str, size: int, fast: list[FastRow], slow: list[SlowRow], judge: Mapping[str, Any]) -> Summary:
+def _summary(
+    name: str, size: int, fast: list[FastRow], slow: list[SlowRow], judge: Mapping[str, Any]
+) -> Summary:
     terms = ("content_rel", "style_rel", "total", "seconds")
 
     def means(rows: Sequence[FastRow | SlowRow]) -> dict[str, float]:
@@ -352,7 +413,10 @@ def _summary(name: str, size: int, fast: list[FastRow], slow: list[SlowRow], jud
     for row in slow:
         by_step.setdefault((row.init, row.step), []).append(row)
         by_photo.setdefault((row.init, row.photo), []).append(row)
-    steps, seconds, speedups, reached = {}, {}, {}, {}
+    steps = {}
+    seconds = {}
+    speedups = {}
+    reached = {}
     for init in INITS:
         equal = [equal_row(by_photo[init, row.photo], row.total) for row in fast]
         pairs = [(e, f) for e, f in zip(equal, fast, strict=True) if e is not None]
@@ -366,7 +430,9 @@ def _summary(name: str, size: int, fast: list[FastRow], slow: list[SlowRow], jud
         photos=len(fast),
         size=size,
         fast=means(fast),
-        slow=[{"init": init, "step": step, **means(rows)} for (init, step), rows in by_step.items()],
+        slow=[
+            {"init": init, "step": step, **means(rows)} for (init, step), rows in by_step.items()
+        ],
         equal_step=steps,
         speedup=speedups,
         reached=reached,

@@ -1,4 +1,5 @@
-"""Frames of a camera or stream as they come: only the newest is kept, whoever is slow misses the others.
+"""Frames of a camera or stream as they come: only the newest is kept, whoever is slow misses the
+others.
 
 What it is not: videos that are stylized whole, which are `faststyle.video`.
 """
@@ -22,7 +23,11 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 SYNTHETIC = "lavfi:"  # before a graph of FFmpeg's filters, such as testsrc=size=640x480:rate=30
-DEVICES = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
+DEVICES = {
+    "linux": ("v4l2", "/dev/video{}"),
+    "darwin": ("avfoundation", "{}"),
+    "win32": ("dshow", "video={}"),
+}
 DEFAULT_RATE = 30.0  # frames a second of a source that does not say
 
 
@@ -36,9 +41,9 @@ class Shot(NamedTuple):
 class Camera:
     """Reads a source in a thread of its own, until it ends or is closed.
 
-    `source` is the number of a camera, a device, file or URL, or "lavfi:" and a graph of filters. What is no camera
-    comes at the speed at which it is meant to be seen. `size` is pixels of the shorter side of frames, None as they
-    come. `rate` is frames a second, `read` how many came.
+    `source` is the number of a camera, a device, file or URL, or "lavfi:" and a graph of filters.
+    What is no camera comes at the speed at which it is meant to be seen. `size` is pixels of the
+    shorter side of frames, None as they come. `rate` is frames a second, `read` how many came.
     Raises: VideoError for what cannot be opened.
 
     Example:
@@ -56,7 +61,8 @@ class Camera:
             self._file.close()
             raise VideoError(f"--source {source}: has no pictures")
         self.rate = float(streams[0].average_rate or streams[0].guessed_rate or DEFAULT_RATE)
-        self.read, self._size = 0, size
+        self.read = 0
+        self._size = size
         self.failure: str | None = None
         self._shot: Shot | None = None
         self._ended = self._closing = False
@@ -65,13 +71,15 @@ class Camera:
         self._thread.start()
 
     def newest(self, timeout: float | None = None) -> Shot | None:
-        """Return the newest frame, once; wait for one that was not seen yet. None after the end, or `timeout` seconds.
+        """Return the newest frame, once; wait for one that was not seen yet. None after the end, or
+        `timeout` seconds.
 
         Raises: VideoError when the source failed.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._shot or self._ended, timeout)
-            shot, self._shot = self._shot, None
+            shot = self._shot
+            self._shot = None
             if shot is None and self.failure:
                 raise VideoError(self.failure)
             return shot
@@ -99,7 +107,8 @@ class Camera:
         try:
             for rgb in self._frames():
                 with self._changed:
-                    self._shot, self.read = Shot(rgb, time.monotonic()), self.read + 1
+                    self._shot = Shot(rgb, time.monotonic())
+                    self.read = self.read + 1
                     self._changed.notify_all()
                 if self._closing:
                     break
@@ -130,13 +139,17 @@ def _open(source: str) -> tuple[InputContainer, bool]:
     from av.error import FFmpegError
 
     options: dict[str, Any] = {}
-    name, paced = source, True
+    name = source
+    paced = True
     if source.startswith(SYNTHETIC):
-        name, options = source.removeprefix(SYNTHETIC), {"format": "lavfi"}
+        name = source.removeprefix(SYNTHETIC)
+        options = {"format": "lavfi"}
     elif source.isdecimal() or source.startswith("/dev/video"):
         system = next((key for key in DEVICES if sys.platform.startswith(key)), "linux")
         format, pattern = DEVICES[system]
-        name, options, paced = pattern.format(source) if source.isdecimal() else source, {"format": format}, False
+        name = pattern.format(source) if source.isdecimal() else source
+        options = {"format": format}
+        paced = False
     elif re.match(r"[a-z]+://", source):
         paced = False  # a stream comes at its own speed
     try:

@@ -40,8 +40,8 @@ class Style(Protocol):
 class LiveReport:
     """What became of a stream.
 
-    `frames` were shown and `dropped` came too soon. `latency` is the median time between a frame's arrival and its
-    showing in seconds, and `lag` the same in frames of the source.
+    `frames` were shown and `dropped` came too soon. `latency` is the median time between a frame's
+    arrival and its showing in seconds, and `lag` the same in frames of the source.
     """
 
     frames: int
@@ -87,16 +87,21 @@ def run_live(
     figures: bool = True,
     announce: Callable[[str], None] = lambda _: None,
 ) -> LiveReport:
-    """Stylize what a camera sees until it ends, `limit` seconds are over, q is pressed or a signal comes.
+    """Stylize what a camera sees until it ends, `limit` seconds are over, q is pressed or a signal
+    comes.
 
-    `styles` are names and what stylizes a frame; `look.mix` is the strength to begin with. `figures` are frames a
-    second and the name of the style, drawn into each frame. Stills go to the folder `stills`, without figures.
-    Raises: OutputError, VideoError.
+    `styles` are names and what stylizes a frame; `look.mix` is the strength to begin with.
+    `figures` are frames a second and the name of the style, drawn into each frame. Stills go to the
+    folder `stills`, without figures. Raises: OutputError, VideoError.
     """
-    session, latencies, times = _Session(mix=look.mix), [], deque[float](maxlen=RECENT)
+    session = _Session(mix=look.mix)
+    latencies = []
+    times = deque[float](maxlen=RECENT)
     began = time.monotonic()
     first: float | None = None
-    taken, before = 0, camera.read  # what came while networks were loaded is not dropped
+    # what came while networks were loaded is not dropped
+    taken = 0
+    before = camera.read
     with noted_signals() as stop:
         while not stop.number and (limit is None or time.monotonic() - began < limit):
             for key in output.pressed():
@@ -139,7 +144,11 @@ def _age(shot: Shot) -> float:
 
 
 def _rate(times: deque[float]) -> float:
-    return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 and times[-1] > times[0] else 0.0
+    return (
+        (len(times) - 1) / (times[-1] - times[0])
+        if len(times) > 1 and times[-1] > times[0]
+        else 0.0
+    )
 
 
 def _save_still(folder: Path, name: str, rgb: Rgb) -> Path:
@@ -153,6 +162,7 @@ def _save_still(folder: Path, name: str, rgb: Rgb) -> Path:
 
 def _with_figures(rgb: Rgb, text: str) -> Rgb:
     picture = Image.fromarray(rgb)
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(FONT)
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(FONT)
     draw.text((8, 6), text, "white", font, stroke_width=2, stroke_fill="black")
     return np.asarray(picture)

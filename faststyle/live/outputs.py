@@ -1,4 +1,5 @@
-"""Where live frames go: a window, a file, a virtual camera, or an MJPEG stream for browsers on this machine.
+"""Where live frames go: a window, a file, a virtual camera, or an MJPEG stream for browsers on this
+machine.
 
 What it is not: what the frames are of, which live/loop.py decides.
 """
@@ -49,7 +50,8 @@ class Output(Protocol):
 def open_output(target: str | None, rate: float) -> Output:
     """Return the output for None (a window), FILE.mp4, /dev/videoN, or http://127.0.0.1:PORT.
 
-    `rate` is what frames a second are expected. Raises: VideoError for what is none of these; OutputError.
+    `rate` is what frames a second are expected. Raises: VideoError for what is none of these;
+    OutputError.
     """
     if target is None:
         return Window()
@@ -60,7 +62,9 @@ def open_output(target: str | None, rate: float) -> Output:
     if Path(target).suffix.lower() in RECORDED:
         return File(Path(target), rate)
     known = ", ".join(RECORDED)
-    raise VideoError(f"--output {target}: use a file ({known}), /dev/videoN, or http://127.0.0.1:8080")
+    raise VideoError(
+        f"--output {target}: use a file ({known}), /dev/videoN, or http://127.0.0.1:8080"
+    )
 
 
 class Window:
@@ -84,7 +88,9 @@ class Window:
         self._photo: Any = None
 
     def _press(self, name: str) -> None:
-        self._pressed += {"space": " ", "plus": "+", "minus": "-", "Escape": "q"}.get(name, name[:1])
+        self._pressed += {"space": " ", "plus": "+", "minus": "-", "Escape": "q"}.get(
+            name, name[:1]
+        )
 
     def show(self, rgb: Rgb, seconds: float) -> None:
         from PIL import ImageTk
@@ -95,7 +101,8 @@ class Window:
 
     def pressed(self) -> str:
         self._root.update()
-        keys, self._pressed = self._pressed, ""
+        keys = self._pressed
+        self._pressed = ""
         return keys
 
     def close(self) -> None:
@@ -106,7 +113,9 @@ class File:
     """A recording, which has its name once it is whole, or a virtual camera (v4l2loopback)."""
 
     def __init__(self, path: Path, rate: float, format: str | None = None) -> None:
-        self.path, self.rate, self.format = path, rate, format
+        self.path = path
+        self.rate = rate
+        self.format = format
         self._stack = contextlib.ExitStack()
         self._file: Any = None
         self._stream: Any = None
@@ -125,17 +134,23 @@ class File:
             picture.time_base = CLOCK
             self._file.mux(self._stream.encode(picture))
         except (FFmpegError, OSError) as error:
-            raise OutputError(f"cannot write {self.path}: {getattr(error, 'strerror', error)}") from error
+            raise OutputError(
+                f"cannot write {self.path}: {getattr(error, 'strerror', error)}"
+            ) from error
 
     def _open(self, h: int, w: int) -> None:
         import av
 
         if self.format is not None:
             self._file = self._stack.enter_context(av.open(str(self.path), "w", format=self.format))
-            self._stream = self._file.add_stream("rawvideo", rate=round(self.rate), pix_fmt="yuv420p")
+            self._stream = self._file.add_stream(
+                "rawvideo", rate=round(self.rate), pix_fmt="yuv420p"
+            )
         else:
             temporary = self._stack.enter_context(writing(self.path))
-            format = {".mkv": "matroska"}.get(self.path.suffix.lower(), self.path.suffix.lower()[1:])
+            format = {".mkv": "matroska"}.get(
+                self.path.suffix.lower(), self.path.suffix.lower()[1:]
+            )
             self._file = self._stack.enter_context(av.open(str(temporary), "w", format=format))
             options = {"crf": "18", "preset": "ultrafast", "tune": "zerolatency"}
             self._stream = self._file.add_stream("libx264", rate=round(self.rate), options=options)
@@ -158,9 +173,13 @@ class Stream:
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         if parts.hostname not in LOOPBACK:
-            raise VideoError(f"--output {url}: only this machine is served; use http://127.0.0.1:8080")
+            raise VideoError(
+                f"--output {url}: only this machine is served; use http://127.0.0.1:8080"
+            )
         self._changed = threading.Condition()
-        self._jpeg, self._number, self._closed = b"", 0, False
+        self._jpeg = b""
+        self._number = 0
+        self._closed = False
         stream = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -188,7 +207,8 @@ class Stream:
         file = io.BytesIO()
         Image.fromarray(rgb).save(file, "JPEG", quality=JPEG_QUALITY)
         with self._changed:
-            self._jpeg, self._number = file.getvalue(), self._number + 1
+            self._jpeg = file.getvalue()
+            self._number = self._number + 1
             self._changed.notify_all()
 
     def _pictures(self) -> Iterator[bytes]:
@@ -200,7 +220,8 @@ class Stream:
                     self._changed.wait()
                 if self._closed:
                     return
-                jpeg, seen = self._jpeg, self._number
+                jpeg = self._jpeg
+                seen = self._number
             yield jpeg
 
     def pressed(self) -> str:

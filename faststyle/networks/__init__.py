@@ -19,7 +19,8 @@ PAINTINGS = "paintings"  # the option that makes a network one of many paintings
 
 
 def parse_network(text: str) -> dict[str, Any] | None:
-    """Return the configuration of "mobile", or with its width of "mobile-64"; None for what names no network.
+    """Return the configuration of "mobile", or with its width of "mobile-64"; None for what names
+    no network.
 
     Example:
         >>> parse_network("johnson-16")
@@ -59,7 +60,9 @@ def build_network(config: Mapping[str, Any]) -> StyleNetwork:
     allowed = inspect.signature(NETWORKS[name]).parameters
     for key in options:
         if key not in allowed:
-            raise RecipeError(f"network {name!r} has no option {key!r}.{did_you_mean(key, allowed)}")
+            raise RecipeError(
+                f"network {name!r} has no option {key!r}.{did_you_mean(key, allowed)}"
+            )
     try:
         network = NETWORKS[name](**options)
     except (TypeError, ValueError, RuntimeError) as error:

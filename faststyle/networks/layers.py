@@ -1,7 +1,7 @@
 """The layers that the networks are made of.
 
-Instance normalisation: Ulyanov et al. (2016), https://arxiv.org/abs/1607.08022
-One scale and shift for each of many paintings: Dumoulin et al. (2016), https://arxiv.org/abs/1610.07629
+Instance normalisation: Ulyanov et al. (2016), https://arxiv.org/abs/1607.08022 One scale and shift
+for each of many paintings: Dumoulin et al. (2016), https://arxiv.org/abs/1610.07629
 Resize-convolution: Odena et al. (2016), https://distill.pub/2016/deconv-checkerboard/
 """
 
@@ -60,7 +60,9 @@ class _NormReLU(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool
+    ) -> Tensor:
         """Return the normalised (B, C, H, W), in the precision that it came in."""
         b, c, h, w = x.shape
         scale = weight.to(x.dtype)
@@ -109,7 +111,9 @@ class ConvNorm(nn.Sequential):
     padding in each convolution instead of zeros there and 40 mirrored pixels around the image.
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, paintings: int = 0) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, paintings: int = 0
+    ) -> None:
         padding = kernel // 2
         super().__init__(
             nn.Conv2d(inputs, outputs, kernel, stride, padding, padding_mode="reflect"),

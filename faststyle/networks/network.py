@@ -89,4 +89,6 @@ def without_rim(picture: Tensor, photo: Tensor) -> Tensor:
 def check_size(height: int, width: int) -> None:
     """Raise ImageError when a side is shorter than 16 pixels."""
     if min(height, width) < MIN_SIDE:
-        raise ImageError(f"an image of {height}x{width} pixels is too small: both sides must be at least {MIN_SIDE}")
+        raise ImageError(
+            f"an image of {height}x{width} pixels is too small: both sides must be at least {MIN_SIDE}"
+        )

@@ -1,8 +1,10 @@
-"""What the objective looks at: features of VGG at several scales, and their moments (Gram matrix and mean).
+"""What the objective looks at: features of VGG at several scales, and their moments (Gram matrix
+and mean).
 
-What it is not: the objective itself (losses.py). Two ways to the same numbers: `observe` keeps every activation of an
-image for the backward pass, as training does on its small crops; with `lean` it keeps next to none of the first two
-blocks, which at 1024 x 1024 pixels hold most of the memory, and computes them again, strip by strip.
+What it is not: the objective itself (losses.py). Two ways to the same numbers: `observe` keeps
+every activation of an image for the backward pass, as training does on its small crops; with `lean`
+it keeps next to none of the first two blocks, which at 1024 x 1024 pixels hold most of the memory,
+and computes them again, strip by strip.
 """
 
 from __future__ import annotations
@@ -21,10 +23,14 @@ from faststyle.perceptual.vgg import VGG, Feats, deepest_block
 
 Layers = Mapping[str, float]
 
-SCALES = {"1": 1, "1/2": 2, "1/4": 4}  # the name of a scale -> the side of the pixels that are averaged
-STRIP_BLOCKS = 2  # that are computed in strips: at 1024 x 1024 pixels their activations would take a gigabyte
+# the name of a scale -> the side of the pixels that are averaged
+SCALES = {"1": 1, "1/2": 2, "1/4": 4}
+# that are computed in strips: at 1024 x 1024 pixels their activations would take a gigabyte
+STRIP_BLOCKS = 2
 STRIP_PIXELS = 2**17  # a strip's 64 channels in float32 are 32 MiB
-HALO = 8  # rows beyond a strip: 2 for the convolutions of block 1, twice 2 for block 2, up to a whole pooled row
+# rows beyond a strip: 2 for the convolutions of block 1, twice 2 for block 2, up to a whole pooled
+# row
+HALO = 8
 TINY = 1e-12  # keeps an empty mask from dividing by zero
 
 
@@ -49,8 +55,8 @@ class Observed(NamedTuple):
 def gram(feats: Tensor) -> Tensor:
     """Return the Gram matrices (B, C, C) of features (B, C, H, W), divided by C H W, in float32.
 
-    The division is that of Johnson et al. (2016), equation 3. The sums, over tens of thousands of pixels, are those of
-    float32 whatever the precision of the features.
+    The division is that of Johnson et al. (2016), equation 3. The sums, over tens of thousands of
+    pixels, are those of float32 whatever the precision of the features.
     """
     _, c, h, w = feats.shape
     products: Tensor = _Sums.apply(feats, None)[0]
@@ -58,11 +64,13 @@ def gram(feats: Tensor) -> Tensor:
 
 
 def moments(feats: Tensor, mask: Tensor | None = None) -> Moments:
-    """Return the moments of features (B, C, H, W), weighted by `mask`, (1, 1, h, w) in [0, 1], where there is one.
+    """Return the moments of features (B, C, H, W), weighted by `mask`, (1, 1, h, w) in [0, 1],
+    where there is one.
 
-    The mask is averaged over what each feature stands for. Differs from Gatys et al., "Controlling perceptual
-    factors in neural style transfer" (2017), section 4, https://arxiv.org/abs/1611.07865: they multiply features by
-    the mask, so that a half-transparent pixel counts a quarter; here it counts half.
+    The mask is averaged over what each feature stands for. Differs from Gatys et al., "Controlling
+    perceptual factors in neural style transfer" (2017), section 4,
+    https://arxiv.org/abs/1611.07865: they multiply features by the mask, so that a half-transparent
+    pixel counts a quarter; here it counts half.
     """
     _, c, h, w = feats.shape
     weight = None if mask is None else F.adaptive_avg_pool2d(mask, (h, w))
@@ -113,9 +121,12 @@ def observe(
         return Observed({layer: feats[layer] for layer in (*content, *watched)}, found)
     feats = {}
     by_mask: list[dict[str, Moments]] = [{} for _ in masks]
-    content_at, style_at = split_scales(content), split_scales(style)
+    content_at = split_scales(content)
+    style_at = split_scales(style)
     for side in split_scales({**content, **style}):
-        part = _observe_lean(vgg, _shrink(image, side), content_at.get(side, []), style_at.get(side, []), masks)
+        part = _observe_lean(
+            vgg, _shrink(image, side), content_at.get(side, []), style_at.get(side, []), masks
+        )
         feats |= {name + _suffix(side): f for name, f in part.feats.items()}
         for all_found, here in zip(by_mask, part.moments, strict=True):
             all_found |= {name + _suffix(side): m for name, m in here.items()}
@@ -150,8 +161,8 @@ def _observe_in_strips(
 ) -> tuple[Tensor, Observed]:
     """Run the first two blocks strip by strip, each computed again in the backward pass.
 
-    Returns what block 3 starts from, and what was observed. Rows near a cut see zeros where their neighbours are; the
-    halo keeps these rows out of everything that is returned.
+    Returns what block 3 starts from, and what was observed. Rows near a cut see zeros where their
+    neighbours are; the halo keeps these rows out of everything that is returned.
     """
     b, _, h, w = image.shape
     wanted = {*content, *style}
@@ -181,15 +192,18 @@ def _observe_in_strips(
                     sums_of[name] = _Sums.apply(f, weight)
         if last > STRIP_BLOCKS:
             x = vgg.pool(x, STRIP_BLOCKS)
-        start, stop = (above >> STRIP_BLOCKS), (above + bottom - top >> STRIP_BLOCKS)
+        start = above >> STRIP_BLOCKS
+        stop = above + bottom - top >> STRIP_BLOCKS
         return _Strip(x[:, :, start:stop] if last > STRIP_BLOCKS else x[:, :, :0], feats, sums)
 
     parts = []
     step = 2**STRIP_BLOCKS  # rows that are pooled to one
     rows = max(step, STRIP_PIXELS // (b * w) // step * step)
-    tops = list(range(0, max(1, h - step + 1), rows))  # what is less than a pooled row goes with the strip before it
+    # what is less than a pooled row goes with the strip before it
+    tops = list(range(0, max(1, h - step + 1), rows))
     for top, bottom in zip(tops, [*tops[1:], h], strict=True):
-        above, below = min(HALO, top), min(HALO, h - bottom)
+        above = min(HALO, top)
+        below = min(HALO, h - bottom)
         strip = image[:, :, top - above : bottom + below]
         parts.append(checkpoint(run, strip, top, bottom, above, use_reentrant=False))
     feats = {n: torch.cat([part.feats[n] for part in parts], 2) for n in shallow if n in content}
@@ -200,18 +214,24 @@ def _observe_in_strips(
             products = torch.stack([part.sums[i][n][0] for part in parts]).sum(0)
             sums = torch.stack([part.sums[i][n][1] for part in parts]).sum(0)
             block = _block_of(n)
-            total = (h >> block - 1) * (w >> block - 1) if mask is None else mask[block].sum().clamp_min(TINY)
+            total = (
+                (h >> block - 1) * (w >> block - 1)
+                if mask is None
+                else mask[block].sum().clamp_min(TINY)
+            )
             found_moments[n] = Moments(products / (products.shape[-1] * total), sums / total)
         by_mask.append(found_moments)
     return torch.cat([part.pooled for part in parts], 2), Observed(feats, by_mask)
 
 
 class _Sums(torch.autograd.Function):
-    """Sums over pixels of products of channels (B, C, C) and of channels (B, C), in float32, each pixel weighted.
+    """Sums over pixels of products of channels (B, C, C) and of channels (B, C), in float32, each
+    pixel weighted.
 
-    The gradients of both come from one matrix product, in the layout of training. CPUs multiply bf16 as it is, with
-    sums in float32 that are rounded once, at the end: a Gram matrix is 0.2 % off, at a third of the time or less.
-    Elsewhere sums may be rounded in between: features become float32 first.
+    The gradients of both come from one matrix product, in the layout of training. CPUs multiply
+    bf16 as it is, with sums in float32 that are rounded once, at the end: a Gram matrix is 0.2 %
+    off, at a third of the time or less. Elsewhere sums may be rounded in between: features become
+    float32 first.
     """
 
     @staticmethod
@@ -222,11 +242,15 @@ class _Sums(torch.autograd.Function):
         with torch.autocast(feats.device.type, enabled=False):
             flat = _by_pixel(feats, weight)
             weighted = flat if weight is None else flat * weight.reshape(1, -1, 1)
-            return torch.bmm(weighted.transpose(1, 2), flat).float(), weighted.sum(1, dtype=torch.float32)
+            return torch.bmm(weighted.transpose(1, 2), flat).float(), weighted.sum(
+                1, dtype=torch.float32
+            )
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_products: Tensor | None, of_sums: Tensor | None) -> tuple[Tensor | None, None]:
+    def backward(
+        ctx: Any, of_products: Tensor | None, of_sums: Tensor | None
+    ) -> tuple[Tensor | None, None]:
         """Return the gradient of the features."""
         feats, weight = ctx.saved_tensors
         b, c, h, w = feats.shape
@@ -236,7 +260,11 @@ class _Sums(torch.autograd.Function):
                 twice = of_products + of_products.transpose(1, 2)
                 flat = _by_pixel(feats, weight)
                 twice = twice.to(flat.dtype)
-                grad = torch.bmm(flat, twice) if more is None else torch.baddbmm(more.to(flat.dtype), flat, twice)
+                grad = (
+                    torch.bmm(flat, twice)
+                    if more is None
+                    else torch.baddbmm(more.to(flat.dtype), flat, twice)
+                )
             elif more is not None:
                 grad = more.expand(b, h * w, c)
             else:

@@ -4,8 +4,9 @@ One objective serves training (the output of a network is judged) and the slow p
 optimised). It is a fixed function of the output and the photo. How good a result is, is judged
 elsewhere, by something that nobody trains on.
 
-Sources: Gatys, Ecker, Bethge, "A neural algorithm of artistic style" (2015), https://arxiv.org/abs/1508.06576;
-Johnson, Alahi, Fei-Fei (2016), section 3.2, https://arxiv.org/abs/1603.08155
+Sources: Gatys, Ecker, Bethge, "A neural algorithm of artistic style" (2015),
+https://arxiv.org/abs/1508.06576; Johnson, Alahi, Fei-Fei (2016), section 3.2,
+https://arxiv.org/abs/1603.08155
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from faststyle.perceptual.light import (
 )
 from faststyle.perceptual.vgg import VGG, Feats, deepest_block, layer_names
 
-# Layers and their weights. "relu4_1@1/2" is relu4_1 of the image at half its size: deep features at a coarse scale
-# see strokes twice as large, at a quarter of the cost.
+# Layers and their weights. "relu4_1@1/2" is relu4_1 of the image at half its size: deep features at
+# a coarse scale see strokes twice as large, at a quarter of the cost.
 CONTENT_LAYERS: dict[str, Layers] = {
     "gatys": {"relu4_2": 1.0},
     "johnson": {"relu3_3": 1.0},  # section 4.1 says relu3_3, the supplementary material relu2_2
@@ -57,8 +58,8 @@ STYLE_LAYERS: dict[str, Layers] = {
     },
 }
 
-# A flat photo has next to no variance to be relative to, and would drown the others: the variance of its features
-# counts as at least this share of the painting's.
+# A flat photo has next to no variance to be relative to, and would drown the others: the variance
+# of its features counts as at least this share of the painting's.
 CONTENT_FLOOR = 0.5
 
 # What is added to the photo's features counts this share of what is missing: strokes on flat places
@@ -82,9 +83,9 @@ class Weights(NamedTuple):
     light: float
 
 
-# What each mode uses where nothing else is asked for. Relative: found by experiment, docs/log.md. Absolute: the
-# layers of Johnson et al., and the defaults of the code that they
-# published with the paper (content 1, style 5, total variation 1e-6), on features of images in 0-255.
+# What each mode uses where nothing else is asked for. Relative: found by experiment, docs/log.md.
+# Absolute: the layers of Johnson et al., and the defaults of the code that they published with the
+# paper (content 1, style 5, total variation 1e-6), on features of images in 0-255.
 LAYER_SETS = {"relative": "pyramid", "absolute": "johnson"}
 WEIGHTS = {
     "relative": Weights(content=1.0, style=2.5, mean=2.5, tv=3.0, light=2.0),
@@ -94,11 +95,13 @@ WEIGHTS = {
 
 @dataclass(frozen=True)
 class LossConfig:
-    """What the objective is made of. Layers are a name of a set above, or a table of layer -> weight.
+    """What the objective is made of. Layers are a name of a set above, or a table of layer ->
+    weight.
 
-    Layers and weights of None are the mode's own. `strength` multiplies the style terms: the one knob to turn. At 0
-    only content is left, at infinity only style. `balance` multiplies them too: what training finds (balance.py).
-    With `gram` relative terms compare Gram matrices, as Gatys et al. (2015) do, not covariances.
+    Layers and weights of None are the mode's own. `strength` multiplies the style terms: the one
+    knob to turn. At 0 only content is left, at infinity only style. `balance` multiplies them too:
+    what training finds (balance.py). With `gram` relative terms compare Gram matrices, as Gatys et
+    al. (2015) do, not covariances.
     """
 
     mode: Literal["relative", "absolute"] = "relative"
@@ -119,8 +122,12 @@ class LossConfig:
         Raises: RecipeError for an unknown set, layer or scale.
         """
         own = LAYER_SETS.get(self.mode, "pyramid")
-        content = resolve_layers(own if self.content_layers is None else self.content_layers, CONTENT_LAYERS, arch)
-        style = resolve_layers(own if self.style_layers is None else self.style_layers, STYLE_LAYERS, arch)
+        content = resolve_layers(
+            own if self.content_layers is None else self.content_layers, CONTENT_LAYERS, arch
+        )
+        style = resolve_layers(
+            own if self.style_layers is None else self.style_layers, STYLE_LAYERS, arch
+        )
         return content, style
 
     def weights(self) -> Weights:
@@ -143,7 +150,9 @@ class LossConfig:
             return weights._replace(content=0.0, light=0.0)
         if self.strength == 0:
             weights = weights._replace(light=0.0)  # it asks for the painting's range
-        return weights._replace(style=self.strength * weights.style, mean=self.strength * weights.mean)
+        return weights._replace(
+            style=self.strength * weights.style, mean=self.strength * weights.mean
+        )
 
 
 class Terms(NamedTuple):
@@ -250,7 +259,9 @@ def resolve_layers(layers: str | Layers, sets: Mapping[str, Layers], arch: str) 
         if layer not in names:
             raise RecipeError(f"{arch} has no layer {layer!r}.{did_you_mean(layer, names)}")
         if scale and scale not in SCALES:
-            raise RecipeError(f"unknown scale {scale!r} of layer {key!r}.{did_you_mean(scale, SCALES)}")
+            raise RecipeError(
+                f"unknown scale {scale!r} of layer {key!r}.{did_you_mean(scale, SCALES)}"
+            )
     if not layers:
         raise RecipeError("a table of layers must name at least one layer, as in {relu4_2 = 1.0}")
     return {str(k): float(v) for k, v in layers.items()}
@@ -265,15 +276,17 @@ def deepest_layers(config: LossConfig, arch: str) -> list[str]:
 def smallest_side(layers: Iterable[str]) -> int:
     """Return the pixels that a side of an image needs for all of these layers ("relu5_1@1/4": 64)."""
     parts = (name.partition("@") for name in layers)
-    return max(SCALES[scale or "1"] << deepest_block([layer]) - 1 for layer, _, scale in parts)  # each pooling halves
+    # each pooling halves
+    return max(SCALES[scale or "1"] << deepest_block([layer]) - 1 for layer, _, scale in parts)
 
 
 @dataclass(frozen=True)
 class Style:
-    """One painting's part in the style: `painting` (1, 3, H, W) in [0, 1], at the size of its strokes.
+    """One painting's part in the style: `painting` (1, 3, H, W) in [0, 1], at the size of its
+    strokes.
 
-    `weight` is relative to that of the other styles. `mask`, (1, 1, h, w) in [0, 1] and of any size, says where in
-    the output the style applies; without one it is everywhere.
+    `weight` is relative to that of the other styles. `mask`, (1, 1, h, w) in [0, 1] and of any
+    size, says where in the output the style applies; without one it is everywhere.
     """
 
     painting: Tensor
@@ -284,20 +297,20 @@ class Style:
 class PerceptualLoss(nn.Module):
     """The objective of one painting, or of several, as a fixed function of (stylized, photo).
 
-    `style` is a painting, RGB, (1, 3, H, W), in [0, 1], at the size at which its strokes are to be learned, or several
-    `Style`. `lean` saves memory on large images (features.py). Features of the layers `watched` are
-    returned by `judge`, beside the terms.
-    Relative terms: content is sum (phi(y) - phi(x))^2 / sum (phi(x) - mean phi(x))^2 (the mean one
-    scalar per image, the denominator at least half of what the painting's features would give;
-    where phi(y) is more than phi(x) a quarter counts, but with `gram`), style is
-    ||C(y) - C(s)||^2 / ||C(s)||^2 of the covariances of channels, dampened where it is large, mean
-    the same of channel means, undampened; each a weighted mean over its layers.
-    Differs from Gatys et al. (2015), who compare Gram matrices (`gram`), the sum of both: the means
-    are most of them, and a picture that is all in the painting's mean colour is hardly wrong (The
-    Scream, without its blacks and reds: 0.13 of the Gram matrix of relu1_1, 0.51 of covariances).
-    Absolute terms (Johnson et al. 2016, equations 2 and 4): squared errors of features divided by C H W, and of Gram
-    matrices, summed over layers.
-    Several styles: a mean of their terms by weight, times the share of the output that a mask covers.
+    `style` is a painting, RGB, (1, 3, H, W), in [0, 1], at the size at which its strokes are to be
+    learned, or several `Style`. `lean` saves memory on large images (features.py). Features of the
+    layers `watched` are returned by `judge`, beside the terms. Relative terms: content is sum
+    (phi(y) - phi(x))^2 / sum (phi(x) - mean phi(x))^2 (the mean one scalar per image, the
+    denominator at least half of what the painting's features would give; where phi(y) is more than
+    phi(x) a quarter counts, but with `gram`), style is ||C(y) - C(s)||^2 / ||C(s)||^2 of the
+    covariances of channels, dampened where it is large, mean the same of channel means, undampened;
+    each a weighted mean over its layers. Differs from Gatys et al. (2015), who compare Gram
+    matrices (`gram`), the sum of both: the means are most of them, and a picture that is all in the
+    painting's mean colour is hardly wrong (The Scream, without its blacks and reds: 0.13 of the
+    Gram matrix of relu1_1, 0.51 of covariances). Absolute terms (Johnson et al. 2016, equations 2
+    and 4): squared errors of features divided by C H W, and of Gram matrices, summed over layers.
+    Several styles: a mean of their terms by weight, times the share of the output that a mask
+    covers.
 
     Example:
         >>> loss = PerceptualLoss(vgg, painting, LossConfig())
@@ -319,7 +332,8 @@ class PerceptualLoss(nn.Module):
         self.watched = watched
         styles = [Style(style)] if isinstance(style, Tensor) else list(style)
         self.vgg = vgg.requires_grad_(False).eval()
-        self.mode, self.lean = config.mode, lean
+        self.mode = config.mode
+        self.lean = lean
         self.gram = config.gram or config.mode == "absolute"
         self.weights = config.weights()
         self.content_layers, self.style_layers = config.layers(arch)
@@ -388,7 +402,9 @@ class PerceptualLoss(nn.Module):
         which: Tensor | None = None,
     ) -> tuple[Terms, Feats]:
         """Return what `forward` does, and the features of the layers that are watched."""
-        masks: list[Tensor | None] = [self.masks.get_buffer(f"mask{i}") for i in range(len(self.shares))]
+        masks: list[Tensor | None] = [
+            self.masks.get_buffer(f"mask{i}") for i in range(len(self.shares))
+        ]
         if which is not None or all(m is None for m in masks):
             masks = [None]  # one look at the image serves all paintings
         layers = (self.content_layers, self.style_layers)
@@ -419,16 +435,22 @@ class PerceptualLoss(nn.Module):
 
     def _blend(self, values: Sequence[Tensor] | Tensor) -> Tensor:
         """Return the mean of one value for each style, by their shares."""
-        return torch.stack([share * value for share, value in zip(self.shares, values, strict=True)]).sum(0)
+        return torch.stack(
+            [share * value for share, value in zip(self.shares, values, strict=True)]
+        ).sum(0)
 
     def _of_paintings(self, name: str, which: Tensor | None) -> Tensor:
         """Return what was observed of the paintings: of each image's, (B, ...), or blended."""
         found = self.style_targets.get_buffer(name)
         return self._blend(found) if which is None else found[which]
 
-    def _content(self, feats: Feats, targets: Feats, which: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _content(
+        self, feats: Feats, targets: Feats, which: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the content term, the squared errors and the photo's variances, (B,) each."""
-        terms, errors, variances = [], [], []
+        terms = []
+        errors = []
+        variances = []
         for i, (layer, weight) in enumerate(self.content_layers.items()):
             target = targets[layer].float()
             of_painting = self._of_paintings(f"variance{i}", which)
@@ -437,16 +459,25 @@ class PerceptualLoss(nn.Module):
             if not self.gram:
                 squared = squared * torch.where(off > 0, ADDED, 1.0)
             error = squared.flatten(1).mean(1)
-            variance = target.flatten(1).var(1, correction=0)  # (B,), of all channels about one mean
+            # (B,), of all channels about one mean
+            variance = target.flatten(1).var(1, correction=0)
             errors.append(weight * error)
             variances.append(weight * variance)
             if self.mode == "relative":
                 error = error / torch.maximum(variance, CONTENT_FLOOR * of_painting)
             terms.append(weight * error)
-        content, error, variance = (torch.stack(values).sum(0) for values in (terms, errors, variances))
-        return (content / sum(self.content_layers.values()) if self.mode == "relative" else content), error, variance
+        content, error, variance = (
+            torch.stack(values).sum(0) for values in (terms, errors, variances)
+        )
+        return (
+            (content / sum(self.content_layers.values()) if self.mode == "relative" else content),
+            error,
+            variance,
+        )
 
-    def _style(self, found: dict[str, Moments], which: int | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _style(
+        self, found: dict[str, Moments], which: int | Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return style, mean and style_rel, (B,), of one style, or of one for each image.
 
         The first two are multiplied by the balance of their painting.
@@ -481,7 +512,9 @@ def _shares(styles: Sequence[Style]) -> list[float]:
     parts = [s.weight * (1.0 if s.mask is None else float(s.mask.mean())) for s in styles]
     total = sum(parts)
     if not total > 0 or min(parts) < 0:
-        raise RecipeError("the weights of styles must not be negative, and one of them must cover a part of the image")
+        raise RecipeError(
+            "the weights of styles must not be negative, and one of them must cover a part of the image"
+        )
     return [part / total for part in parts]
 
 

@@ -2,8 +2,8 @@
 
 What it is not: a classifier, or the place where weights come from (that is `weights.py`).
 
-Source: Simonyan and Zisserman, "Very deep convolutional networks for large-scale image recognition" (2014),
-Table 1, columns D and E, https://arxiv.org/abs/1409.1556
+Source: Simonyan and Zisserman, "Very deep convolutional networks for large-scale image recognition"
+(2014), Table 1, columns D and E, https://arxiv.org/abs/1409.1556
 """
 
 from __future__ import annotations
@@ -26,14 +26,16 @@ Feats = dict[str, Tensor]
 CONVS_PER_BLOCK = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 CHANNELS_PER_BLOCK = (64, 128, 256, 512, 512)
 
-# Mean activation after maximum pooling over that after average pooling, at the end of blocks 1 to 4: means over 12
-# photos and paintings at 256 px, VGG-16. Averages are multiplied by it, so that deeper layers see what they were
-# trained on; Gatys et al. (2015) use average pooling on a network whose mean activations were normalised to 1.
+# Mean activation after maximum pooling over that after average pooling, at the end of blocks 1 to
+# 4: means over 12 photos and paintings at 256 px, VGG-16. Averages are multiplied by it, so that
+# deeper layers see what they were trained on; Gatys et al. (2015) use average pooling on a network
+# whose mean activations were normalised to 1.
 AVERAGE_POOLING_SCALE = (1.66, 1.77, 1.82, 1.94)
 
 
 def layer_names(arch: str) -> list[str]:
-    """Return the names of the convolutions, "1_1" to "5_3" (VGG-16) or "5_4" (VGG-19), shallow to deep.
+    """Return the names of the convolutions, "1_1" to "5_3" (VGG-16) or "5_4" (VGG-19), shallow to
+    deep.
 
     Raises: WeightsError for an unknown architecture.
     """
@@ -45,9 +47,10 @@ def layer_names(arch: str) -> list[str]:
 class VGG(nn.Module):
     """The convolutions of a VGG, built only as deep as `layers` asks for.
 
-    The input is RGB, (B, 3, H, W), in [0, 1]; `mean` and `std` (RGB, of the same range) are applied inside.
-    `width` scales the channels of the table: 1 is the published network, less makes a tiny one for tests.
-    `pooling` is "max", as it was trained, or "average", which Gatys et al. (2015) found to look slightly better.
+    The input is RGB, (B, 3, H, W), in [0, 1]; `mean` and `std` (RGB, of the same range) are applied
+    inside. `width` scales the channels of the table: 1 is the published network, less makes a tiny
+    one for tests. `pooling` is "max", as it was trained, or "average", which Gatys et al. (2015)
+    found to look slightly better.
 
     Example:
         >>> vgg = VGG("vgg16", ["relu1_2", "relu2_2"])
@@ -88,7 +91,8 @@ class VGG(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
 
     def forward(self, image: Tensor, layers: Collection[str] | None = None) -> Feats:
-        """Return the features of `layers` (default: those of construction), each (B, C, h, w), by name.
+        """Return the features of `layers` (default: those of construction), each (B, C, h, w), by
+        name.
 
         Raises: ImageError when the image is too small for the deepest layer asked for.
         """
@@ -101,15 +105,18 @@ class VGG(nn.Module):
         return (image - self.mean) / self.std
 
     def run(self, x: Tensor, blocks: range, wanted: Collection[str]) -> tuple[Tensor, Feats]:
-        """Run `blocks` on `x`, which is pooled already, as deep as `wanted` needs: the last features, those wanted.
+        """Run `blocks` on `x`, which is pooled already, as deep as `wanted` needs: the last
+        features, those wanted.
 
-        There is a pooling between blocks, none after the last. Gradients are of `x` only: weights are frozen.
+        There is a pooling between blocks, none after the last. Gradients are of `x` only: weights
+        are frozen.
         """
         deepest = max(name.removeprefix("relu") for name in wanted)
         names = [name for name in self.convs if int(name[0]) in blocks and name <= deepest]
         seen = [name for name in names if f"relu{name}" in wanted or name == names[-1]]
         if x.device.type == "xla" or torch.compiler.is_compiling():
-            feats = self._run_plain(x, names, seen)  # a compiler sees the operations, and fuses them itself
+            # a compiler sees the operations, and fuses them itself
+            feats = self._run_plain(x, names, seen)
         else:
             keep = torch.is_grad_enabled() and x.requires_grad
             feats = _Frozen.apply(x, self, names, seen, keep)
@@ -171,18 +178,24 @@ def deepest_block(layers: Collection[str]) -> int:
 
 
 class _Frozen(torch.autograd.Function):
-    """A run of convolutions, ReLU and pooling with the gradient of the input alone, worked out in place.
+    """A run of convolutions, ReLU and pooling with the gradient of the input alone, worked out in
+    place.
 
-    What autograd would do in new memory, this does in one buffer: adding the gradients of features that are looked
-    at, and masking by ReLU. Convolutions are Winograd's where that pays.
+    What autograd would do in new memory, this does in one buffer: adding the gradients of features
+    that are looked at, and masking by ReLU. Convolutions are Winograd's where that pays.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, vgg: VGG, names: list[str], seen: list[str], keep: bool) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, x: Tensor, vgg: VGG, names: list[str], seen: list[str], keep: bool
+    ) -> tuple[Tensor, ...]:
         """Return the features `seen` of the convolutions `names`; `keep` what the gradient will need."""
         kind = x.device.type
-        in_bf16 = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
-        kept, feats = [x], {}
+        in_bf16 = (
+            torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
+        )
+        kept = [x]
+        feats = {}
         for i, name in enumerate(names):
             if i and name[0] != names[i - 1][0]:
                 if vgg.pooling == "max" and keep:
@@ -205,7 +218,9 @@ class _Frozen(torch.autograd.Function):
                 feats[name] = x
         if keep:
             ctx.save_for_backward(*kept)
-            ctx.vgg, ctx.names, ctx.seen = vgg, names, seen
+            ctx.vgg = vgg
+            ctx.names = names
+            ctx.seen = seen
             ctx.set_materialize_grads(False)
         return tuple(feats.values())
 
@@ -213,12 +228,18 @@ class _Frozen(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None, None, None, None]:
         """Return the gradient of the input, from those of the features that were seen."""
-        vgg, names, kept = ctx.vgg, ctx.names, list(ctx.saved_tensors)
-        ctx.maybe_clear_saved_tensors()  # from here on `kept` holds them, and gives them back one by one
+        vgg = ctx.vgg
+        names = ctx.names
+        kept = list(ctx.saved_tensors)
+        # from here on `kept` holds them, and gives them back one by one
+        ctx.maybe_clear_saved_tensors()
         added = dict(zip(ctx.seen, grads, strict=True))
-        g, ours = None, False  # the gradient so far, and whether it is ours to write to
+        # the gradient so far, and whether it is ours to write to
+        g = None
+        ours = False
         for i in reversed(range(len(names))):
-            name, out = names[i], kept.pop()
+            name = names[i]
+            out = kept.pop()
             more = added.get(name)
             if more is not None:
                 g, ours = (more, False) if g is None else (g.add_(more), True)
@@ -229,7 +250,9 @@ class _Frozen(torch.autograd.Function):
                 if pays(g, x.shape[1]):
                     g = vgg.winograd(name).backward(g)
                 else:
-                    weight = vgg.rounded(name)[0] if g.dtype == torch.bfloat16 else vgg.conv(name).weight
+                    weight = (
+                        vgg.rounded(name)[0] if g.dtype == torch.bfloat16 else vgg.conv(name).weight
+                    )
                     g = conv2d_input(x.shape, weight, g, padding=1)  # type: ignore[no-untyped-call]
                 ours = True
             if i and name[0] != names[i - 1][0]:
@@ -245,7 +268,9 @@ def _pool_backward(vgg: VGG, number: int, g: Tensor | None, kept: list[Tensor]) 
         return None
     window = ((2, 2), (2, 2), (0, 0))
     if chosen is not None:
-        g = torch.ops.aten.max_pool2d_with_indices_backward(g, kept[-1], *window, (1, 1), False, chosen)
+        g = torch.ops.aten.max_pool2d_with_indices_backward(
+            g, kept[-1], *window, (1, 1), False, chosen
+        )
     else:
         g = torch.ops.aten.avg_pool2d_backward(g, kept[-1], *window, False, True, None)
         g = g * AVERAGE_POOLING_SCALE[number - 1]

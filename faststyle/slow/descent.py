@@ -17,21 +17,25 @@ from torch import Tensor
 
 from faststyle.errors import RecipeError, TrainingError, did_you_mean
 
-Objective = Callable[[Tensor], Mapping[str, Tensor]]  # an image to its terms, of which "total" is minimised
+# an image to its terms, of which "total" is minimised
+Objective = Callable[[Tensor], Mapping[str, Tensor]]
 
 LEARNING_RATES = {"lbfgs": 1.0, "adam": 0.02}  # of pixels in [0, 1]
 HISTORY = 20  # pairs of vectors that L-BFGS keeps: at 1024 x 1024 pixels each pair takes 24 MiB
 ADAM_BETAS = (0.9, 0.99)
-# How far the first step of L-BFGS moves a pixel on average, at a learning rate of 1; all later ones learn their length
-# from it. torch's own is a millionth of that: too small for float32 to tell the curvature from rounding.
+# How far the first step of L-BFGS moves a pixel on average, at a learning rate of 1; all later ones
+# learn their length from it. torch's own is a millionth of that: too small for float32 to tell the
+# curvature from rounding.
 FIRST_MOVE = 0.01
 
 
 @dataclass(frozen=True)
 class Step:
-    """The image after `step` steps, (1, 3, H, W) in [0, 1], its terms, and the seconds that it took to get there.
+    """The image after `step` steps, (1, 3, H, W) in [0, 1], its terms, and the seconds that it took
+    to get there.
 
-    Where images are averaged, the terms on the way are those of the newest; those of the last step are the average's.
+    Where images are averaged, the terms on the way are those of the newest; those of the last step
+    are the average's.
     """
 
     step: int
@@ -43,10 +47,10 @@ class Step:
 class Descent:
     """Minimises `objective` over the pixels of an image, from `image`, (1, 3, H, W) in [0, 1].
 
-    After each step pixels are put back into [0, 1], as the bounded L-BFGS of Gatys et al. keeps them, so that every
-    image on the way is one, and its terms can be set beside those of a network. `average` is the decay of a running
-    mean of the images, which takes the noise out of Adam's last steps; 0 is without.
-    Raises: RecipeError for settings that make no sense.
+    After each step pixels are put back into [0, 1], as the bounded L-BFGS of Gatys et al. keeps
+    them, so that every image on the way is one, and its terms can be set beside those of a network.
+    `average` is the decay of a running mean of the images, which takes the noise out of Adam's last
+    steps; 0 is without. Raises: RecipeError for settings that make no sense.
 
     Example:
         >>> for step in Descent(photo, lambda x: loss(x, targets).named()).run(100):
@@ -62,7 +66,8 @@ class Descent:
         average: float = 0.0,
     ) -> None:
         check_optimizer(optimizer, learning_rate, average)
-        self.objective, self.decay = objective, average
+        self.objective = objective
+        self.decay = average
         self.pixels = image.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
         self.mean = torch.zeros_like(self.pixels, requires_grad=False) if average else None
         rate = self.rate = LEARNING_RATES[optimizer] if learning_rate is None else learning_rate
@@ -70,10 +75,16 @@ class Descent:
         if optimizer == "adam":
             self.optimizer = torch.optim.Adam([self.pixels], lr=rate, betas=ADAM_BETAS)
         else:
-            # max_iter=1: one look at the objective a step. Without a line search, as everyone runs it: the first step
-            # is scaled by the gradient, later ones by the curvature, and a search would cost looks of its own.
+            # max_iter=1: one look at the objective a step. Without a line search, as everyone runs
+            # it: the first step is scaled by the gradient, later ones by the curvature, and a
+            # search would cost looks of its own.
             self.optimizer = torch.optim.LBFGS(
-                [self.pixels], lr=rate, max_iter=1, history_size=HISTORY, tolerance_grad=0, tolerance_change=0
+                [self.pixels],
+                lr=rate,
+                max_iter=1,
+                history_size=HISTORY,
+                tolerance_grad=0,
+                tolerance_change=0,
             )
 
     def run(self, steps: int, first: int = 0) -> Iterator[Step]:
@@ -97,7 +108,11 @@ class Descent:
     def moments(self) -> tuple[Tensor, Tensor, int] | None:
         """Return Adam's first and second moment, (1, 3, H, W) each, and its count of steps; None for L-BFGS."""
         state = self.optimizer.state[self.pixels]
-        return (state["exp_avg"], state["exp_avg_sq"], int(state["step"])) if "exp_avg" in state else None
+        return (
+            (state["exp_avg"], state["exp_avg_sq"], int(state["step"]))
+            if "exp_avg" in state
+            else None
+        )
 
     def warm_start(self, moments: tuple[Tensor, Tensor, int] | None) -> None:
         """Give Adam the moments of a descent at another size, resized; L-BFGS starts anew at each size."""
@@ -124,15 +139,18 @@ class Descent:
             seen.update(_floats(terms))
             gradient = self.pixels.grad
             if gradient is not None and isinstance(self.optimizer, torch.optim.LBFGS):
-                # Pixels that a bound holds are left out of the step, so that the others see a problem without bounds.
-                # Otherwise L-BFGS learns a curvature from moves that never came about, and goes astray. Source:
-                # Bertsekas, "Projected Newton methods for optimization problems with simple constraints" (1982).
+                # Pixels that a bound holds are left out of the step, so that the others see a
+                # problem without bounds. Otherwise L-BFGS learns a curvature from moves that never
+                # came about, and goes astray. Source: Bertsekas, "Projected Newton methods for
+                # optimization problems with simple constraints" (1982).
                 held.copy_(((before <= 0) & (gradient > 0)) | ((before >= 1) & (gradient < 0)))
                 gradient[held] = 0
             return terms["total"].detach()
 
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate * (FIRST_MOVE * before.numel() if self._is_first_of_lbfgs() else 1.0)
+            group["lr"] = self.rate * (
+                FIRST_MOVE * before.numel() if self._is_first_of_lbfgs() else 1.0
+            )
         self.optimizer.step(closure)
         with torch.no_grad():
             self.pixels.copy_(torch.where(held, before, self.pixels.clamp(0, 1)))
@@ -142,7 +160,9 @@ class Descent:
 
     def _is_first_of_lbfgs(self) -> bool:
         # torch divides the first direction by the sum of its absolute values (and no other).
-        return isinstance(self.optimizer, torch.optim.LBFGS) and not self.optimizer.state[self.pixels]
+        return (
+            isinstance(self.optimizer, torch.optim.LBFGS) and not self.optimizer.state[self.pixels]
+        )
 
     def _image(self, steps: int) -> Tensor:
         """Return a copy of the image after so many steps: the mean of those so far, where one is kept."""
@@ -163,7 +183,9 @@ class Descent:
 def check_optimizer(optimizer: str, learning_rate: float | None, average: float) -> None:
     """Raise RecipeError for settings of a descent that make no sense."""
     if optimizer not in LEARNING_RATES:
-        raise RecipeError(f"unknown optimizer {optimizer!r}.{did_you_mean(optimizer, LEARNING_RATES)}")
+        raise RecipeError(
+            f"unknown optimizer {optimizer!r}.{did_you_mean(optimizer, LEARNING_RATES)}"
+        )
     if learning_rate is not None and not 0 < learning_rate < math.inf:
         raise RecipeError(f"the learning rate must be above 0, got {learning_rate}")
     if not 0 <= average < 1:

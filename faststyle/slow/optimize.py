@@ -1,10 +1,12 @@
 """One image from a photo and paintings, by gradient descent on its pixels: the reference slow path.
 
-It minimises the same PerceptualLoss as training does, so that its numbers can be set beside a network's. What it is
-not: files, progress and intermediates (run.py), or the optimiser (descent.py).
+It minimises the same PerceptualLoss as training does, so that its numbers can be set beside a
+network's. What it is not: files, progress and intermediates (run.py), or the optimiser
+(descent.py).
 
-Source: Gatys, Ecker, Bethge (2015), https://arxiv.org/abs/1508.06576; sizes going up as in their "Controlling
-perceptual factors in neural style transfer" (2017), section 6, https://arxiv.org/abs/1611.07865
+Source: Gatys, Ecker, Bethge (2015), https://arxiv.org/abs/1508.06576; sizes going up as in their
+"Controlling perceptual factors in neural style transfer" (2017), section 6,
+https://arxiv.org/abs/1611.07865
 """
 
 from __future__ import annotations
@@ -33,13 +35,16 @@ from faststyle.perceptual.vgg import Feats
 from faststyle.perceptual.weights import VGGWeights, find_weights, load_vgg
 from faststyle.slow.descent import Descent, Objective, Step, check_optimizer
 
-SMALLEST = 128  # pixels: shorter side of the first size, where large shapes are settled at little cost
+# pixels: shorter side of the first size, where large shapes are settled at little cost
+SMALLEST = 128
 GROWTH = math.sqrt(2)  # from one size to the next: twice the pixels
-LEAN_FROM = 640 * 640  # pixels above which activations are computed again, which takes half as long again
+# pixels above which activations are computed again, which takes half as long again
+LEAN_FROM = 640 * 640
 INITS = ("content", "noise", "style")
 
-# The paper's layers, each squared error of Gram matrices over that of a black image. Differs from Gatys et al. (2015):
-# their errors are not relative, and their ratio of weights is one for each picture; this one suits all.
+# The paper's layers, each squared error of Gram matrices over that of a black image. Differs from
+# Gatys et al. (2015): their errors are not relative, and their ratio of weights is one for each
+# picture; this one suits all.
 PAPER = LossConfig(
     content_layers="gatys",
     style_layers="gatys",
@@ -55,11 +60,13 @@ LAYERS = {"paper": PAPER, "training": TRAINING}
 
 @dataclass(frozen=True)
 class SlowConfig:
-    """How an image is optimised. `size` is its shorter side in pixels, reached from `smallest` in steps of sqrt(2).
+    """How an image is optimised. `size` is its shorter side in pixels, reached from `smallest` in
+    steps of sqrt(2).
 
-    `steps` are taken at each size. `init` is "content", "noise", "style", or the image itself, (1, 3, H, W).
-    `style_scale` is the painting's shorter side over the image's: 2 doubles the strokes. `average` is the decay of
-    the running mean of Adam's images. `dream` is a table of layers whose activations are maximised, with weights.
+    `steps` are taken at each size. `init` is "content", "noise", "style", or the image itself, (1,
+    3, H, W). `style_scale` is the painting's shorter side over the image's: 2 doubles the strokes.
+    `average` is the decay of the running mean of Adam's images. `dream` is a table of layers whose
+    activations are maximised, with weights.
     """
 
     size: int = 512
@@ -99,11 +106,13 @@ def optimize_image(
     device: str = "auto",
     on_step: Callable[[Progress], bool | None] | None = None,
 ) -> Tensor:
-    """Return the photo `content` in the style of the paintings, (1, 3, H, W) in [0, 1], the shorter side as asked for.
+    """Return the photo `content` in the style of the paintings, (1, 3, H, W) in [0, 1], the shorter
+    side as asked for.
 
-    Pictures are RGB in [0, 1], of any size; paintings are resized here. Without styles the objective is content alone,
-    or with `dream` that alone. `on_step` sees every step and the image after it; what it returns as True ends the work.
-    Raises: ImageError for images too small for the layers, RecipeError, WeightsError, DeviceError, TrainingError.
+    Pictures are RGB in [0, 1], of any size; paintings are resized here. Without styles the
+    objective is content alone, or with `dream` that alone. `on_step` sees every step and the image
+    after it; what it returns as True ends the work. Raises: ImageError for images too small for the
+    layers, RecipeError, WeightsError, DeviceError, TrainingError.
 
     Example:
         >>> optimize_image(read_image("photo.jpg"), [Style(read_image("painting.jpg"))], SlowConfig(size=256))
@@ -120,12 +129,18 @@ def optimize_image(
     content = content.to(where)
     if not styles and not config.dream:
         config = replace(config, loss=replace(config.loss, strength=0.0))
-    image, moments, seconds = None, None, 0.0
+    image = None
+    moments = None
+    seconds = 0.0
     for turn, size in enumerate(sizes):
         photo = fit_shorter(content, size)
         start = _start(config, photo, styles) if image is None else resize(image, *photo.shape[-2:])
-        objective = _objective(config, photo, _at_size(styles, size, config.style_scale, where), found)
-        descent = Descent(start, objective, config.optimizer, config.learning_rate, _average(config))
+        objective = _objective(
+            config, photo, _at_size(styles, size, config.style_scale, where), found
+        )
+        descent = Descent(
+            start, objective, config.optimizer, config.learning_rate, _average(config)
+        )
         descent.warm_start(moments)
         step: Step | None = None
         for step in descent.run(config.steps, turn * config.steps):
@@ -134,12 +149,20 @@ def optimize_image(
                 continue  # the first step of the next size shows the same image
             if on_step and on_step(
                 Progress(
-                    turn * config.steps + step.step, total, size, seconds + step.seconds, step.terms, step.image, last
+                    turn * config.steps + step.step,
+                    total,
+                    size,
+                    seconds + step.seconds,
+                    step.terms,
+                    step.image,
+                    last,
                 )
             ):
                 return step.image.cpu()
         assert step is not None
-        image, moments, seconds = step.image, descent.moments(), seconds + step.seconds
+        image = step.image
+        moments = descent.moments()
+        seconds = seconds + step.seconds
     assert image is not None
     return image.cpu()
 
@@ -153,7 +176,10 @@ def image_sizes(size: int, smallest: int = SMALLEST) -> list[int]:
         >>> image_sizes(512)
         [128, 181, 256, 362, 512]
     """
-    sizes = [smallest * GROWTH**i for i in range(1 + max(0, math.ceil(math.log(max(1, size / smallest), GROWTH))))]
+    sizes = [
+        smallest * GROWTH**i
+        for i in range(1 + max(0, math.ceil(math.log(max(1, size / smallest), GROWTH))))
+    ]
     return [round(s) for s in sizes if s * math.sqrt(GROWTH) < size] + [size]
 
 
@@ -189,21 +215,30 @@ def _start(config: SlowConfig, photo: Tensor, styles: Sequence[Style]) -> Tensor
         if not styles:
             raise RecipeError("--init style needs a painting: --style FILE")
         h, w = photo.shape[-2:]
-        painting = fit_shorter(styles[0].painting, max(h, w)).to(photo)  # covers the image; its middle is taken
+        # covers the image; its middle is taken
+        painting = fit_shorter(styles[0].painting, max(h, w)).to(photo)
         top, left = (painting.shape[-2] - h) // 2, (painting.shape[-1] - w) // 2
         return painting[..., top : top + h, left : left + w]
     return photo
 
 
-def _at_size(styles: Sequence[Style], size: int, style_scale: float, device: torch.device) -> list[Style]:
+def _at_size(
+    styles: Sequence[Style], size: int, style_scale: float, device: torch.device
+) -> list[Style]:
     side = max(1, round(size * style_scale))
     return [
-        Style(fit_shorter(s.painting.to(device), side), s.weight, None if s.mask is None else s.mask.to(device))
+        Style(
+            fit_shorter(s.painting.to(device), side),
+            s.weight,
+            None if s.mask is None else s.mask.to(device),
+        )
         for s in styles
     ]
 
 
-def _objective(config: SlowConfig, photo: Tensor, styles: list[Style], weights: VGGWeights) -> Objective:
+def _objective(
+    config: SlowConfig, photo: Tensor, styles: list[Style], weights: VGGWeights
+) -> Objective:
     """Return what is minimised at this size: content and style, total variation, and what is dreamt of."""
     lean = photo.shape[-1] * photo.shape[-2] > LEAN_FROM
     layers = {name.partition("@")[0] for name in config.dream}
@@ -220,7 +255,9 @@ def _objective(config: SlowConfig, photo: Tensor, styles: list[Style], weights: 
     targets: Feats = {}
     if perceptual:
         with autocast:
-            loss = PerceptualLoss(vgg, styles or [Style(photo)], config.loss, config.vgg, lean).to(photo.device)
+            loss = PerceptualLoss(vgg, styles or [Style(photo)], config.loss, config.vgg, lean).to(
+                photo.device
+            )
             targets = loss.targets(photo)
     tv_weight = config.loss.weights().tv
 
@@ -243,8 +280,12 @@ def _objective(config: SlowConfig, photo: Tensor, styles: list[Style], weights: 
 def _dream(feats: Feats, layers: Layers) -> Tensor:
     """Return minus the logarithm of the mean square of activations, by layer and weight.
 
-    Differs from Mordvintsev et al., "Inceptionism" (2015), who climb with a gradient that is normalised at each step:
-    that is the gradient of the logarithm, which also leaves one scale for all layers.
+    Differs from Mordvintsev et al., "Inceptionism" (2015), who climb with a gradient that is
+    normalised at each step: that is the gradient of the logarithm, which also leaves one scale for
+    all layers.
     """
-    terms = [-weight * feats[layer].float().square().mean().clamp_min(1e-12).log() for layer, weight in layers.items()]
+    terms = [
+        -weight * feats[layer].float().square().mean().clamp_min(1e-12).log()
+        for layer, weight in layers.items()
+    ]
     return torch.stack(terms).sum()

@@ -21,7 +21,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from faststyle.errors import ImageError, Interrupted, OutputError, RecipeError, TrainingError, did_you_mean
+from faststyle.errors import (
+    ImageError,
+    Interrupted,
+    OutputError,
+    RecipeError,
+    TrainingError,
+    did_you_mean,
+)
 from faststyle.files import output_error, write_bytes, writing
 from faststyle.images import (
     Picture,
@@ -38,7 +45,14 @@ from faststyle.perceptual.losses import Style
 from faststyle.perceptual.weights import VGGWeights, find_weights
 from faststyle.progress import StepProgress
 from faststyle.signals import Stop, noted_signals
-from faststyle.slow.optimize import INITS, LAYERS, Progress, SlowConfig, check_config, optimize_image
+from faststyle.slow.optimize import (
+    INITS,
+    LAYERS,
+    Progress,
+    SlowConfig,
+    check_config,
+    optimize_image,
+)
 
 LARGEST_DEFAULT = 512  # pixels: what the shorter side is reduced to where no size is asked for
 PRECISIONS = ("auto", "float32", "bf16")
@@ -110,7 +124,8 @@ def configure(
     precision: str,
     **fields: Any,
 ) -> tuple[SlowConfig, Path | None]:
-    """Return the settings that command-line texts ask for, and the file to start from when `init` is one.
+    """Return the settings that command-line texts ask for, and the file to start from when `init`
+    is one.
 
     `fields` are those of SlowConfig as they are. Raises: RecipeError.
     """
@@ -139,9 +154,15 @@ def configure(
     loss.layers(fields.get("vgg", "vgg16"))  # an unknown layer is an error now
     file = None if init in INITS else Path(init)
     if file and not file.suffix and not file.exists():
-        raise RecipeError(f"unknown start {init!r}.{did_you_mean(init, INITS)} A file has a suffix.")
+        raise RecipeError(
+            f"unknown start {init!r}.{did_you_mean(init, INITS)} A file has a suffix."
+        )
     config = SlowConfig(
-        loss=loss, dream=parse_layers(dream), init="content" if file else init, precision=precision, **fields
+        loss=loss,
+        dream=parse_layers(dream),
+        init="content" if file else init,
+        precision=precision,
+        **fields,
     )
     return config, file
 
@@ -156,10 +177,12 @@ def run_slow(
 ) -> SlowResult:
     """Do a job. `size` is the shorter side of the result; None: that of the photo, at most 512.
 
-    `weights` finds those of VGG, asked only once the files are known to be good; None: as `find_weights` does.
+    `weights` finds those of VGG, asked only once the files are known to be good; None: as
+    `find_weights` does.
 
-    What there is so far is written when a signal comes or a term is not finite, and the error says so.
-    Raises: ImageError, OutputError, RecipeError, WeightsError, DeviceError, TrainingError, Interrupted.
+    What there is so far is written when a signal comes or a term is not finite, and the error says
+    so. Raises: ImageError, OutputError, RecipeError, WeightsError, DeviceError, TrainingError,
+    Interrupted.
     """
     _check_paths(job)
     photo = open_picture(job.content)
@@ -181,8 +204,12 @@ def run_slow(
 class _Recorder:
     """Sees every step: prints, traces, keeps intermediates, and writes the result."""
 
-    def __init__(self, job: SlowJob, config: SlowConfig, photo: Picture, stop: Stop, quiet: bool) -> None:
-        self.job, self.photo, self.stop = job, photo, stop
+    def __init__(
+        self, job: SlowJob, config: SlowConfig, photo: Picture, stop: Stop, quiet: bool
+    ) -> None:
+        self.job = job
+        self.photo = photo
+        self.stop = stop
         self.size = fitted_size(photo.rgb.shape[-2], photo.rgb.shape[-1], config.size)
         self.quiet = quiet
         self.bar: StepProgress | None = None
@@ -200,7 +227,8 @@ class _Recorder:
 
     def see(self, now: Progress) -> bool:
         """Take note of a step; return whether to stop."""
-        job, self.now = self.job, now
+        job = self.job
+        self.now = now
         if self.bar is None:
             self.bar = StepProgress("optimising", now.total_steps, 0, self.quiet).__enter__()
         self.bar.advance(now.total_step)
@@ -208,12 +236,21 @@ class _Recorder:
             self.bar.update(now.total_step, now.terms)
         if job.trace:
             self.trace.append(json.dumps(_trace_row(now)))
-        if job.save_every and now.total_step and now.total_step % job.save_every == 0 and not now.last:
-            path = job.output.with_name(f"{job.output.stem}-{now.total_step:06d}{job.output.suffix}")
+        if (
+            job.save_every
+            and now.total_step
+            and now.total_step % job.save_every == 0
+            and not now.last
+        ):
+            path = job.output.with_name(
+                f"{job.output.stem}-{now.total_step:06d}{job.output.suffix}"
+            )
             self._write(path, now.image)
             self.saved.append(path)
         # The first and the last frame are there besides.
-        if job.gif and (now.last or now.total_step % math.ceil(now.total_steps / (GIF_FRAMES - 2)) == 0):
+        if job.gif and (
+            now.last or now.total_step % math.ceil(now.total_steps / (GIF_FRAMES - 2)) == 0
+        ):
             self.frames.append(self._frame(now.image))
         return self.stop.number > 0 and not now.last
 
@@ -225,14 +262,18 @@ class _Recorder:
                 f"stopped after step {now.total_step} of {now.total_steps}; {self.job.output} is the image so far",
                 self.stop.number,
             )
-        return SlowResult(self.job.output, self.size, now.total_step, now.seconds, now.terms, self.saved)
+        return SlowResult(
+            self.job.output, self.size, now.total_step, now.seconds, now.terms, self.saved
+        )
 
     def failed(self, error: TrainingError) -> TrainingError:
         """Write the last good image, where there is one, and return the error that says so."""
         if self.now is None:
             return error
         self._write_all()
-        return TrainingError(f"{error}. {self.job.output} is the image of step {self.now.total_step}")
+        return TrainingError(
+            f"{error}. {self.job.output} is the image of step {self.now.total_step}"
+        )
 
     def _write_all(self) -> Progress:
         assert self.now is not None
@@ -269,7 +310,13 @@ class _Recorder:
         times = [GIF_FRAME_TIME] * (len(self.frames) - 1) + [GIF_LAST_TIME]
         with writing(path) as temporary:
             self.frames[0].save(
-                temporary, "GIF", save_all=True, append_images=self.frames[1:], duration=times, loop=0, optimize=False
+                temporary,
+                "GIF",
+                save_all=True,
+                append_images=self.frames[1:],
+                duration=times,
+                loop=0,
+                optimize=False,
             )
 
 
@@ -289,18 +336,29 @@ def _check_paths(job: SlowJob) -> None:
     if min(job.print_every, job.save_every) < 0:
         raise RecipeError("--print-every and --save-every must not be negative")
     if job.masks and len(job.masks) != len(job.styles):
-        raise RecipeError(f"{len(job.styles)} --style and {len(job.masks)} --mask: give one mask for each style")
-    inputs = [job.content, *(path for path, _ in job.styles), *job.masks, *([job.init_file] if job.init_file else [])]
+        raise RecipeError(
+            f"{len(job.styles)} --style and {len(job.masks)} --mask: give one mask for each style"
+        )
+    inputs = [
+        job.content,
+        *(path for path, _ in job.styles),
+        *job.masks,
+        *([job.init_file] if job.init_file else []),
+    ]
     outputs = [path for path in (job.output, job.gif, job.trace) if path is not None]
     for i, output in enumerate(outputs):
         if output.resolve() in {path.resolve() for path in (*inputs, *outputs[:i])}:
-            raise OutputError(f"{output} would be written over a file of this command: choose another name")
+            raise OutputError(
+                f"{output} would be written over a file of this command: choose another name"
+            )
         _check_place(output)
     for path in inputs if job.save_every else []:
         if path.resolve().parent == job.output.resolve().parent and re.fullmatch(
             rf"{re.escape(job.output.stem)}-\d{{6,}}{re.escape(job.output.suffix)}", path.name
         ):
-            raise OutputError(f"{path} could be written over by --save-every: choose another name for {job.output}")
+            raise OutputError(
+                f"{path} could be written over by --save-every: choose another name for {job.output}"
+            )
 
 
 def _check_place(path: Path) -> None:
@@ -316,8 +374,13 @@ def _check_place(path: Path) -> None:
 
 
 def _read_styles(job: SlowJob) -> list[Style]:
-    masks: list[Tensor | None] = [_read_mask(path) for path in job.masks] or [None] * len(job.styles)
-    return [Style(read_image(path), weight, mask) for (path, weight), mask in zip(job.styles, masks, strict=True)]
+    masks: list[Tensor | None] = [_read_mask(path) for path in job.masks] or [None] * len(
+        job.styles
+    )
+    return [
+        Style(read_image(path), weight, mask)
+        for (path, weight), mask in zip(job.styles, masks, strict=True)
+    ]
 
 
 def _read_mask(path: Path) -> Tensor:

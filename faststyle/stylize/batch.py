@@ -10,7 +10,14 @@ from pathlib import Path
 
 from faststyle.errors import DeviceError, FaststyleError, ImageError, Interrupted, OutputError
 from faststyle.files import write_bytes
-from faststyle.images import MAX_PIXELS, READABLE, WRITABLE, encode_image, open_picture, output_format
+from faststyle.images import (
+    MAX_PIXELS,
+    READABLE,
+    WRITABLE,
+    encode_image,
+    open_picture,
+    output_format,
+)
 from faststyle.stylize.huge import SUFFIXES, check_pixels, picture_size, require_vips, stylize_huge
 from faststyle.stylize.stylizer import PLAIN, Look, Stylizer
 from faststyle.stylize.tiles import TILE
@@ -36,17 +43,21 @@ class Report:
 
 
 def plan_jobs(inputs: Iterable[str], output: str, format: str | None = None) -> list[Job]:
-    """Return the jobs for files, folders, globs and "-": one picture to a file, several into a folder.
+    """Return the jobs for files, folders, globs and "-": one picture to a file, several into a
+    folder.
 
-    Folders are read recursively and their structure is kept; `format` ("png", "jpg", "webp", "tif") changes the
-    extension in a folder. Raises: ImageError when nothing is found, OutputError when several would share one file.
+    Folders are read recursively and their structure is kept; `format` ("png", "jpg", "webp", "tif")
+    changes the extension in a folder. Raises: ImageError when nothing is found, OutputError when
+    several would share one file.
     """
     inputs = list(inputs)
     found: list[tuple[Path | None, Path]] = []  # (file, its path below the output folder)
     for item in inputs:
         found += _expand(item, Path(output).resolve())
     if not found:
-        raise ImageError(f"no images in {', '.join(inputs)} ({', '.join(sorted(READABLE))} are looked for)")
+        raise ImageError(
+            f"no images in {', '.join(inputs)} ({', '.join(sorted(READABLE))} are looked for)"
+        )
     if output == PIPE:
         if len(found) > 1:
             raise OutputError(f"-o - takes one picture, got {len(found)}; name a folder with -o")
@@ -61,7 +72,11 @@ def plan_jobs(inputs: Iterable[str], output: str, format: str | None = None) -> 
             raise OutputError(f"-o {output}: {len(found)} pictures need a folder, not a file")
         jobs = [Job(source, target / _with_format(below, format)) for source, below in found]
     for job in jobs:
-        if job.source is not None and job.target is not None and job.source.resolve() == job.target.resolve():
+        if (
+            job.source is not None
+            and job.target is not None
+            and job.source.resolve() == job.target.resolve()
+        ):
             raise OutputError(f"-o {job.target}: the input itself; choose another name")
     _check_distinct(jobs)
     return jobs
@@ -79,9 +94,10 @@ def run_jobs(
 ) -> Report:
     """Stylize all jobs; a picture that fails does not stop the others.
 
-    Several outputs that are there already are kept unless `overwrite`, so that a stopped run goes on where it was; a
-    single output is always written. `allow_huge` takes pictures that may be decompression bombs. `done` is called after
-    each job. Raises: OutputError for a full disk, Interrupted, at once.
+    Several outputs that are there already are kept unless `overwrite`, so that a stopped run goes
+    on where it was; a single output is always written. `allow_huge` takes pictures that may be
+    decompression bombs. `done` is called after each job. Raises: OutputError for a full disk,
+    Interrupted, at once.
     """
     jobs = list(jobs)
     report = Report()
@@ -103,7 +119,9 @@ def run_jobs(
     return report
 
 
-def _stylize_one(stylizer: Stylizer, job: Job, name: str, size: int | None, look: Look, allow_huge: bool) -> None:
+def _stylize_one(
+    stylizer: Stylizer, job: Job, name: str, size: int | None, look: Look, allow_huge: bool
+) -> None:
     if _goes_over_disk(stylizer, job, size, look, allow_huge):
         return
     picture = open_picture(job.source if job.source else sys.stdin.buffer.read(), name)
@@ -117,8 +135,11 @@ def _stylize_one(stylizer: Stylizer, job: Job, name: str, size: int | None, look
         write_bytes(job.target, data)
 
 
-def _goes_over_disk(stylizer: Stylizer, job: Job, size: int | None, look: Look, allow_huge: bool) -> bool:
-    """Stylize a file that memory asks tiles for through scratch files, where that can be done; return whether it was.
+def _goes_over_disk(
+    stylizer: Stylizer, job: Job, size: int | None, look: Look, allow_huge: bool
+) -> bool:
+    """Stylize a file that memory asks tiles for through scratch files, where that can be done;
+    return whether it was.
 
     Raises: ImageError for a picture that neither memory nor this can take.
     """
@@ -130,7 +151,9 @@ def _goes_over_disk(stylizer: Stylizer, job: Job, size: int | None, look: Look, 
     target = job.target
     if target is None or target.suffix.lower() not in SUFFIXES or size is not None or look != PLAIN:
         if h * w > MAX_PIXELS:
-            raise ImageError(f"{job.source}: {h}x{w} pixels go to .png or .tif files only, with no other options")
+            raise ImageError(
+                f"{job.source}: {h}x{w} pixels go to .png or .tif files only, with no other options"
+            )
         return False
     network = stylizer.network
     try:
@@ -153,7 +176,9 @@ def _expand(item: str, output: Path) -> list[tuple[Path | None, Path]]:
     path = Path(item)
     if path.is_dir():
         root = path.resolve()
-        files = sorted(p for p in path.rglob("[!.]*") if p.suffix.lower() in READABLE and p.is_file())
+        files = sorted(
+            p for p in path.rglob("[!.]*") if p.suffix.lower() in READABLE and p.is_file()
+        )
         below = [(p, p.relative_to(path)) for p in files]
         # When the output folder lies in the input folder: not what an earlier run left there.
         return [(p, b) for p, b in below if root == output or not (root / b).is_relative_to(output)]
@@ -177,5 +202,7 @@ def _check_distinct(jobs: list[Job]) -> None:
         if job.target is None:
             continue
         if job.target in seen:
-            raise OutputError(f"{seen[job.target]} and {job.source} would both be written to {job.target}; rename one")
+            raise OutputError(
+                f"{seen[job.target]} and {job.source} would both be written to {job.target}; rename one"
+            )
         seen[job.target] = job.source

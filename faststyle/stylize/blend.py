@@ -1,8 +1,9 @@
-"""Several styles at once: one network with the mean of their weights where they began from one base, else pictures.
+"""Several styles at once: one network with the mean of their weights where they began from one
+base, else pictures.
 
-Networks that were trained from the same start lie near enough for their mean to be a network too, which has strokes of
-both where the mean of two pictures shows one through the other. It costs what one network costs.
-Source: Wortsman et al., "Model soups" (2022), https://arxiv.org/abs/2203.05482
+Networks that were trained from the same start lie near enough for their mean to be a network too,
+which has strokes of both where the mean of two pictures shows one through the other. It costs what
+one network costs. Source: Wortsman et al., "Model soups" (2022), https://arxiv.org/abs/2203.05482
 """
 
 from __future__ import annotations
@@ -37,13 +38,18 @@ def parse_style(text: str) -> tuple[Path, float]:
 
 def share_a_base(abouts: Sequence[About]) -> bool:
     """Return whether networks are of one shape and descend from one base."""
-    first, base = network_options(abouts[0].network), abouts[0].base
-    return bool(base) and all(network_options(a.network) == first and a.base == base for a in abouts)
+    first = network_options(abouts[0].network)
+    base = abouts[0].base
+    return bool(base) and all(
+        network_options(a.network) == first and a.base == base for a in abouts
+    )
 
 
 def can_be_mixed(paths: Sequence[Path]) -> bool:
     """Return whether the mean of these checkpoints' weights is a network."""
-    return all(path.suffix not in READERS for path in paths) and share_a_base([read_about(path) for path in paths])
+    return all(path.suffix not in READERS for path in paths) and share_a_base(
+        [read_about(path) for path in paths]
+    )
 
 
 def mean_network(paths: Sequence[Path], weights: Sequence[float]) -> tuple[StyleNetwork, About]:
@@ -54,7 +60,10 @@ def mean_network(paths: Sequence[Path], weights: Sequence[float]) -> tuple[Style
     whole = sum(weights)
     shares = torch.tensor([w / whole for w in weights])
     network.load_state_dict(
-        {key: torch.tensordot(shares, torch.stack([s[key] for s in states]), 1) for key in states[0]}
+        {
+            key: torch.tensordot(shares, torch.stack([s[key] for s in states]), 1)
+            for key in states[0]
+        }
     )
     return network, dataclasses.replace(about, painting={}, scores={}, recipe={})
 
@@ -65,7 +74,9 @@ class MeanOfPictures(Engine):
     def __init__(self, engines: Sequence[Engine], weights: Sequence[float]) -> None:
         self.engines, self.weights = engines, [w / sum(weights) for w in weights]
         first = engines[0]
-        self.name, self.device, self.precision = first.name, first.device, first.precision
+        self.name = first.name
+        self.device = first.device
+        self.precision = first.precision
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the mean of the pictures, (B, 3, H, W)."""

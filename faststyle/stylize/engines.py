@@ -1,7 +1,8 @@
 """What runs a network: torch, ONNX Runtime or OpenVINO, behind one call.
 
-What it is not: pictures (stylize/stylizer.py), conversion (stylize/graph.py) or files for people (export.py).
-Nothing falls back silently: a device, precision or engine that was asked for and is missing is an error.
+What it is not: pictures (stylize/stylizer.py), conversion (stylize/graph.py) or files for people
+(export.py). Nothing falls back silently: a device, precision or engine that was asked for and is
+missing is an error.
 """
 
 from __future__ import annotations
@@ -24,7 +25,15 @@ from faststyle.checkpoint import About, load_checkpoint
 from faststyle.devices import DEVICES, find_device, find_precision, has_fast_bf16, set_threads
 from faststyle.errors import CheckpointError, DeviceError, did_you_mean
 from faststyle.networks.network import check_size
-from faststyle.stylize.graph import INPUT, NEEDS, cache_file, cached_graph, graph_properties, require, to_onnx
+from faststyle.stylize.graph import (
+    INPUT,
+    NEEDS,
+    cache_file,
+    cached_graph,
+    graph_properties,
+    require,
+    to_onnx,
+)
 
 ENGINES = ("auto", "torch", "onnxruntime", "openvino")
 PRECISIONS = ("auto", "float32", "bf16", "f16")
@@ -37,18 +46,25 @@ FASTEST = {
     "xpu": ("openvino", "torch"),
     "npu": ("openvino",),
 }
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "mps": "CoreMLExecutionProvider"}
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "mps": "CoreMLExecutionProvider",
+}
 OPENVINO_DEVICES = {"cpu": "CPU", "xpu": "GPU", "npu": "NPU"}
-READERS = {".onnx": ("openvino", "onnxruntime"), ".xml": ("openvino",)}  # who reads exported files, fastest first
+# who reads exported files, fastest first
+READERS = {".onnx": ("openvino", "onnxruntime"), ".xml": ("openvino",)}
 
 Rgb = NDArray[np.uint8]  # (H, W, 3)
-Graph = Callable[[], bytes | Path]  # an ONNX file in memory, or an exported file; called once the device is known
+# an ONNX file in memory, or an exported file; called once the device is known
+Graph = Callable[[], bytes | Path]
 
 
 class Engine(Protocol):
     """A network that is ready to run.
 
-    `device` is a name that `--device` takes; `precision` float32, bf16, f16, or int8 for a file that was exported so.
+    `device` is a name that `--device` takes; `precision` float32, bf16, f16, or int8 for a file
+    that was exported so.
     """
 
     name: str
@@ -58,12 +74,14 @@ class Engine(Protocol):
     def __call__(self, images: Tensor) -> Tensor:
         """Return the stylized images, on the device that they came from.
 
-        They are float32 RGB, (B, 3, H, W), in [0, 1], with sides of 16 pixels or more. Raises: ImageError.
+        They are float32 RGB, (B, 3, H, W), in [0, 1], with sides of 16 pixels or more. Raises:
+        ImageError.
         """
         ...
 
     def frame(self, rgb: Rgb) -> Rgb:
-        """Return a stylized frame of a video, (H, W, 3) in 8 bits as it came, in an array of its own.
+        """Return a stylized frame of a video, (H, W, 3) in 8 bits as it came, in an array of its
+        own.
 
         Raises: ImageError.
         """
@@ -86,13 +104,15 @@ def open_engine(
     announce: Callable[[str], None] = lambda _: None,
     convert: bool = True,
 ) -> Engine:
-    """Return what runs a checkpoint, an exported .onnx or .xml file, or a network with what is known of it.
+    """Return what runs a checkpoint, an exported .onnx or .xml file, or a network with what is
+    known of it.
 
-    "auto" is the fastest engine that is installed and works, on the accelerator of this machine if torch knows one,
-    in bf16 where the hardware has it. The first start converts the network, which is kept for the next; without
-    `convert`, auto leaves alone what would have to, for it takes longer than a few pictures do.
-    `announce` is told of what takes time, and of an engine that is installed and does not work.
-    Raises: CheckpointError; DeviceError for what is unknown, not installed, or not there.
+    "auto" is the fastest engine that is installed and works, on the accelerator of this machine if
+    torch knows one, in bf16 where the hardware has it. The first start converts the network, which
+    is kept for the next; without `convert`, auto leaves alone what would have to, for it takes
+    longer than a few pictures do. `announce` is told of what takes time, and of an engine that is
+    installed and does not work. Raises: CheckpointError; DeviceError for what is unknown, not
+    installed, or not there.
 
     Example:
         >>> engine = open_engine(Path("checkpoints/nocturne.safetensors"))
@@ -135,7 +155,9 @@ def _check_name(option: str, name: str, allowed: tuple[str, ...]) -> None:
         raise DeviceError(f"{option} {name}: unknown.{did_you_mean(name, allowed)}")
 
 
-def _open_exported(file: Path, engine: str, device: str, precision: str, threads: int | None) -> Engine:
+def _open_exported(
+    file: Path, engine: str, device: str, precision: str, threads: int | None
+) -> Engine:
     names = [name for name in READERS[file.suffix] if engine in ("auto", name)]
     if not names:
         raise DeviceError(
@@ -147,7 +169,9 @@ def _open_exported(file: Path, engine: str, device: str, precision: str, threads
     return GRAPH_ENGINES[name](lambda: file, device, precision, threads)
 
 
-def _open(name: str, network: nn.Module, graph: Graph, device: str, precision: str, threads: int | None) -> Engine:
+def _open(
+    name: str, network: nn.Module, graph: Graph, device: str, precision: str, threads: int | None
+) -> Engine:
     if name == "torch":
         return TorchEngine(network, device, precision)
     require(*NEEDS, extra=EXTRAS[name])
@@ -168,7 +192,9 @@ def _accelerator() -> str:
 
 def _check_images(images: Tensor) -> None:
     if images.dim() != 4 or images.shape[1] != 3 or images.dtype != torch.float32:
-        raise ValueError(f"images are float32 (B, 3, H, W), got {images.dtype} {tuple(images.shape)}")
+        raise ValueError(
+            f"images are float32 (B, 3, H, W), got {images.dtype} {tuple(images.shape)}"
+        )
     check_size(*images.shape[-2:])
 
 
@@ -182,7 +208,9 @@ class TorchEngine(Engine):
         self.device = self._device.type
         self.precision = find_precision(precision, self._device)
         if self.precision == "bf16" and not has_fast_bf16(self._device):
-            raise DeviceError(f"--precision bf16: {self.device} has none in hardware; float32 is faster here")
+            raise DeviceError(
+                f"--precision bf16: {self.device} has none in hardware; float32 is faster here"
+            )
         if self.precision == "f16" and self.device == "cpu":
             raise DeviceError("--precision f16: not on CPUs with torch; use float32")
         self._network = network.eval().to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -190,7 +218,10 @@ class TorchEngine(Engine):
     def __call__(self, images: Tensor) -> Tensor:
         _check_images(images)
         dtype = torch.float16 if self.precision == "f16" else torch.bfloat16
-        with torch.no_grad(), torch.autocast(self.device, dtype, enabled=self.precision != "float32"):
+        with (
+            torch.no_grad(),
+            torch.autocast(self.device, dtype, enabled=self.precision != "float32"),
+        ):
             out: Tensor = self._network(images.to(self._device, memory_format=torch.channels_last))
         return out.float().clamp(0, 1).to(images.device).contiguous()
 
@@ -200,7 +231,13 @@ class OnnxRuntimeEngine(Engine):
 
     name = "onnxruntime"
 
-    def __init__(self, graph: Graph, device: str = "auto", precision: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        device: str = "auto",
+        precision: str = "auto",
+        threads: int | None = None,
+    ) -> None:
         require("onnxruntime", extra=EXTRAS[self.name])
         ort = importlib.import_module("onnxruntime")
         there = ort.get_available_providers()
@@ -209,7 +246,9 @@ class OnnxRuntimeEngine(Engine):
         provider = PROVIDERS.get(device)
         if provider not in there:
             names = [name for name, known in PROVIDERS.items() if known in there]
-            raise DeviceError(f"--device {device}: this build of ONNX Runtime has {', '.join(names)} only")
+            raise DeviceError(
+                f"--device {device}: this build of ONNX Runtime has {', '.join(names)} only"
+            )
         if precision not in ("auto", "float32"):
             raise DeviceError(f"--precision {precision}: ONNX Runtime runs float32 only")
         options = ort.SessionOptions()
@@ -217,12 +256,17 @@ class OnnxRuntimeEngine(Engine):
         options.intra_op_num_threads = threads or 0  # 0: all cores
         file = graph()
         try:
-            self._session = ort.InferenceSession(str(file) if isinstance(file, Path) else file, options, [provider])
+            self._session = ort.InferenceSession(
+                str(file) if isinstance(file, Path) else file, options, [provider]
+            )
         except Exception as error:  # its errors have no base of their own
-            raise DeviceError(f"ONNX Runtime cannot run this network on {device}: {error}") from error
+            raise DeviceError(
+                f"ONNX Runtime cannot run this network on {device}: {error}"
+            ) from error
         if self._session.get_providers()[0] != provider:  # it falls back to the CPU without a word
             raise DeviceError(f"--device {device}: ONNX Runtime could not start {provider}")
-        self.device, self.precision = device, "float32"
+        self.device = device
+        self.precision = "float32"
 
     def __call__(self, images: Tensor) -> Tensor:
         _check_images(images)
@@ -233,14 +277,21 @@ class OnnxRuntimeEngine(Engine):
 class OpenVINOEngine(Engine):
     """OpenVINO on CPUs, and on Intel's GPUs and NPUs.
 
-    One graph serves all sizes. A size that comes twice in a row gets one of its own: that takes 0.3 s, and then
-    saves 7 to 10 % of each image, so it pays for films and folders of one camera only. NPUs know fixed sizes alone.
-    Frames of a video get one that takes and gives 8 bits, in the order in which they lie in memory.
+    One graph serves all sizes. A size that comes twice in a row gets one of its own: that takes 0.3
+    s, and then saves 7 to 10 % of each image, so it pays for films and folders of one camera only.
+    NPUs know fixed sizes alone. Frames of a video get one that takes and gives 8 bits, in the order
+    in which they lie in memory.
     """
 
     name = "openvino"
 
-    def __init__(self, graph: Graph, device: str = "auto", precision: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        device: str = "auto",
+        precision: str = "auto",
+        threads: int | None = None,
+    ) -> None:
         self._ov, self._core = import_openvino(), openvino_core()
         self.device = "cpu" if device == "auto" else device
         self._target = OPENVINO_DEVICES.get(self.device, "")
@@ -259,7 +310,9 @@ class OpenVINOEngine(Engine):
             self._model = self._core.read_model(file)
             self._any_size = None if self.device == "npu" else self._compile(self._model)
         except RuntimeError as error:
-            raise DeviceError(f"OpenVINO cannot run this network on {self.device}: {error}") from error
+            raise DeviceError(
+                f"OpenVINO cannot run this network on {self.device}: {error}"
+            ) from error
         self._one_size: Any = None
         self._one_shape: tuple[int, ...] = ()
         self._last_shape: tuple[int, ...] = ()
@@ -280,7 +333,8 @@ class OpenVINOEngine(Engine):
         """Return the stylized frame; the first of a size takes about a second more."""
         check_size(*rgb.shape[:2])
         if rgb.shape != self._frame_shape:
-            self._of_frames, self._frame_shape = self._compile(self._frame_model(*rgb.shape[:2])), rgb.shape
+            self._of_frames = self._compile(self._frame_model(*rgb.shape[:2]))
+            self._frame_shape = rgb.shape
         frame = np.ascontiguousarray(rgb)[None]
         self._of_frames.infer({0: self._ov.Tensor(frame, shared_memory=True)})
         out: Rgb = self._of_frames.get_output_tensor(0).data[0].copy()
@@ -291,14 +345,17 @@ class OpenVINOEngine(Engine):
         model = self._model.clone()
         model.reshape([1, 3, h, w])
         steps = self._ov.preprocess.PrePostProcessor(model)
-        u8, f32 = self._ov.Type.u8, self._ov.Type.f32
+        u8 = self._ov.Type.u8
+        f32 = self._ov.Type.f32
         ops = importlib.import_module("openvino.opset13")
         steps.input().tensor().set_element_type(u8).set_layout(self._ov.Layout("NHWC"))
         steps.input().model().set_layout(self._ov.Layout("NCHW"))
         steps.input().preprocess().convert_element_type(f32).scale(255.0)
         steps.output().model().set_layout(self._ov.Layout("NCHW"))
         after = steps.output().postprocess().convert_layout(self._ov.Layout("NHWC"))
-        after.custom(lambda out: ops.add(ops.multiply(out, np.float32(255)), np.float32(0.5)).output(0))
+        after.custom(
+            lambda out: ops.add(ops.multiply(out, np.float32(255)), np.float32(0.5)).output(0)
+        )
         after.convert_element_type(u8)  # which cuts off
         return steps.build()
 
@@ -307,7 +364,8 @@ class OpenVINOEngine(Engine):
             if self._any_size is not None:
                 self._any_size.get_compiled_model().release_memory()
             self._model.reshape(list(shape))
-            self._one_size, self._one_shape = self._compile(self._model), shape
+            self._one_size = self._compile(self._model)
+            self._one_shape = shape
         self._last_shape = shape
         return self._one_size if shape == self._one_shape else self._any_size
 
@@ -333,15 +391,19 @@ class OpenVINOEngine(Engine):
             return "f16"
         if precision == "auto":  # not f16 on GPUs: nobody has looked at the pictures yet
             return "bf16" if has_bf16 and self.device == "cpu" else "float32"
-        if precision == "bf16" and not has_bf16:  # emulated, it is several times slower than float32
-            raise DeviceError(f"--precision bf16: this {self.device} has none in hardware; float32 is faster here")
+        # emulated, it is several times slower than float32
+        if precision == "bf16" and not has_bf16:
+            raise DeviceError(
+                f"--precision bf16: this {self.device} has none in hardware; float32 is faster here"
+            )
         return precision
 
 
 def import_openvino() -> Any:
     """Return the module, or raise DeviceError with the command that installs it.
 
-    OpenVINO and NNCF report each import and conversion to Google Analytics, unless this package cannot be imported.
+    OpenVINO and NNCF report each import and conversion to Google Analytics, unless this package
+    cannot be imported.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     require("openvino", extra=EXTRAS["openvino"])
@@ -352,9 +414,10 @@ def import_openvino() -> Any:
 def openvino_core() -> Any:
     """Return the one core of this process, which is never let go.
 
-    Its plugin for CPUs puts the stack that signals are handled on in place of the one before, and gives that back when
-    a core goes: of two cores that go in the order in which they came, the second leaves freed memory there, in which
-    the next Ctrl-C ends in a segmentation fault (OpenVINO 2026.4).
+    Its plugin for CPUs puts the stack that signals are handled on in place of the one before, and
+    gives that back when a core goes: of two cores that go in the order in which they came, the
+    second leaves freed memory there, in which the next Ctrl-C ends in a segmentation fault
+    (OpenVINO 2026.4).
     """
     core = import_openvino().Core()
     core.set_property({"ENABLE_MMAP": False})  # a file that is mapped could not be written again

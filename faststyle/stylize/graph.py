@@ -1,7 +1,7 @@
 """A network as an ONNX graph, which every engine but torch reads, and every export is made from.
 
-What it is not: what runs the graph (stylize/engines.py), how networks are rearranged for it (stylize/deploy.py), or
-files for people (export.py).
+What it is not: what runs the graph (stylize/engines.py), how networks are rearranged for it
+(stylize/deploy.py), or files for people (export.py).
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from faststyle.files import sha256, write_bytes
 from faststyle.perceptual.weights import cache_folder
 from faststyle.stylize import deploy
 
-INPUT, OUTPUT = "photo", "stylized"  # names in the graph
+# names in the graph
+INPUT = "photo"
+OUTPUT = "stylized"
 NEEDS = ("onnx", "onnxscript")  # packages, for the conversion alone
 EXAMPLE = (2, 3, 97, 131)  # sides and batch that no other number in the graph is equal to
 
@@ -45,11 +47,14 @@ def graph_properties(about: About, style: str, checkpoint_sha256: str = "") -> d
 def to_onnx(network: nn.Module, properties: Mapping[str, str]) -> bytes:
     """Return the ONNX file of a network, its batch, height and width left open.
 
-    Raises: DeviceError when onnx or onnxscript is not installed, or torch cannot export this network.
+    Raises: DeviceError when onnx or onnxscript is not installed, or torch cannot export this
+    network.
     """
     require(*NEEDS, extra="onnx")
     network = deploy.for_engines(network)
-    table: dict[Callable[..., Any], Callable[..., Any]] = {torch.ops.aten.group_norm.default: _group_norm}
+    table: dict[Callable[..., Any], Callable[..., Any]] = {
+        torch.ops.aten.group_norm.default: _group_norm
+    }
     try:
         program = torch.onnx.export(
             network,
@@ -63,7 +68,9 @@ def to_onnx(network: nn.Module, properties: Mapping[str, str]) -> bytes:
         )
     except torch.onnx.OnnxExporterError as error:
         reason = str(error.__cause__ or error).split("\n")[0]  # of several screens
-        raise DeviceError(f"torch {torch.__version__} cannot export this network to ONNX: {reason}") from error
+        raise DeviceError(
+            f"torch {torch.__version__} cannot export this network to ONNX: {reason}"
+        ) from error
     assert program is not None  # None comes with a file name only
     # Stack traces and scopes, with the paths of this machine, are nobody else's business.
     program.model.graph.metadata_props.clear()
@@ -80,9 +87,13 @@ def cache_file(network: nn.Module, checkpoint: Path) -> Path:
 
 
 def cached_graph(
-    network: nn.Module, about: About, checkpoint: Path, announce: Callable[[str], None] = lambda _: None
+    network: nn.Module,
+    about: About,
+    checkpoint: Path,
+    announce: Callable[[str], None] = lambda _: None,
 ) -> bytes:
-    """Return the ONNX file of a checkpoint, from the cache where it is there; `announce` is told of what takes time.
+    """Return the ONNX file of a checkpoint, from the cache where it is there; `announce` is told of
+    what takes time.
 
     Raises: DeviceError as `to_onnx`.
     """
@@ -117,12 +128,17 @@ def _key(network: nn.Module, digest: str) -> str:
 
 
 def _group_norm(
-    x: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, cudnn_enabled: bool = True
+    x: Any,
+    num_groups: int,
+    weight: Any = None,
+    bias: Any = None,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
 ) -> Any:
     """Write a group normalisation as ONNX's instance normalisation.
 
-    With one channel a group that is all there is to it. torch's own translation adds two reshapes, a product and a
-    sum to each: a sixth of the time of the whole network.
+    With one channel a group that is all there is to it. torch's own translation adds two reshapes,
+    a product and a sum to each: a sixth of the time of the whole network.
     """
     op = importlib.import_module("onnxscript").opset18
     if weight is not None and x.shape[1] == num_groups:

@@ -1,7 +1,8 @@
-"""Pictures larger than memory: decoded into a scratch file, stylized tile by tile, encoded from another one.
+"""Pictures larger than memory: decoded into a scratch file, stylized tile by tile, encoded from
+another one.
 
-libvips (pyvips) decodes and encodes strip by strip, so that memory holds a tile, whatever the size of the picture.
-Source: https://www.libvips.org/API/current/how-it-opens-files.html
+libvips (pyvips) decodes and encodes strip by strip, so that memory holds a tile, whatever the size
+of the picture. Source: https://www.libvips.org/API/current/how-it-opens-files.html
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ CACHED = 64 << 20  # bytes that libvips may keep of results
 
 def picture_size(path: Path) -> tuple[int, int] | None:
     """Return height and width that a file's header gives, None where it has none that Pillow understands."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # nothing is decoded here
+    # nothing is decoded here
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
     try:
         with Image.open(path) as image:
             return image.height, image.width
@@ -49,7 +52,9 @@ def picture_size(path: Path) -> tuple[int, int] | None:
 def check_pixels(path: Path | str, h: int, w: int, allow_huge: bool) -> None:
     """Raise ImageError for a picture that may be a decompression bomb, unless it was said that it is none."""
     if h * w > MAX_PIXELS and not allow_huge:
-        raise ImageError(f"{path}: {h}x{w} is more than {MAX_PIXELS:,} pixels; --allow-huge takes it all the same")
+        raise ImageError(
+            f"{path}: {h}x{w} is more than {MAX_PIXELS:,} pixels; --allow-huge takes it all the same"
+        )
 
 
 def stylize_huge(
@@ -59,12 +64,13 @@ def stylize_huge(
     tile: int = TILE,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> None:
-    """Stylize a picture file of any size into a PNG or TIFF file (BigTIFF from 4 GB on), whole or not at all.
+    """Stylize a picture file of any size into a PNG or TIFF file (BigTIFF from 4 GB on), whole or
+    not at all.
 
-    The disk of `target` holds 6 bytes a pixel meanwhile. EXIF rotation is applied, an ICC profile of RGB kept; what is
-    transparent is laid on white. `progress` is told of tiles done, of how many.
-    Raises: ImageError, OutputError; Interrupted after SIGINT or SIGTERM, nothing left behind; DeviceError where pyvips
-    is not installed.
+    The disk of `target` holds 6 bytes a pixel meanwhile. EXIF rotation is applied, an ICC profile
+    of RGB kept; what is transparent is laid on white. `progress` is told of tiles done, of how
+    many. Raises: ImageError, OutputError; Interrupted after SIGINT or SIGTERM, nothing left behind;
+    DeviceError where pyvips is not installed.
 
     Example:
         >>> stylize_huge(load_checkpoint(path)[0], Path("scan.tif"), Path("painted.tif"))
@@ -95,7 +101,8 @@ def _stylize_in(
     progress: Callable[[int, int], None],
 ) -> None:
     """Do it, with scratch files in `folder`."""
-    photo, painted = folder / "photo", folder / "painted"
+    photo = folder / "photo"
+    painted = folder / "painted"
     picture = _open(vips, source)
     h, w = picture.height, picture.width
     check_size(h, w)
@@ -105,7 +112,10 @@ def _stylize_in(
         picture.rawsave(str(photo))
     except vips.Error as error:
         raise ImageError(f"{source}: damaged or truncated image ({_first_line(error)})") from error
-    with closing(PixelFile(photo, h, w)) as read, closing(PixelFile(painted, h, w, new=True)) as write:
+    with (
+        closing(PixelFile(photo, h, w)) as read,
+        closing(PixelFile(painted, h, w, new=True)) as write,
+    ):
         stylize_tiles(network, read, tile, progress, write)
     photo.unlink()
     with writing(target) as temporary:
@@ -140,7 +150,9 @@ class PixelFile:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _edges(self, where: tuple[slice, slice]) -> tuple[int, int, int, int]:
-        (top, bottom, _), (left, right, _) = (part.indices(n) for part, n in zip(where, self.shape, strict=False))
+        (top, bottom, _), (left, right, _) = (
+            part.indices(n) for part, n in zip(where, self.shape, strict=False)
+        )
         return top, bottom, left, right
 
     def _go_to(self, row: int, column: int) -> None:
@@ -161,8 +173,11 @@ def _open(vips: Any, source: Path) -> Any:
         raise ImageError(f"{source}: no such file")
     try:
         picture = vips.Image.new_from_file(str(source), access="sequential", fail_on="truncated")
-        if "orientation" in picture.get_fields() and picture.get("orientation") > 1:  # not from top to bottom
-            picture = vips.Image.new_from_file(str(source), access="random", fail_on="truncated").autorot()
+        # not from top to bottom
+        if "orientation" in picture.get_fields() and picture.get("orientation") > 1:
+            picture = vips.Image.new_from_file(
+                str(source), access="random", fail_on="truncated"
+            ).autorot()
         if picture.interpretation == "cmyk":
             picture = picture.icc_transform("srgb")
         picture = picture.colourspace("srgb")
@@ -170,7 +185,9 @@ def _open(vips: Any, source: Path) -> Any:
             picture = picture.flatten(background=[255, 255, 255])
         return picture.extract_band(0, n=3).cast("uchar")
     except vips.Error as error:
-        raise ImageError(f"{source}: not an image that can be read ({_first_line(error)})") from error
+        raise ImageError(
+            f"{source}: not an image that can be read ({_first_line(error)})"
+        ) from error
 
 
 def _profile(picture: Any) -> bytes | None:
@@ -182,7 +199,9 @@ def _profile(picture: Any) -> bytes | None:
 
 def _save(vips: Any, painted: Path, target: Path, h: int, w: int, profile: bytes | None) -> None:
     """Write the pixels of a file as what the target's name says. Raises: OutputError."""
-    picture = vips.Image.rawload(str(painted), w, h, 3, access="sequential").copy(interpretation="srgb")
+    picture = vips.Image.rawload(str(painted), w, h, 3, access="sequential").copy(
+        interpretation="srgb"
+    )
     if profile:
         picture.set_type(vips.GValue.blob_type, "icc-profile-data", profile)
     try:
@@ -197,7 +216,8 @@ def _save(vips: Any, painted: Path, target: Path, h: int, w: int, profile: bytes
 
 def _check_space(target: Path, h: int, w: int) -> None:
     """Raise OutputError now rather than after an hour; the result itself takes some of it, not known before."""
-    needed, free = h * w * SCRATCH, shutil.disk_usage(target.parent).free
+    needed = h * w * SCRATCH
+    free = shutil.disk_usage(target.parent).free
     if needed > free:
         raise OutputError(
             f"cannot write {target}: {needed / 2**30:.1f} GiB are needed beside it, {free / 2**30:.1f} are free"

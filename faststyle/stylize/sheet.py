@@ -18,19 +18,26 @@ LINE = 24  # pixels of a line with a name
 FONT = 15  # pixels
 
 
-def contact_sheet(photo: Source, stylizers: Iterable[tuple[str, Stylizer]], size: int = 320) -> Image.Image:
-    """Return the photo and what each style makes of it, `size` pixels on the shorter side, in about a square.
+def contact_sheet(
+    photo: Source, stylizers: Iterable[tuple[str, Stylizer]], size: int = 320
+) -> Image.Image:
+    """Return the photo and what each style makes of it, `size` pixels on the shorter side, in about
+    a square.
 
     Example:
         >>> contact_sheet("photo.jpg", [("nocturne", Stylizer.load("nocturne"))]).save("sheet.png")
     """
     rgb = fit_shorter(read_image(photo), size)
-    pictures = [("photo", to_pil(rgb)), *((name, to_pil(stylizer(rgb))) for name, stylizer in stylizers)]
+    pictures = [
+        ("photo", to_pil(rgb)),
+        *((name, to_pil(stylizer(rgb))) for name, stylizer in stylizers),
+    ]
     w, h = pictures[0][1].size
     columns = math.ceil(math.sqrt(len(pictures) * h / w))
     rows = math.ceil(len(pictures) / columns)
     sheet = Image.new("RGB", (columns * (w + GAP) + GAP, rows * (h + LINE + GAP) + GAP), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT)
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(FONT)
     for i, (name, picture) in enumerate(pictures):
         x, y = GAP + i % columns * (w + GAP), GAP + i // columns * (h + LINE + GAP)
         sheet.paste(picture, (x, y))

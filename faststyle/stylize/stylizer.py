@@ -1,6 +1,7 @@
 """Use a checkpoint: a picture in, the stylized picture out.
 
-What it is not: what runs the network (stylize/engines.py), files and folders (stylize/batch.py), or videos (video/).
+What it is not: what runs the network (stylize/engines.py), files and folders (stylize/batch.py), or
+videos (video/).
 """
 
 from __future__ import annotations
@@ -17,14 +18,24 @@ from torch import Tensor
 
 from faststyle.checkpoint import About, find_checkpoint, load_checkpoint, read_about
 from faststyle.errors import ImageError
-from faststyle.images import Picture, Source, fit_shorter, fitted_size, open_picture, resize, to_pil, transfer_luma
+from faststyle.images import (
+    Picture,
+    Source,
+    fit_shorter,
+    fitted_size,
+    open_picture,
+    resize,
+    to_pil,
+    transfer_luma,
+)
 from faststyle.networks import bytes_per_pixel
 from faststyle.networks.network import StyleNetwork
 from faststyle.stylize.blend import MeanOfPictures, can_be_mixed, mean_network, parse_style
 from faststyle.stylize.engines import READERS, Engine, engine_line, open_engine
 from faststyle.stylize.tiles import TILE, stylize_tiles
 
-TILES_BYTES = 40  # bytes a pixel that remain with tiles: the photo and the result, as floats and in 8 bits
+# bytes a pixel that remain with tiles: the photo and the result, as floats and in 8 bits
+TILES_BYTES = 40
 FULL_MEMORY = 0.9  # share of the available memory that a picture may take
 
 
@@ -32,9 +43,9 @@ FULL_MEMORY = 0.9  # share of the available memory that a picture may take
 class Look:
     """How a stylized picture is to look, whatever the style.
 
-    `keep_colors` takes only lightness from the style. `stroke_size` 2 makes strokes twice as large: the network sees
-    half the pixels, and its picture is enlarged. `mix` is how much of the stylized picture there is, from 0, the photo,
-    to 1. Raises: ImageError for values that make no sense.
+    `keep_colors` takes only lightness from the style. `stroke_size` 2 makes strokes twice as large:
+    the network sees half the pixels, and its picture is enlarged. `mix` is how much of the stylized
+    picture there is, from 0, the photo, to 1. Raises: ImageError for values that make no sense.
     """
 
     keep_colors: bool = False
@@ -60,10 +71,14 @@ class Stylizer:
     """
 
     def __init__(self, engine: Engine, about: About | None = None) -> None:
-        self.engine, self.about = engine, about
-        self.network: Callable[[], StyleNetwork] | None = None  # what tiles are run with: torch's, whatever the engine
-        self.tile: int | None = None  # pixels a side of tiles; None: only where memory asks for them, 0: never
-        self.progress: Callable[[int, int], None] = lambda done, of: None  # told of tiles done, of how many
+        self.engine = engine
+        self.about = about
+        # what tiles are run with: torch's, whatever the engine
+        self.network: Callable[[], StyleNetwork] | None = None
+        # pixels a side of tiles; None: only where memory asks for them, 0: never
+        self.tile: int | None = None
+        # told of tiles done, of how many
+        self.progress: Callable[[int, int], None] = lambda done, of: None
         self.tiled = False  # whether a picture has been done in tiles
 
     @classmethod
@@ -77,15 +92,18 @@ class Stylizer:
         convert: bool = False,
         announce: Callable[[str], None] = lambda _: None,
     ) -> Stylizer:
-        """Return the stylizer of a checkpoint: a path, or a name in checkpoints/ or checkpoints/gallery/.
+        """Return the stylizer of a checkpoint: a path, or a name in checkpoints/ or
+        checkpoints/gallery/.
 
-        A file that was exported for an engine, .onnx or .xml, will do as well; of it nothing else is known (`about`).
-        `engine` and the rest are those of `open_engine`; `convert` is for videos and many pictures.
-        Raises: CheckpointError, DeviceError.
+        A file that was exported for an engine, .onnx or .xml, will do as well; of it nothing else
+        is known (`about`). `engine` and the rest are those of `open_engine`; `convert` is for
+        videos and many pictures. Raises: CheckpointError, DeviceError.
         """
         path = find_checkpoint(str(style))
         about = None if path.suffix in READERS else read_about(path)
-        stylizer = cls(open_engine(path, engine, device, precision, threads, announce, convert), about)
+        stylizer = cls(
+            open_engine(path, engine, device, precision, threads, announce, convert), about
+        )
         if about is not None:
             stylizer.network = lambda: load_checkpoint(path)[0]
         return stylizer
@@ -103,16 +121,24 @@ class Stylizer:
     ) -> Stylizer:
         """Return the stylizer of one or more styles, each "NAME" or "NAME:WEIGHT"; for the rest see `load`."""
         parsed = [parse_style(style) for style in styles]
-        paths, weights = [path for path, _ in parsed], [weight for _, weight in parsed]
+        paths = [path for path, _ in parsed]
+        weights = [weight for _, weight in parsed]
         if len(paths) == 1:
             return cls.load(paths[0], device, threads, engine, precision, convert, announce)
         if can_be_mixed(paths):
             network, about = mean_network(paths, weights)
-            stylizer = cls(open_engine((network, about), engine, device, precision, threads, announce, convert), about)
+            stylizer = cls(
+                open_engine(
+                    (network, about), engine, device, precision, threads, announce, convert
+                ),
+                about,
+            )
             stylizer.network = lambda: network
             return stylizer
         announce("these styles do not share a base: their pictures are blended, not their networks")
-        loaded = [cls.load(path, device, threads, engine, precision, convert, announce) for path in paths]
+        loaded = [
+            cls.load(path, device, threads, engine, precision, convert, announce) for path in paths
+        ]
         return cls(MeanOfPictures([one.engine for one in loaded], weights), loaded[0].about)
 
     def __call__(
@@ -123,11 +149,13 @@ class Stylizer:
         stroke_size: float = 1.0,
         mix: float = 1.0,
     ) -> Any:
-        """Return the stylized picture, as what was given: a tensor, an array (uint8 or float32), else Pillow's.
+        """Return the stylized picture, as what was given: a tensor, an array (uint8 or float32),
+        else Pillow's.
 
-        `image` is a path, bytes, a Pillow image, an array (H, W[, 3 or 4]) or a tensor ([1,] 3, H, W) in [0, 1].
-        `size` resizes its shorter side first, in pixels; for the rest see `Look`.
-        Raises: ImageError for what cannot be read, is smaller than 16 pixels, or does not fit in memory.
+        `image` is a path, bytes, a Pillow image, an array (H, W[, 3 or 4]) or a tensor ([1,] 3, H,
+        W) in [0, 1]. `size` resizes its shorter side first, in pixels; for the rest see `Look`.
+        Raises: ImageError for what cannot be read, is smaller than 16 pixels, or does not fit in
+        memory.
         """
         picture = self.stylize(open_picture(image), size, Look(keep_colors, stroke_size, mix))
         if isinstance(image, Tensor):
@@ -135,7 +163,9 @@ class Stylizer:
             return rgb if image.dim() == 4 else rgb[0]
         pil = to_pil(picture.rgb, picture.alpha)
         if isinstance(image, np.ndarray):
-            return np.array(pil) if image.dtype.kind != "f" else np.array(pil, dtype=np.float32) / 255
+            return (
+                np.array(pil) if image.dtype.kind != "f" else np.array(pil, dtype=np.float32) / 255
+            )
         if picture.icc:
             pil.info["icc_profile"] = picture.icc
         return pil
@@ -147,15 +177,19 @@ class Stylizer:
             if size < 1:
                 raise ImageError(f"--size must be 1 or more pixels, got {size}")
             h, w = fitted_size(h, w, size)
-        inside = max(1, round(min(h, w) / look.stroke_size))  # the shorter side that the network sees
-        tile = self.find_tile(*fitted_size(h, w, inside))  # before resizing, which needs memory of its own
+        # the shorter side that the network sees
+        inside = max(1, round(min(h, w) / look.stroke_size))
+        # before resizing, which needs memory of its own
+        tile = self.find_tile(*fitted_size(h, w, inside))
         try:
             if size is not None:
                 alpha = None if picture.alpha is None else fit_shorter(picture.alpha, size)
                 picture = Picture(fit_shorter(picture.rgb, size), alpha, picture.icc)
             with torch.no_grad():  # not inference_mode: what comes out may be used in training
                 photo = picture.rgb if inside == min(h, w) else fit_shorter(picture.rgb, inside)
-                stylized = resize(self._run_tiles(photo, tile) if tile else self.engine(photo), h, w)
+                stylized = resize(
+                    self._run_tiles(photo, tile) if tile else self.engine(photo), h, w
+                )
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise self._too_large(h, w) from error
         except RuntimeError as error:  # how torch's CPU allocator says it
@@ -184,14 +218,17 @@ class Stylizer:
         return bytes_per_pixel(self.about.network if self.about else {})
 
     def find_tile(self, h: int, w: int, on_disk: bool = False) -> int:
-        """Return the side of tiles, 0 for the whole picture at once; `on_disk` says where photo and result are.
+        """Return the side of tiles, 0 for the whole picture at once; `on_disk` says where photo and
+        result are.
 
         Raises: ImageError before the system would run out of memory and kill the process.
         """
         if self.tile and self.network is not None:
             return self.tile
         if self.tile:
-            raise ImageError("--tile: only checkpoints run in tiles, not exported files or blends of pictures")
+            raise ImageError(
+                "--tile: only checkpoints run in tiles, not exported files or blends of pictures"
+            )
         fits = h * w * self._bytes_per_pixel() <= FULL_MEMORY * psutil.virtual_memory().available
         if self.engine.device != "cpu" or fits:
             return 0

@@ -1,11 +1,14 @@
-"""Pictures of any size in bounded memory: tile by tile, with the statistics of the whole picture, so without seams.
+"""Pictures of any size in bounded memory: tile by tile, with the statistics of the whole picture,
+so without seams.
 
-Instance normalisation needs the mean and variance of each feature map over the whole picture. They are found one norm
-after the other: all tiles are taken through the network up to that norm, with those before it known, and its sums are
-added up. The last pass paints. As many passes as there are norms, each deeper than the one before: about eight times
-the work of the whole picture at once, and the same picture but for rounding.
+Instance normalisation needs the mean and variance of each feature map over the whole picture. They
+are found one norm after the other: all tiles are taken through the network up to that norm, with
+those before it known, and its sums are added up. The last pass paints. As many passes as there are
+norms, each deeper than the one before: about eight times the work of the whole picture at once, and
+the same picture but for rounding.
 
-What it is not: an approximation from a thumbnail. Only torch runs tiles: other engines cannot stop at a norm.
+What it is not: an approximation from a thumbnail. Only torch runs tiles: other engines cannot stop
+at a norm.
 """
 
 from __future__ import annotations
@@ -26,7 +29,8 @@ from faststyle.networks.network import RIM, STRIDE, StyleNetwork, check_size, in
 Pixels = NDArray[np.uint8]  # (H, W, 3)
 
 TILE = 1024  # pixels: side of the part of a tile that counts
-# Pixels around it, more than any output pixel depends on: 40 for the trunk, at most 28 for the rest.
+# Pixels around it, more than any output pixel depends on: 40 for the trunk, at most 28 for the
+# rest.
 HALO = 72
 
 
@@ -42,7 +46,8 @@ class Canvas(Protocol):
 
 
 class Tile(NamedTuple):
-    """Rows and columns of the part that counts, [top, bottom) x [left, right), and of all that is looked at.
+    """Rows and columns of the part that counts, [top, bottom) x [left, right), and of all that is
+    looked at.
 
     They are those of the photo with its rim.
     """
@@ -75,11 +80,14 @@ class Moments:
     def add(self, x: Tensor) -> None:
         """Count (C, N) values."""
         x = x.double()
-        n, mean = x.shape[1], x.mean(1)
+        n = x.shape[1]
+        mean = x.mean(1)
         centred = x - mean[:, None]
         scatter = centred.square().sum(1)
         if self.count == 0:
-            self.count, self.mean, self.scatter = n, mean, scatter
+            self.count = n
+            self.mean = mean
+            self.scatter = scatter
             return
         total = self.count + n
         off = mean - self.mean
@@ -99,9 +107,11 @@ def stylize_tiles(
     progress: Callable[[int, int], None] = lambda done, of: None,
     out: Canvas | None = None,
 ) -> Canvas:
-    """Write the stylized photo to `out`, or to a new array, and return it; both are (H, W, 3) in 8 bits.
+    """Write the stylized photo to `out`, or to a new array, and return it; both are (H, W, 3) in 8
+    bits.
 
-    `progress` is told of tiles done, of how many. Raises: ImageError when a side is shorter than 16 pixels.
+    `progress` is told of tiles done, of how many. Raises: ImageError when a side is shorter than 16
+    pixels.
 
     Example:
         >>> stylize_tiles(load_checkpoint(path)[0], np.zeros((9000, 9000, 3), np.uint8)).shape
@@ -118,8 +128,11 @@ def stylize_tiles(
 class _Job:
     """A photo on its way through a network, mirrored around its edges as the network does it."""
 
-    def __init__(self, network: StyleNetwork, photo: Canvas, tile: int, progress: Callable[[int, int], None]) -> None:
-        self.network, self.photo = network, photo
+    def __init__(
+        self, network: StyleNetwork, photo: Canvas, tile: int, progress: Callable[[int, int], None]
+    ) -> None:
+        self.network = network
+        self.photo = photo
         self.height, self.width = photo.shape[:2]
         h, w = (side + -side % STRIDE + 2 * RIM for side in (self.height, self.width))
         self.tiles = list(_tiles(h, w, tile))
@@ -127,7 +140,8 @@ class _Job:
         self.statistics: dict[InstanceNorm, Moments] = {}
         self.tile = self.tiles[0]
         self.measured: tuple[InstanceNorm, Moments] | None = None
-        self.done, self.progress = 0, progress
+        self.done = 0
+        self.progress = progress
 
     def run(self, out: Canvas) -> None:
         """Write the stylized photo."""
@@ -142,9 +156,16 @@ class _Job:
             for tile in self._each():
                 painted = in_range(self.network.paint(self._looked_at()))
                 rgb = self.tile.core(painted)[0].clamp(0, 1).mul(255).round().byte()
-                rows, columns = _inside(tile.top, tile.bottom, self.height), _inside(tile.left, tile.right, self.width)
+                rows, columns = (
+                    _inside(tile.top, tile.bottom, self.height),
+                    _inside(tile.left, tile.right, self.width),
+                )
                 top, left = RIM - tile.top, RIM - tile.left
-                part = rgb[:, rows.start + top : rows.stop + top, columns.start + left : columns.stop + left]
+                part = rgb[
+                    :,
+                    rows.start + top : rows.stop + top,
+                    columns.start + left : columns.stop + left,
+                ]
                 if part.numel():
                     out[rows, columns] = part.permute(1, 2, 0).numpy()
 
@@ -161,9 +182,13 @@ class _Job:
         t = self.tile
         rows = _inside(t.outer_top, t.outer_bottom, self.height)
         columns = _inside(t.outer_left, t.outer_right, self.width)
-        above, left = rows.start + RIM - t.outer_top, columns.start + RIM - t.outer_left
-        below, right = t.outer_bottom - RIM - rows.stop, t.outer_right - RIM - columns.stop
-        part = np.pad(self.photo[rows, columns], ((above, below), (left, right), (0, 0)), mode="reflect")
+        above = rows.start + RIM - t.outer_top
+        left = columns.start + RIM - t.outer_left
+        below = t.outer_bottom - RIM - rows.stop
+        right = t.outer_right - RIM - columns.stop
+        part = np.pad(
+            self.photo[rows, columns], ((above, below), (left, right), (0, 0)), mode="reflect"
+        )
         x = torch.from_numpy(np.ascontiguousarray(part)).permute(2, 0, 1)[None].float().div_(255)
         return x.contiguous(memory_format=torch.channels_last)
 
@@ -178,7 +203,9 @@ class _Job:
             for norm in self.norms:
                 del norm.forward
 
-    def _norm(self, norm: InstanceNorm, x: Tensor, relu: bool = False, mix: Tensor | None = None) -> Tensor:
+    def _norm(
+        self, norm: InstanceNorm, x: Tensor, relu: bool = False, mix: Tensor | None = None
+    ) -> Tensor:
         if self.measured is not None and norm is self.measured[0]:
             self.measured[1].add(self.tile.core(x)[0].flatten(1))
             raise _Found
@@ -200,7 +227,12 @@ def _tiles(h: int, w: int, side: int) -> Iterator[Tile]:
     side = max(STRIDE, side // STRIDE * STRIDE)
     for top, bottom in _cuts(h, side):
         for left, right in _cuts(w, side):
-            outer = (max(0, top - HALO), min(h, bottom + HALO), max(0, left - HALO), min(w, right + HALO))
+            outer = (
+                max(0, top - HALO),
+                min(h, bottom + HALO),
+                max(0, left - HALO),
+                min(w, right + HALO),
+            )
             yield Tile(top, bottom, left, right, *outer)
 
 

@@ -1,4 +1,5 @@
-"""The weight of style against content, found while training: as much style as a content error allows.
+"""The weight of style against content, found while training: as much style as a content error
+allows.
 
 After `SETTLED` of the steps the weight stays. It is stored with the objective, so that what was
 trained for is a fixed function again.

@@ -10,14 +10,17 @@ from faststyle.perceptual.losses import Terms
 
 
 class FiniteGuard:
-    """Keeps what is not finite from the weights, on the device, and remembers step and term of the first.
+    """Keeps what is not finite from the weights, on the device, and remembers step and term of the
+    first.
 
-    Looking at a value makes the host wait for the device: that is done at logs and before a state is saved.
+    Looking at a value makes the host wait for the device: that is done at logs and before a state
+    is saved.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.batches = torch.zeros((), device=device)
-        self.record = torch.full((len(Terms._fields) + 2,), -1.0, device=device)  # batch, then 1 for each bad value
+        # batch, then 1 for each bad value
+        self.record = torch.full((len(Terms._fields) + 2,), -1.0, device=device)
 
     def check(self, values: Tensor, network: nn.Module) -> None:
         """Zero all gradients from the first value that is not finite on; `values` are the terms and the norm."""

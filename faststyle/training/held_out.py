@@ -56,9 +56,14 @@ class HeldOut:
             which = torch.tensor([number], device=self.device)
             outputs = self._stylize(photos, number)
             with torch.no_grad():
-                found += [loss.forward(y, loss.targets(x), which=which) for x, y in zip(photos, outputs, strict=True)]
+                found += [
+                    loss.forward(y, loss.targets(x), which=which)
+                    for x, y in zip(photos, outputs, strict=True)
+                ]
         named = Terms.means(found).named()
-        return {key: float(named[key]) for key in ("total", "content_rel", "style_rel", "light_kept")}
+        return {
+            key: float(named[key]) for key in ("total", "content_rel", "style_rel", "light_kept")
+        }
 
     def judge(self, judge: Judge) -> Scores:
         """Return what the judge says of the network of one painting."""

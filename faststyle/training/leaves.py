@@ -1,7 +1,9 @@
-"""Dead-leaves images: overlapping shapes of every size, which share the statistics of edges with real photos.
+"""Dead-leaves images: overlapping shapes of every size, which share the statistics of edges with
+real photos.
 
-Source: Lee, Mumford, Huang, "Occlusion models for natural images" (2001), https://doi.org/10.1023/A:1011109015675;
-as training data: Baradad et al., "Learning to see by looking at noise" (2021), https://arxiv.org/abs/2106.05963
+Source: Lee, Mumford, Huang, "Occlusion models for natural images" (2001),
+https://doi.org/10.1023/A:1011109015675; as training data: Baradad et al., "Learning to see by
+looking at noise" (2021), https://arxiv.org/abs/2106.05963
 """
 
 from __future__ import annotations
@@ -11,10 +13,14 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-SMALLEST, LARGEST = 0.03, 0.6  # radii, over the side of the image
-# Spread of the colours of an image, in levels of 255: as much as gives its features at relu4_2 the variance that those
-# of photos have. Content is counted against that variance; with more, leaves would outweigh the photos (docs/log.md).
-LIGHTNESS, CHROMA = 20, 10
+# radii, over the side of the image
+SMALLEST = 0.03
+LARGEST = 0.6
+# Spread of the colours of an image, in levels of 255: as much as gives its features at relu4_2 the
+# variance that those of photos have. Content is counted against that variance; with more, leaves
+# would outweigh the photos (docs/log.md).
+LIGHTNESS = 20
+CHROMA = 10
 LEAVES = 700  # enough to cover the canvas: what is left bare is the background colour
 
 
@@ -24,16 +30,22 @@ def dead_leaves(rng: np.random.Generator, size: int) -> np.ndarray[Any, np.dtype
     background = tuple(int(v) for v in palette[0])
     image = Image.new("RGB", (size, size), background)
     draw = ImageDraw.Draw(image)
-    # The inverse of the cumulative distribution of a density proportional to r^-3 between two radii.
+    # The inverse of the cumulative distribution of a density proportional to r^-3 between two
+    # radii.
     u = rng.random(LEAVES)
     radii = size / np.sqrt(u / SMALLEST**2 + (1 - u) / LARGEST**2)
-    radii[: LEAVES // 10] = np.sort(radii[: LEAVES // 10])[::-1]  # some large leaves lie at the bottom
+    # some large leaves lie at the bottom
+    radii[: LEAVES // 10] = np.sort(radii[: LEAVES // 10])[::-1]
     centres = rng.uniform(-0.1 * size, 1.1 * size, (LEAVES, 2))
     for radius, centre in zip(radii, centres, strict=True):
         colour = palette[rng.integers(len(palette))] + rng.normal(0, 12, 3)
         fill = tuple(int(v) for v in colour.clip(0, 255))
         corners = int(rng.choice([3, 4, 5, 24]))  # 24 corners are a disc to the eye
-        angles = np.sort(rng.uniform(0, 2 * np.pi, corners)) if corners < 24 else np.linspace(0, 2 * np.pi, 24)
+        angles = (
+            np.sort(rng.uniform(0, 2 * np.pi, corners))
+            if corners < 24
+            else np.linspace(0, 2 * np.pi, 24)
+        )
         stretch = rng.uniform(0.5, 1)
         points = centre + radius * np.stack([np.cos(angles), stretch * np.sin(angles)], 1)
         draw.polygon([(float(x), float(y)) for x, y in points], fill=fill)

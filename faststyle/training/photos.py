@@ -1,8 +1,9 @@
 """Photos to train on, by number: photo n and its augmentation are a pure function of (seed, n).
 
-So workers, processes and resuming change nothing: whoever asks for sample 1234 gets the same pixels. Sources are
-COCO, any folder, any dataset of the Hugging Face Hub, or the photos that scikit-image carries. A file that cannot be
-used never stops a run: another takes its place, and it is listed at the end.
+So workers, processes and resuming change nothing: whoever asks for sample 1234 gets the same
+pixels. Sources are COCO, any folder, any dataset of the Hugging Face Hub, or the photos that
+scikit-image carries. A file that cannot be used never stops a run: another takes its place, and it
+is listed at the end.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ class Batch(TypedDict):
 
 
 def open_source(photos: str, seed: int) -> Source:
-    """Return the source that `--photos` names: "sample", "coco", "hf:NAME[:SPLIT[:COLUMN]]", or a folder.
+    """Return the source that `--photos` names: "sample", "coco", "hf:NAME[:SPLIT[:COLUMN]]", or a
+    folder.
 
     Raises: PhotosError.
     """
@@ -112,9 +114,13 @@ class SamplePhotos:
         self.paths = [sample_folder() / name for name in SAMPLE_TRAIN]
         missing = [p.name for p in self.paths if not p.is_file()]
         if missing:
-            raise PhotosError(f"scikit-image carries no {', '.join(missing)}: pip install 'scikit-image>=0.25'")
+            raise PhotosError(
+                f"scikit-image carries no {', '.join(missing)}: pip install 'scikit-image>=0.25'"
+            )
         terms = "public domain, CC0, Middlebury Stereo 2014"
-        self.description = f"{len(self.paths)} photos of scikit-image ({terms}) and dead-leaves images"
+        self.description = (
+            f"{len(self.paths)} photos of scikit-image ({terms}) and dead-leaves images"
+        )
 
     def photo(self, number: int, attempt: int) -> tuple[str, Raw]:
         rng = np.random.default_rng((self.seed, number, attempt, 1))
@@ -139,11 +145,18 @@ class FolderPhotos:
             )
         paths = sorted(str(p) for p in _walk(folder))
         if not paths:
-            raise PhotosError(f"--photos {folder}: no images in it ({', '.join(sorted(READABLE))} are looked for)")
+            raise PhotosError(
+                f"--photos {folder}: no images in it ({', '.join(sorted(READABLE))} are looked for)"
+            )
         self.seed = seed
-        # Arrow keeps a hundred thousand paths in shared memory; a Python list would be copied into each worker.
-        self.table = Table.from_dict({"image": paths}).cast_column("image", ImageFeature(decode=False))
-        self.description = f"{len(paths)} photos of the folder {folder.name} (licence not known to faststyle)"
+        # Arrow keeps a hundred thousand paths in shared memory; a Python list would be copied into
+        # each worker.
+        self.table = Table.from_dict({"image": paths}).cast_column(
+            "image", ImageFeature(decode=False)
+        )
+        self.description = (
+            f"{len(paths)} photos of the folder {folder.name} (licence not known to faststyle)"
+        )
         self.strong = len(paths) < 100
 
     def photo(self, number: int, attempt: int) -> tuple[str, Raw]:
@@ -159,8 +172,9 @@ class FolderPhotos:
 class StreamPhotos:
     """A dataset of the Hub, or a local one that `datasets` can load, read as a stream.
 
-    Its shards are dealt to a fixed number of lanes, sample n comes from lane n mod lanes, and each lane shuffles
-    blocks of 64 photos. So the order is fixed by the seed; to resume, a lane is read again up to where it was.
+    Its shards are dealt to a fixed number of lanes, sample n comes from lane n mod lanes, and each
+    lane shuffles blocks of 64 photos. So the order is fixed by the seed; to resume, a lane is read
+    again up to where it was.
     """
 
     strong = False
@@ -171,7 +185,8 @@ class StreamPhotos:
 
         # It reports each of its retries; the last word is ours.
         huggingface_hub.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-        self.name, self.seed = name, seed
+        self.name = name
+        self.seed = seed
         path, split, column = _split_name(name)
         try:
             rows = datasets.load_dataset(path, split=split, streaming=True)
@@ -184,7 +199,9 @@ class StreamPhotos:
         column = column or _image_column(rows)
         self.column = column
         if rows.features is not None and column not in rows.features:
-            raise PhotosError(f"--photos: {path!r} has no column {column!r}; it has {', '.join(rows.features)}")
+            raise PhotosError(
+                f"--photos: {path!r} has no column {column!r}; it has {', '.join(rows.features)}"
+            )
         self.rows = rows.cast_column(column, datasets.Image(decode=False)).select_columns([column])
         self.shards = int(self.rows.num_shards)
         self.lanes: dict[int, tuple[Iterator[Any], int, list[Any]]] = {}
@@ -192,19 +209,25 @@ class StreamPhotos:
 
     def photo(self, number: int, attempt: int) -> tuple[str, Raw]:
         lanes = min(LANES, self.shards)
-        lane, position = number % lanes, number // lanes
+        lane = number % lanes
+        position = number // lanes
         block = self._block(lane, position // BLOCK)
         order = _order(self.seed, position // BLOCK * LANES + lane, len(block))
         value = block[order[(position + attempt) % len(block)]]
-        if not isinstance(value, dict) or (value.get("bytes") is None and value.get("path") is None):
+        if not isinstance(value, dict) or (
+            value.get("bytes") is None and value.get("path") is None
+        ):
             return f"{self.name}, sample {number}", b""
-        return value.get("path") or f"{self.name}, sample {number}", value.get("bytes") or value["path"]
+        return value.get("path") or f"{self.name}, sample {number}", value.get("bytes") or value[
+            "path"
+        ]
 
     def _block(self, lane: int, wanted: int) -> list[Any]:
         """Return a block of a lane, reading on from the last one, or again from the start."""
         rows, index, block = self.lanes.get(lane, (None, -1, []))
         if rows is None or index > wanted:
-            rows, index = self._read(lane), -1
+            rows = self._read(lane)
+            index = -1
         while index < wanted:
             try:
                 block = [next(rows) for _ in range(BLOCK)]
@@ -223,8 +246,8 @@ class StreamPhotos:
             found = False
             for i in _order(self.seed, turn * LANES + lane, len(mine)):
                 shard = self.rows.shard(num_shards=self.shards, index=mine[i])
-                # Not `for row in shard`: in a loader's worker that would deal the rows out among workers, when here
-                # each worker is asked for the numbers it needs.
+                # Not `for row in shard`: in a loader's worker that would deal the rows out among
+                # workers, when here each worker is asked for the numbers it needs.
                 for rows in shard.iter(batch_size=READ_AT_ONCE):
                     found = True
                     yield from rows[self.column]
@@ -234,7 +257,8 @@ class StreamPhotos:
 
 
 class NumberedPhotos(Dataset[Batch]):
-    """Sample n of a source as a batch of one: decoded, cropped, flipped and, if few, colour-jittered.
+    """Sample n of a source as a batch of one: decoded, cropped, flipped and, if few,
+    colour-jittered.
 
     Of `paintings`, each gets one of so many samples, in an order that is new for each turn.
     """
@@ -257,7 +281,9 @@ class NumberedPhotos(Dataset[Batch]):
                 continue
             except PhotosError as error:
                 return self._failed(str(error), skipped)
-            return Batch(photo=photo, painting=self._painting(number), skipped=skipped, failure=None)
+            return Batch(
+                photo=photo, painting=self._painting(number), skipped=skipped, failure=None
+            )
         name, reason = skipped[-1]
         message = f"--photos: {MAX_ATTEMPTS} photos in a row cannot be used; the last was {name} ({reason})"
         return self._failed(message, skipped)
@@ -274,7 +300,10 @@ class NumberedPhotos(Dataset[Batch]):
         left, top = rng.uniform(0, w - side), rng.uniform(0, h - side)
         # One crop of a square for both sides: the aspect ratio of things is kept.
         image = image.resize(
-            (self.size, self.size), Image.Resampling.BICUBIC, (left, top, left + side, top + side), reducing_gap=2.0
+            (self.size, self.size),
+            Image.Resampling.BICUBIC,
+            (left, top, left + side, top + side),
+            reducing_gap=2.0,
         )
         photo = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # (3, S, S)
         if rng.random() < 0.5:
@@ -336,9 +365,11 @@ def photo_loader(
 
 
 def _start_worker(_: int) -> None:
-    """Keep a worker to one thread, and leave signals to the main process, which ends the run in good order.
+    """Keep a worker to one thread, and leave signals to the main process, which ends the run in
+    good order.
 
-    Ctrl-C, torchrun and service managers signal whole process groups; a worker that died of it would fail the run.
+    Ctrl-C, torchrun and service managers signal whole process groups; a worker that died of it
+    would fail the run.
     """
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -348,7 +379,11 @@ def _start_worker(_: int) -> None:
 def _walk(folder: Path) -> Iterator[Path]:
     for root, folders, files in os.walk(folder):
         folders.sort()
-        yield from (Path(root) / f for f in files if Path(f).suffix.lower() in READABLE and not f.startswith("."))
+        yield from (
+            Path(root) / f
+            for f in files
+            if Path(f).suffix.lower() in READABLE and not f.startswith(".")
+        )
 
 
 def _split_name(name: str) -> tuple[str, str, str | None]:

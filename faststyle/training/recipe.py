@@ -1,4 +1,5 @@
-"""What a training run is made of: a frozen dataclass, read from TOML files, changed by --set and by flags.
+"""What a training run is made of: a frozen dataclass, read from TOML files, changed by --set and by
+flags.
 
 What it is not: paths. Where things are read from and written to is said on the command line.
 """
@@ -24,21 +25,23 @@ from faststyle.perceptual.losses import LossConfig, smallest_side
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what a run computes; two runs of one recipe on one machine end in the same bits.
+    """Everything that decides what a run computes; two runs of one recipe on one machine end in the
+    same bits.
 
-    `batch_size` is per process and per accumulated part: a step sees batch_size x accumulate x processes photos.
-    Sizes are in pixels: `image_size` the side of the square training crops; the objective looks at a part of them that
-    is smaller by `shift` and lies elsewhere at each step, `margin` or more from the edges of what the network paints
-    (view.py); `painting_size` the shorter side of the painting, which sets how large strokes are; `stroke_size`
-    multiplies it. `init` is where the weights start: "base", "scratch", or a checkpoint of the same network (start.py).
-    `content_target` is the content_rel at which style is as strong as it gets (balance.py; 0: its
-    weight stays). `adversarial_weight` is how much a critic counts (critic.py; 0: there is none).
-    `warmup` is the share of steps in which the learning rate rises; then it falls to zero
-    (`schedule` "cosine") or stays ("constant"). `average` is the decay of the running mean of the
-    weights that is looked at and saved (0: the weights themselves). `copying` is the share of the
-    steps, the first, in which a network from scratch learns to paint photos as they are, in the
-    painting's colours. `train` says what learns: "all", or the "norms" alone, scales and shifts. In
-    a network of many paintings these learn `norm_rate` times as fast.
+    `batch_size` is per process and per accumulated part: a step sees batch_size x accumulate x
+    processes photos. Sizes are in pixels: `image_size` the side of the square training crops; the
+    objective looks at a part of them that is smaller by `shift` and lies elsewhere at each step,
+    `margin` or more from the edges of what the network paints (view.py); `painting_size` the
+    shorter side of the painting, which sets how large strokes are; `stroke_size` multiplies it.
+    `init` is where the weights start: "base", "scratch", or a checkpoint of the same network
+    (start.py). `content_target` is the content_rel at which style is as strong as it gets
+    (balance.py; 0: its weight stays). `adversarial_weight` is how much a critic counts (critic.py;
+    0: there is none). `warmup` is the share of steps in which the learning rate rises; then it
+    falls to zero (`schedule` "cosine") or stays ("constant"). `average` is the decay of the running
+    mean of the weights that is looked at and saved (0: the weights themselves). `copying` is the
+    share of the steps, the first, in which a network from scratch learns to paint photos as they
+    are, in the painting's colours. `train` says what learns: "all", or the "norms" alone, scales
+    and shifts. In a network of many paintings these learn `norm_rate` times as fast.
     """
 
     name: str = "custom"
@@ -101,11 +104,16 @@ POSITIVE = (
 def recipe_names() -> list[str]:
     """Return the names of the recipes that come with the package."""
     folder = resources.files("faststyle.training") / "recipes"
-    return sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml"))
+    return sorted(
+        p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml")
+    )
 
 
-def load_recipe(name: str, sets: Iterable[str] = (), flags: Mapping[str, Any] | None = None) -> Recipe:
-    """Return a recipe by name or .toml path, with `sets` ("key=value", dotted keys) and then `flags` laid over it.
+def load_recipe(
+    name: str, sets: Iterable[str] = (), flags: Mapping[str, Any] | None = None
+) -> Recipe:
+    """Return a recipe by name or .toml path, with `sets` ("key=value", dotted keys) and then
+    `flags` laid over it.
 
     Flags that are None are left out. Raises: RecipeError.
 
@@ -117,11 +125,15 @@ def load_recipe(name: str, sets: Iterable[str] = (), flags: Mapping[str, Any] | 
         try:
             text = Path(name).read_text(encoding="utf-8")
         except OSError as error:
-            raise RecipeError(f"recipe {name} cannot be read: {(error.strerror or str(error)).lower()}") from None
+            raise RecipeError(
+                f"recipe {name} cannot be read: {(error.strerror or str(error)).lower()}"
+            ) from None
         except UnicodeDecodeError:
             raise RecipeError(f"recipe {name} is not a text file in UTF-8") from None
     elif name in recipe_names():
-        text = (resources.files("faststyle.training") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
+        text = (resources.files("faststyle.training") / "recipes" / f"{name}.toml").read_text(
+            encoding="utf-8"
+        )
     else:
         raise RecipeError(f"unknown recipe {name!r}.{did_you_mean(name, recipe_names())}")
     try:
@@ -149,7 +161,9 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
     if recipe.image_size < 32:
         raise RecipeError(f"image_size must be at least 32 pixels, got {recipe.image_size}")
     if not 0 <= recipe.content_target < 1:
-        raise RecipeError(f"content_target must be at least 0 and below 1, got {recipe.content_target}")
+        raise RecipeError(
+            f"content_target must be at least 0 and below 1, got {recipe.content_target}"
+        )
     seen = recipe.seen
     for name in ("shift", "margin"):
         if getattr(recipe, name) < 0:
@@ -160,9 +174,13 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
     if not 0 <= weight < math.inf:
         raise RecipeError(f"adversarial_weight must be a number, 0 or more, got {weight}")
     if not 0 <= recipe.copying < 1:
-        raise RecipeError(f"copying is a share of the steps, at least 0 and below 1, got {recipe.copying}")
+        raise RecipeError(
+            f"copying is a share of the steps, at least 0 and below 1, got {recipe.copying}"
+        )
     if not 0 <= recipe.warmup < 1:
-        raise RecipeError(f"warmup is a share of the steps, at least 0 and below 1, got {recipe.warmup}")
+        raise RecipeError(
+            f"warmup is a share of the steps, at least 0 and below 1, got {recipe.warmup}"
+        )
     if not 0 <= recipe.average < 1:
         raise RecipeError(f"average is a decay, at least 0 and below 1, got {recipe.average}")
     if recipe.image_size % STRIDE:
@@ -186,27 +204,38 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
 def learning_rate(step: int, recipe: Recipe) -> float:
     """Return the rate for a step, counted from 0: a linear rise over `warmup`, then the schedule's.
 
-    That is half a cosine to zero, or a constant.
-    Source: Smith and Topin, "Super-convergence" (2018), https://arxiv.org/abs/1708.07120, with a cosine as descent.
-    Differs from Johnson et al. (2016), who keep 1e-3 throughout.
+    That is half a cosine to zero, or a constant. Source: Smith and Topin, "Super-convergence"
+    (2018), https://arxiv.org/abs/1708.07120, with a cosine as descent. Differs from Johnson et al.
+    (2016), who keep 1e-3 throughout.
     """
     rise = max(1, round(recipe.warmup * recipe.steps))
     if step < rise:
         return recipe.learning_rate * (step + 1) / rise
     if recipe.schedule == "constant":
         return recipe.learning_rate
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step + 1 - rise) / (recipe.steps + 1 - rise)))
+    return (
+        recipe.learning_rate
+        * 0.5
+        * (1 + math.cos(math.pi * (step + 1 - rise) / (recipe.steps + 1 - rise)))
+    )
 
 
 def _check_loss(loss: LossConfig) -> None:
-    weights = {"strength": loss.strength, **{f"{key}_weight": w for key, w in loss.weights()._asdict().items()}}
+    weights = {
+        "strength": loss.strength,
+        **{f"{key}_weight": w for key, w in loss.weights()._asdict().items()},
+    }
     for key, value in weights.items():
         if not 0 <= value < math.inf:
             raise RecipeError(f"loss.{key} must be a number, 0 or more, got {value}")
     for key in ("content_layers", "style_layers"):
         layers = getattr(loss, key)
         for layer, value in layers.items() if isinstance(layers, Mapping) else ():
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int | float)
+                or not 0 < value < math.inf
+            ):
                 raise RecipeError(f"loss.{key}.{layer} must be a number above 0, got {value!r}")
 
 
@@ -236,7 +265,9 @@ def _build(cls: type[Any], values: Mapping[str, Any], prefix: str) -> Any:
     arguments: dict[str, Any] = {}
     for key, value in values.items():
         if key not in hints:
-            raise RecipeError(f"unknown key {prefix + key!r} in the recipe.{did_you_mean(key, hints, prefix)}")
+            raise RecipeError(
+                f"unknown key {prefix + key!r} in the recipe.{did_you_mean(key, hints, prefix)}"
+            )
         hint = hints[key]
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
             if not isinstance(value, Mapping):
@@ -259,7 +290,11 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
         if option is types.NoneType and value is None:
             return None
         kind = typing.get_origin(option) or option
-        if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        if (
+            isinstance(kind, type)
+            and isinstance(value, kind)
+            and not (kind is int and isinstance(value, bool))
+        ):
             return value
     words = {
         int: "a whole number",
@@ -269,7 +304,9 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
         types.NoneType: "nothing",
     }
     allowed = [
-        ", ".join(map(str, typing.get_args(o))) if typing.get_origin(o) is Literal else words.get(o, "a table")
+        ", ".join(map(str, typing.get_args(o)))
+        if typing.get_origin(o) is Literal
+        else words.get(o, "a table")
         for o in options
         if o is not types.NoneType
     ]

@@ -57,9 +57,11 @@ def checkpoint_path(name: str, given: str | Path | None) -> Path:
 def open_run(
     run: Run, recipe: Recipe | None, painting: str, resume: bool, overwrite: bool
 ) -> tuple[State | None, Recipe]:
-    """Return the state to go on from, if any, and the recipe: the one given, else that of the state, else quick.
+    """Return the state to go on from, if any, and the recipe: the one given, else that of the
+    state, else quick.
 
-    `painting` is its sha256. Raises: StateError when an unfinished run is in the way, or is not the one to resume.
+    `painting` is its sha256. Raises: StateError when an unfinished run is in the way, or is not the
+    one to resume.
     """
     state = newest_state(run.state) if run.state.is_dir() and not overwrite else None
     if not resume:
@@ -72,10 +74,13 @@ def open_run(
     if state is None:
         raise StateError(f"nothing to resume in {run.state}; leave --resume out to start")
     if state.extra["painting"] != painting:
-        raise StateError(f"{run.folder} was started with another painting; use its painting, or --overwrite")
+        raise StateError(
+            f"{run.folder} was started with another painting; use its painting, or --overwrite"
+        )
     stored = recipe_from_dict(state.extra["recipe"])
     if recipe is not None and recipe != stored:
-        mine, theirs = recipe.to_dict(), stored.to_dict()
+        mine = recipe.to_dict()
+        theirs = stored.to_dict()
         key = next(k for k in mine if mine[k] != theirs[k])
         raise StateError(
             f"{run.folder} was started with {key} = {theirs[key]!r}, now it is {mine[key]!r}; "
@@ -85,7 +90,8 @@ def open_run(
 
 
 def make_writable(run: Run, fresh: bool) -> None:
-    """Make the folders of a run, and find out now, not hours later, whether its files can be written.
+    """Make the folders of a run, and find out now, not hours later, whether its files can be
+    written.
 
     Raises: OutputError.
     """

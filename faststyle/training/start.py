@@ -52,7 +52,9 @@ def check_start(init: str, network: Mapping[str, Any]) -> None:
     if held != wanted:
         name = "the base" if init == BASE else init
         differing = ", ".join(f"{k} {held[k]}" for k in held if held[k] != wanted.get(k))
-        raise RecipeError(f"{name} holds another network: {differing}. Use --init {SCRATCH}, or a network like it")
+        raise RecipeError(
+            f"{name} holds another network: {differing}. Use --init {SCRATCH}, or a network like it"
+        )
 
 
 def start_network(
@@ -106,10 +108,15 @@ def _rows(about: About, means: Tensor, loss: PerceptualLoss, names: Sequence[str
         return [known.index(name) if name in known else 0 for name in names]
     near = torch.cdist(wanted, means.float()).argmin(1).tolist()
     many = len(names) > 1
-    return [known.index(name) if many and name in known else int(row) for name, row in zip(names, near, strict=True)]
+    return [
+        known.index(name) if many and name in known else int(row)
+        for name, row in zip(names, near, strict=True)
+    ]
 
 
-def _for_paintings(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], rows: Sequence[int]) -> dict[str, Tensor]:
+def _for_paintings(
+    weights: Mapping[str, Tensor], own: Mapping[str, Tensor], rows: Sequence[int]
+) -> dict[str, Tensor]:
     """Return the weights of a collection with the rows of scales and shifts that are wanted."""
     chosen = {}
     for name, value in weights.items():

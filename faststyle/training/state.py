@@ -1,7 +1,7 @@
 """The resumable state of a run: a folder that is written aside, hashed, and renamed into place.
 
-It is private to the run (optimiser moments, random states of each process, through Accelerate's save_state); what is
-exchanged between people is the checkpoint.
+It is private to the run (optimiser moments, random states of each process, through Accelerate's
+save_state); what is exchanged between people is the checkpoint.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class State:
 
 
 def save_state(accelerator: Accelerator, folder: Path, step: int, extra: dict[str, Any]) -> None:
-    """Write the state of all processes to `folder`/step-NNNNNN, whole or not at all, and delete older ones.
+    """Write the state of all processes to `folder`/step-NNNNNN, whole or not at all, and delete
+    older ones.
 
     Raises: OutputError.
     """
@@ -53,7 +54,8 @@ def save_state(accelerator: Accelerator, folder: Path, step: int, extra: dict[st
         accelerator.wait_for_everyone()
     except OSError as error:
         raise output_error(final, error) from error
-    except (RuntimeError, SafetensorError) as error:  # how torch and safetensors report a disk that is full
+    # how torch and safetensors report a disk that is full
+    except (RuntimeError, SafetensorError) as error:
         raise OutputError(
             f"cannot write {final}: {str(error).splitlines()[0]}; free some space, then --resume"
         ) from error
@@ -71,7 +73,9 @@ def newest_state(folder: Path) -> State | None:
     for candidate in folders:
         try:
             manifest = json.loads((candidate / MANIFEST).read_text(encoding="utf-8"))
-            if all(sha256(candidate / name) == digest for name, digest in manifest["files"].items()):
+            if all(
+                sha256(candidate / name) == digest for name, digest in manifest["files"].items()
+            ):
                 return State(candidate, manifest["step"], manifest["extra"])
         except (OSError, ValueError, KeyError):
             continue
@@ -81,7 +85,9 @@ def newest_state(folder: Path) -> State | None:
 
 
 def _seal(part: Path, final: Path, step: int, extra: dict[str, Any]) -> None:
-    files = {p.relative_to(part).as_posix(): sha256(p) for p in sorted(part.rglob("*")) if p.is_file()}
+    files = {
+        p.relative_to(part).as_posix(): sha256(p) for p in sorted(part.rglob("*")) if p.is_file()
+    }
     manifest = {"step": step, "extra": extra, "files": files}
     (part / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     for path in part.rglob("*"):

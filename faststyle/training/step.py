@@ -34,7 +34,9 @@ SPREAD = 0.04  # about the variance of photos, values in [0, 1]
 BETAS = (0.9, 0.99)  # Adam's: the second moment forgets the first steps of a short run
 
 
-def build_objective(recipe: Recipe, paintings: Sequence[Tensor], weights: VGGWeights) -> PerceptualLoss:
+def build_objective(
+    recipe: Recipe, paintings: Sequence[Tensor], weights: VGGWeights
+) -> PerceptualLoss:
     """Return the objective that a recipe asks for, of paintings (1, 3, H, W) in [0, 1] of any size."""
     watched = WATCHED if recipe.adversarial_weight else ()
     vgg = load_vgg(weights, {*deepest_layers(recipe.loss, recipe.vgg), *watched})

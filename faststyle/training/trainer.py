@@ -120,7 +120,9 @@ def train_style(
         if accelerator.is_main_process:
             make_writable(run, fresh=state is None)
         accelerator.wait_for_everyone()
-        trainer = Trainer(accelerator, run, recipe, paintings, many, source, weights, judge_weights, quiet)
+        trainer = Trainer(
+            accelerator, run, recipe, paintings, many, source, weights, judge_weights, quiet
+        )
         trainer.left_out = left_out
         return trainer.run_to_end(state)
     except OSError as error:  # TensorBoard's writer and the like: a full disk is no bug
@@ -393,7 +395,9 @@ class Trainer:
             painting={} if self.many else known[0],
             paintings=known if self.many else [],
             vgg={"id": self.vgg_weights.id, "license": self.vgg_weights.license},
-            photos="; before: ".join(dict.fromkeys(filter(None, (self.source.description, self.origin.photos)))),
+            photos="; before: ".join(
+                dict.fromkeys(filter(None, (self.source.description, self.origin.photos)))
+            ),
             photos_seen=self.photos_seen,
             recipe=recipe,
             scores=scores,
@@ -521,7 +525,9 @@ def open_accelerator(recipe: Recipe, device: str) -> Accelerator:
             f"{started} processes were started, but Accelerate sees {accelerator.num_processes}: name a --device"
         )
     if accelerator.device.type != wanted.type:
-        raise DeviceError(f"--device {device}: Accelerate took {accelerator.device.type}; is it set to another?")
+        raise DeviceError(
+            f"--device {device}: Accelerate took {accelerator.device.type}; is it set to another?"
+        )
     if accelerator.device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32: style needs no more digits
         torch.backends.cudnn.allow_tf32 = True

@@ -23,11 +23,16 @@ Rgb = NDArray[np.uint8]
 
 PICTURES_RATE = Fraction(25)  # frames a second of numbered pictures: FFmpeg's default
 
-# Of FFmpeg's libavutil/pixfmt.h: AVColorRange, AVColorSpace, and what is unspecified in all enumerations of colour.
-LIMITED, FULL = 1, 2
-RGB, BT709, BT601 = 0, 1, 5
+# Of FFmpeg's libavutil/pixfmt.h: AVColorRange, AVColorSpace, and what is unspecified in all
+# enumerations of colour.
+LIMITED = 1
+FULL = 2
+RGB = 0
+BT709 = 1
+BT601 = 5
 UNSPECIFIED = 2
-# The matrices that libswscale has (SWS_CS_*), by AVColorSpace: BT.709, FCC, BT.601 twice, SMPTE 240M, BT.2020.
+# The matrices that libswscale has (SWS_CS_*), by AVColorSpace: BT.709, FCC, BT.601 twice, SMPTE
+# 240M, BT.2020.
 MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 
 
@@ -45,9 +50,10 @@ class Color:
 class Clip:
     """What is known of a source before its frames are read.
 
-    `height` and `width` are pixels of the upright, resized frames, `time_base` seconds a tick, `rate` frames a second
-    (an average where timing varies), `frames` how many to expect, None when nothing says. `zero` is the time in
-    seconds, on the source's own clock, that becomes 0. `identity` tells a changed source from the one that was begun.
+    `height` and `width` are pixels of the upright, resized frames, `time_base` seconds a tick,
+    `rate` frames a second (an average where timing varies), `frames` how many to expect, None when
+    nothing says. `zero` is the time in seconds, on the source's own clock, that becomes 0.
+    `identity` tells a changed source from the one that was begun.
     """
 
     path: Path
@@ -81,8 +87,11 @@ class PictureSource:
         self.size: tuple[int, int] | None = None  # (width, height), once it is known
         files = _picture_files(path)
         if container.time_base and container.time_base * container.gap * rate > 1:
-            raise VideoError(f"{container.format} cannot hold {float(rate):g} frames a second; use a lower --fps")
-        start, length = options.begin, options.length
+            raise VideoError(
+                f"{container.format} cannot hold {float(rate):g} frames a second; use a lower --fps"
+            )
+        start = options.begin
+        length = options.length
         inside = [(file, i / rate - start) for i, file in enumerate(files) if i / rate >= start]
         self.files = [file for file, time in inside if length is None or time < length]
         first = next((rgb for rgb in map(self._read, self.files) if rgb is not None), None)
@@ -142,7 +151,18 @@ def _picture_files(path: Path) -> list[Path]:
         if not files:
             raise VideoError(f"{path}: no pictures of that name")
         return files
-    files = [f for f in path.iterdir() if f.suffix.lower() in READABLE and not f.name.startswith(".") and f.is_file()]
+    files = [
+        f
+        for f in path.iterdir()
+        if f.suffix.lower() in READABLE and not f.name.startswith(".") and f.is_file()
+    ]
     if not files:
-        raise VideoError(f"{path}: no pictures in it ({', '.join(sorted(READABLE))} are looked for)")
-    return sorted(files, key=lambda f: [(int(s), "") if s.isdigit() else (-1, s) for s in re.split(r"(\d+)", f.name)])
+        raise VideoError(
+            f"{path}: no pictures in it ({', '.join(sorted(READABLE))} are looked for)"
+        )
+    return sorted(
+        files,
+        key=lambda f: [
+            (int(s), "") if s.isdigit() else (-1, s) for s in re.split(r"(\d+)", f.name)
+        ],
+    )

@@ -1,10 +1,11 @@
 """Stylize a video: its pictures by a network, all else as it was.
 
-    source -> frames -> [queue] -> network -> [queue] -> segments, each listed in OUT.parts/ once it is whole
-    segments + sound, subtitles and chapters of the source -> OUT
+    source -> frames -> [queue] -> network -> [queue] -> segments, each listed in OUT.parts/ once it
+    is whole segments + sound, subtitles and chapters of the source -> OUT
 
-What it is not: a network; any function from a picture to a picture will do. Files are read by read.py, encoded by
-write.py, put together by mux.py and pictures.py; parts.py keeps what resuming needs.
+What it is not: a network; any function from a picture to a picture will do. Files are read by
+read.py, encoded by write.py, put together by mux.py and pictures.py; parts.py keeps what resuming
+needs.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ class VideoProgress:
 class VideoReport:
     """What became of a video.
 
-    `seconds` is how long it plays, `skipped` how many frames were damaged, `resumed` how many were there already, and
-    `notes` say what could not be kept as it was.
+    `seconds` is how long it plays, `skipped` how many frames were damaged, `resumed` how many were
+    there already, and `notes` say what could not be kept as it was.
     """
 
     output: str
@@ -74,12 +75,13 @@ def stylize_video(
 ) -> VideoReport:
     """Stylize the frames of a video; timing, colours, sound, subtitles and chapters are kept.
 
-    `source` is a video, a pattern such as frames/%05d.png, or a folder of pictures; `target` a file (.mp4, .mov, .mkv,
-    .webm, .gif), a pattern, or a folder. `stylize` takes (H, W, 3) uint8 RGB and returns the same shape, in an array
-    of its own. `style` names what it does: with another, nothing is resumed. `progress` is called after each frame.
+    `source` is a video, a pattern such as frames/%05d.png, or a folder of pictures; `target` a file
+    (.mp4, .mov, .mkv, .webm, .gif), a pattern, or a folder. `stylize` takes (H, W, 3) uint8 RGB and
+    returns the same shape, in an array of its own. `style` names what it does: with another,
+    nothing is resumed. `progress` is called after each frame.
 
-    The output has its name only once it is whole. After an error or a signal what was done stays in OUT.parts/, where
-    `options.resume` finds it; SIGINT and SIGTERM leave OUT.partial.mp4 besides.
+    The output has its name only once it is whole. After an error or a signal what was done stays in
+    OUT.parts/, where `options.resume` finds it; SIGINT and SIGTERM leave OUT.partial.mp4 besides.
     Raises: VideoError, OutputError, Interrupted.
 
     Example:
@@ -103,10 +105,17 @@ class _Job:
         check_target(self.target, source, options.overwrite)
         self.source = open_source(source, options, self.target.container)
         self.encoder = SegmentEncoder(self.source.clip, options, self.target.container)
-        self.parts = Parts(self.target.parts, _identity(self.source.clip, self.target, options, style), options.resume)
+        self.parts = Parts(
+            self.target.parts,
+            _identity(self.source.clip, self.target, options, style),
+            options.resume,
+        )
 
-    def run(self, stylize: Callable[[Rgb], Rgb], progress: Callable[[VideoProgress], None]) -> VideoReport:
-        parts, resumed = self.parts, self.parts.frames
+    def run(
+        self, stylize: Callable[[Rgb], Rgb], progress: Callable[[VideoProgress], None]
+    ) -> VideoReport:
+        parts = self.parts
+        resumed = self.parts.frames
         counter = _Counter(resumed, self.source.clip.frames, progress)
         with noted_signals() as stop:
             try:
@@ -120,7 +129,9 @@ class _Job:
                 if not whole:
                     raise self._interrupted(stop)
                 if not parts.segments:
-                    raise VideoError(f"{self.source.clip.path}: no frames after {self.options.begin} s")
+                    raise VideoError(
+                        f"{self.source.clip.path}: no frames after {self.options.begin} s"
+                    )
                 notes = self._put_together(self.target, lambda: self._check(stop))
             finally:
                 if not parts.segments:
@@ -129,7 +140,9 @@ class _Job:
         clip = self.source.clip
         if self.source.crowded:
             gap = float(self.target.container.gap * clip.time_base * 1000)
-            notes.append(f"{self.source.crowded} frames are left out that came less than {gap:g} ms after another")
+            notes.append(
+                f"{self.source.crowded} frames are left out that came less than {gap:g} ms after another"
+            )
         return VideoReport(
             output=str(self.target.path),
             frames=parts.frames,
@@ -139,9 +152,13 @@ class _Job:
             notes=(*clip.notes, *self.encoder.notes, *notes),
         )
 
-    def _put_together(self, target: Target, check: Callable[[], None], stopped: bool = False) -> list[str]:
+    def _put_together(
+        self, target: Target, check: Callable[[], None], stopped: bool = False
+    ) -> list[str]:
         """Write the output from its segments; return what of the source it does not hold."""
-        clip, parts, container = self.source.clip, self.parts, target.container
+        clip = self.source.clip
+        parts = self.parts
+        container = target.container
         tracks = isinstance(self.source, VideoSource)
         if container.codec is not None:
             length = parts.segments[-1].end * clip.time_base if stopped else self.options.length
@@ -171,14 +188,21 @@ class _Job:
             left = f"{partial.place} holds them"
         except OutputError as error:
             left = str(error)
-        return Interrupted(f"stopped after {self.parts.frames} frames: {left}; --resume goes on", stop.number)
+        return Interrupted(
+            f"stopped after {self.parts.frames} frames: {left}; --resume goes on", stop.number
+        )
 
 
 class _Counter:
     """Tells of progress; frames that were there already count, but not for the speed."""
 
-    def __init__(self, there: int, total: int | None, progress: Callable[[VideoProgress], None]) -> None:
-        self.done, self.there, self.total, self.progress = there, there, total, progress
+    def __init__(
+        self, there: int, total: int | None, progress: Callable[[VideoProgress], None]
+    ) -> None:
+        self.done = there
+        self.there = there
+        self.total = total
+        self.progress = progress
         self.started = time.monotonic()
 
     def count(self) -> None:
@@ -188,7 +212,9 @@ class _Counter:
         self.progress(VideoProgress(self.done, self.total, fps, left))
 
 
-def _identity(clip: Clip, target: Target, options: VideoOptions, style: str) -> dict[str, str | float | None]:
+def _identity(
+    clip: Clip, target: Target, options: VideoOptions, style: str
+) -> dict[str, str | float | None]:
     """Return all that decides over what is in segments."""
     import av
 

@@ -1,4 +1,5 @@
-"""Put segments and the source's other tracks into one file: copied where the container takes them, else converted.
+"""Put segments and the source's other tracks into one file: copied where the container takes them,
+else converted.
 
 What it is not: encoding of frames, which is done when it begins.
 """
@@ -32,20 +33,24 @@ if TYPE_CHECKING:
 
     Convert = Callable[[Packet[Stream] | None], list[Packet[Any]]]  # None at the end
 
-AUDIO_BITS = 96_000  # a second and channel, of sound that is encoded again: few hear it, of AAC or Opus
+# a second and channel, of sound that is encoded again: few hear it, of AAC or Opus
+AUDIO_BITS = 96_000
 OPUS_RATE = 48_000  # samples a second, which encoders take that do not take all rates
 TIMESCALE = 90_000  # ticks a second at least, of MP4
 MARGIN = 10  # seconds by which tracks may be apart in a file
-HOLE = 0.05  # seconds without sound that stay; less is the rounding of containers that count milliseconds
+# seconds without sound that stay; less is the rounding of containers that count milliseconds
+HOLE = 0.05
 NAMED_CHANNELS = range(1, 9)  # numbers of channels that have usual names
 KEPT_TAGS = ("language", "title")
-OWN_TAGS = {"major_brand", "minor_version", "compatible_brands", "encoder"}  # which the muxer writes itself
+# which the muxer writes itself
+OWN_TAGS = {"major_brand", "minor_version", "compatible_brands", "encoder"}
 CHAPTER_TRACK = "bin_data"  # how FFmpeg shows what MP4 keeps chapters in
 
 
 @dataclass(frozen=True)
 class Cut:
-    """What part of a source is taken: from `zero`, seconds of its own clock, for `length` seconds, None to its end.
+    """What part of a source is taken: from `zero`, seconds of its own clock, for `length` seconds,
+    None to its end.
 
     `whole`: nothing is left out at the beginning, sound from before the first frame neither.
     """
@@ -56,13 +61,22 @@ class Cut:
 
     def takes(self, time: Fraction) -> bool:
         """Return whether what starts at `time`, seconds of the source's clock, is inside."""
-        return (self.whole or time >= self.zero) and (self.length is None or time - self.zero < self.length)
+        return (self.whole or time >= self.zero) and (
+            self.length is None or time - self.zero < self.length
+        )
 
 
 def mux(
-    path: Path, parts: Parts, clip: Clip, container: Container, cut: Cut, tracks: bool, check: Callable[[], None]
+    path: Path,
+    parts: Parts,
+    clip: Clip,
+    container: Container,
+    cut: Cut,
+    tracks: bool,
+    check: Callable[[], None],
 ) -> list[str]:
-    """Write segments, and all tracks of the clip's file if it has `tracks`; return what could not be copied.
+    """Write segments, and all tracks of the clip's file if it has `tracks`; return what could not
+    be copied.
 
     `check` is called for each packet, and may raise. Raises: OSError when there is no room.
     """
@@ -70,14 +84,18 @@ def mux(
 
     options = dict(container.options)
     mp4 = container.format in ("mp4", "mov")
-    if mp4:  # how finely the delay of a track can be said: in its frames, and about as well as its sound needs
+    # how finely the delay of a track can be said: in its frames, and about as well as its sound
+    # needs
+    if mp4:
         frames = clip.time_base.denominator
         options["movie_timescale"] = str(frames * math.ceil(TIMESCALE / frames))
     notes: list[str] = []
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(open_input(clip.path)) if tracks else None
         first = stack.enter_context(open_input(parts.paths()[0]))
-        output = stack.enter_context(av.open(file_url(path), "w", format=container.format, container_options=options))
+        output = stack.enter_context(
+            av.open(file_url(path), "w", format=container.format, container_options=options)
+        )
         stream = output.add_stream_from_template(first.streams.video[0], opaque=True)
         stream.time_base = clip.time_base
         if mp4 and stream.codec_context.name == "hevc":
@@ -86,7 +104,11 @@ def mux(
         if source is not None:
             copy_tags(source, output, cut)
             _copy_stream_tags(find_stream(source, clip.path), stream)
-            packets.append(_track_packets(source, _add_tracks(source, output, clip, container, cut, notes), cut))
+            packets.append(
+                _track_packets(
+                    source, _add_tracks(source, output, clip, container, cut, notes), cut
+                )
+            )
         # By time: the muxer holds the packets of one track until those of the others come.
         for packet in heapq.merge(*packets, key=_decoding_time):
             check()
@@ -116,7 +138,8 @@ def copy_tags(source: InputContainer, output: OutputContainer, cut: Cut) -> None
 def _video_packets(stream: VideoStream, parts: Parts, clip: Clip) -> Iterator[Packet[Any]]:
     """Yield the packets of all segments with their times in the clip.
 
-    Decoding times are made anew, as segments overlap in theirs: packet i is decoded when frame i - delay is shown.
+    Decoding times are made anew, as segments overlap in theirs: packet i is decoded when frame i -
+    delay is shown.
     """
     delay = max(segment.delay for segment in parts.segments)
     frame = max(1, round(1 / (clip.rate * clip.time_base)))
@@ -124,19 +147,26 @@ def _video_packets(stream: VideoStream, parts: Parts, clip: Clip) -> Iterator[Pa
     for segment, path in zip(parts.segments, parts.paths(), strict=True):
         with open_input(path) as file:
             step = (file.streams.video[0].time_base or clip.time_base) / clip.time_base
-            packets = [packet for packet in read_packets(file, [file.streams.video[0]]) if packet.size]
+            packets = [
+                packet for packet in read_packets(file, [file.streams.video[0]]) if packet.size
+            ]
         shown = [segment.start + round((packet.pts or 0) * step) for packet in packets]
         times = sorted(shown)
         until = dict(zip(times, [*times[1:], segment.end], strict=True))
         times = before + times
         for packet, pts, dts in zip(packets, shown, times, strict=False):
-            packet.pts, packet.dts, packet.duration = pts, dts, until[pts] - pts
-            packet.time_base, packet.stream = clip.time_base, stream
+            packet.pts = pts
+            packet.dts = dts
+            packet.duration = until[pts] - pts
+            packet.time_base = clip.time_base
+            packet.stream = stream
             yield packet
         before = times[len(packets) :]
 
 
-def _track_packets(source: InputContainer, converts: dict[int, Convert], cut: Cut) -> Iterator[Packet[Any]]:
+def _track_packets(
+    source: InputContainer, converts: dict[int, Convert], cut: Cut
+) -> Iterator[Packet[Any]]:
     from av.error import FFmpegError
 
     if not converts:
@@ -158,7 +188,12 @@ def _track_packets(source: InputContainer, converts: dict[int, Convert], cut: Cu
 
 
 def _add_tracks(
-    source: InputContainer, output: OutputContainer, clip: Clip, container: Container, cut: Cut, notes: list[str]
+    source: InputContainer,
+    output: OutputContainer,
+    clip: Clip,
+    container: Container,
+    cut: Cut,
+    notes: list[str],
 ) -> dict[int, Convert]:
     """Add what the container can hold of all other tracks; return what becomes of their packets, by number."""
     converts: dict[int, Convert] = {}
@@ -171,10 +206,14 @@ def _add_tracks(
         if codec is None or stream.codec_context is None:
             notes.append(f"{name} is left out: {container.format} does not take it")
         elif stream.type == "audio":
-            converts[stream.index] = _encode_audio(cast("AudioStream", stream), output, codec, cut.zero)
+            converts[stream.index] = _encode_audio(
+                cast("AudioStream", stream), output, codec, cut.zero
+            )
             notes.append(f"{name} is encoded again as {codec}: {container.format} does not take it")
         elif stream.codec_context.codec.text_sub:
-            converts[stream.index] = _encode_text(cast("SubtitleStream", stream), output, codec, cut.zero)
+            converts[stream.index] = _encode_text(
+                cast("SubtitleStream", stream), output, codec, cut.zero
+            )
             notes.append(f"{name} is converted to {codec}: {container.format} does not take it")
         else:
             notes.append(f"{name} is left out: its pictures cannot become {codec}")
@@ -183,7 +222,8 @@ def _add_tracks(
 
 def _other_tracks(source: InputContainer, path: Path) -> Iterator[tuple[Stream, str]]:
     """Yield all tracks but the one that is stylized, with names such as "audio track 1 (aac)"."""
-    shown, seen = find_stream(source, path).index, Counter[str]()
+    shown = find_stream(source, path).index
+    seen = Counter[str]()
     for stream in source.streams:
         seen[stream.type] += 1
         codec = stream.codec_context.codec.canonical_name if stream.codec_context else stream.name
@@ -240,7 +280,9 @@ def _layout(stream: AudioStream) -> str:
     return name.replace(" channels", "c") if stream.channels in NAMED_CHANNELS else name
 
 
-def _encode_audio(stream: AudioStream, output: OutputContainer, codec: str, zero: Fraction) -> Convert:
+def _encode_audio(
+    stream: AudioStream, output: OutputContainer, codec: str, zero: Fraction
+) -> Convert:
     import av
     from av.error import FFmpegError
 
@@ -248,7 +290,9 @@ def _encode_audio(stream: AudioStream, output: OutputContainer, codec: str, zero
     rate = stream.rate if stream.rate in rates else OPUS_RATE
     name = _layout(stream)
     # Opus knows 5.1, not 5.1(side), and of the rarer ones nothing.
-    layout = next(x for x in (name, name.split("(")[0], "stereo") if x == "stereo" or _encodes(codec, rate, x))
+    layout = next(
+        x for x in (name, name.split("(")[0], "stereo") if x == "stereo" or _encodes(codec, rate, x)
+    )
     encoded = cast("AudioStream", output.add_stream(codec, rate=rate, layout=layout))
     encoded.bit_rate = AUDIO_BITS * encoded.channels
     _copy_stream_tags(stream, encoded)
@@ -257,12 +301,18 @@ def _encode_audio(stream: AudioStream, output: OutputContainer, codec: str, zero
     def convert(packet: Packet[Stream] | None) -> list[Packet[Any]]:
         nonlocal clock
         packets: list[Packet[Any]] = []
-        with contextlib.suppress(FFmpegError):  # what is damaged is left out; the rest keeps its time
+        # what is damaged is left out; the rest keeps its time
+        with contextlib.suppress(FFmpegError):
             for frame in stream.decode(packet):
                 if frame.pts is not None and frame.time_base is not None:
                     start = round((frame.pts * frame.time_base - zero) * frame.sample_rate)
-                    clock = start if clock is None or start > clock + HOLE * frame.sample_rate else clock
-                frame.pts, frame.time_base = clock or 0, Fraction(1, frame.sample_rate)
+                    clock = (
+                        start
+                        if clock is None or start > clock + HOLE * frame.sample_rate
+                        else clock
+                    )
+                frame.pts = clock or 0
+                frame.time_base = Fraction(1, frame.sample_rate)
                 clock = frame.pts + frame.samples
                 packets += encoded.encode(frame)
         return packets if packet is not None else packets + encoded.encode(None)
@@ -275,7 +325,8 @@ def _encodes(codec: str, rate: int, layout: str) -> bool:
     from av.error import FFmpegError
 
     trial = cast("AudioCodecContext", av.CodecContext.create(codec, "w"))
-    trial.rate, trial.layout = rate, layout
+    trial.rate = rate
+    trial.layout = layout
     trial.format = (trial.codec.audio_formats or [av.AudioFormat("s16")])[0]
     try:
         trial.open()
@@ -284,7 +335,9 @@ def _encodes(codec: str, rate: int, layout: str) -> bool:
     return True
 
 
-def _encode_text(stream: SubtitleStream, output: OutputContainer, codec: str, zero: Fraction) -> Convert:
+def _encode_text(
+    stream: SubtitleStream, output: OutputContainer, codec: str, zero: Fraction
+) -> Convert:
     from av.error import FFmpegError
 
     encoded = cast("SubtitleStream", output.add_stream(codec))
@@ -305,7 +358,9 @@ def _encode_text(stream: SubtitleStream, output: OutputContainer, codec: str, ze
             return []
         text = encoded.codec_context.encode_subtitle(decoded)
         text.pts = text.dts = (packet.pts or 0) - shift
-        text.duration, text.time_base, text.stream = packet.duration, packet.time_base, encoded
+        text.duration = packet.duration
+        text.time_base = packet.time_base
+        text.stream = encoded
         return [text]
 
     return convert

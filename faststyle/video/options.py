@@ -30,11 +30,11 @@ class VideoError(FaststyleError):
 class VideoOptions:
     """How a video is cut, resized and encoded; what is None stays as it is in the input.
 
-    `codec` is h264, hevc, vp9, av1, prores, or any encoder of PyAV's FFmpeg; by default h264, and vp9 in WebM.
-    `quality` is the encoder's CRF, or a quantiser from 1, the best, to 31 where it has none; `preset` its speed, or the
-    profile of ProRes, by the encoder's names. `fps` makes the rate constant. `start` and `end` are seconds from the
-    beginning, `size` pixels of the shorter side, `threads` those of decoder and encoder each.
-    Raises: VideoError for values that make no sense.
+    `codec` is h264, hevc, vp9, av1, prores, or any encoder of PyAV's FFmpeg; by default h264, and
+    vp9 in WebM. `quality` is the encoder's CRF, or a quantiser from 1, the best, to 31 where it has
+    none; `preset` its speed, or the profile of ProRes, by the encoder's names. `fps` makes the rate
+    constant. `start` and `end` are seconds from the beginning, `size` pixels of the shorter side,
+    `threads` those of decoder and encoder each. Raises: VideoError for values that make no sense.
     """
 
     codec: str | None = None
@@ -52,7 +52,9 @@ class VideoOptions:
         if self.start is not None and not 0 <= self.start < float("inf"):
             raise VideoError(f"--start must be 0 or more seconds, got {self.start:g}")
         if self.end is not None and not (self.start or 0) < self.end < float("inf"):
-            raise VideoError(f"--end must be after --start ({self.start or 0:g} s), got {self.end:g}")
+            raise VideoError(
+                f"--end must be after --start ({self.start or 0:g} s), got {self.end:g}"
+            )
         if self.fps is not None and not 0.01 <= self.fps <= 1000:
             raise VideoError(f"--fps must be 0.01 to 1000, got {float(self.fps):g}")
         for name in ("size", "threads"):
@@ -73,16 +75,21 @@ class VideoOptions:
     @property
     def length(self) -> Fraction | None:
         """Seconds after `begin` at which it ends."""
-        return None if self.end is None else Fraction(self.end).limit_denominator(MICROSECONDS) - self.begin
+        return (
+            None
+            if self.end is None
+            else Fraction(self.end).limit_denominator(MICROSECONDS) - self.begin
+        )
 
 
 @dataclass(frozen=True)
 class Container:
     """A file format: FFmpeg's name of it, and what goes into it where nothing else is asked for.
 
-    `codec` is that of the pictures; None is for formats whose pictures are made at the end, from lossless segments.
-    `audio` and `text` encode sound and subtitles that cannot be copied; None: it holds none. `time_base` is for formats
-    that know but one, `gap` the least time between two frames, in ticks.
+    `codec` is that of the pictures; None is for formats whose pictures are made at the end, from
+    lossless segments. `audio` and `text` encode sound and subtitles that cannot be copied; None: it
+    holds none. `time_base` is for formats that know but one, `gap` the least time between two
+    frames, in ticks.
     """
 
     format: str
@@ -123,7 +130,9 @@ class Target:
     def partial(self) -> Target:
         """The name for what there was when a job was stopped: out.partial.mp4, frames.partial/%05d.png."""
         place = self.place.with_name(f"{self.place.stem}.partial{self.place.suffix}")
-        return Target(place / self.path.name if self.container is PICTURES else place, self.container)
+        return Target(
+            place / self.path.name if self.container is PICTURES else place, self.container
+        )
 
     @property
     def parts(self) -> Path:
@@ -137,12 +146,17 @@ class Target:
 
 def wants_video(inputs: Sequence[str], output: str) -> bool:
     """Return whether what is asked for is a video, or numbered pictures, rather than pictures each on its own."""
-    source, target = Path(inputs[0]), Path(output)
+    source = Path(inputs[0])
+    target = Path(output)
     if len(inputs) != 1 or "-" in (inputs[0], output):
         return False
     if target.suffix.lower() in CONTAINERS or is_numbered(target) or is_numbered(source):
         return True
-    return source.is_file() and source.suffix.lower() not in READABLE and target.suffix.lower() not in WRITABLE
+    return (
+        source.is_file()
+        and source.suffix.lower() not in READABLE
+        and target.suffix.lower() not in WRITABLE
+    )
 
 
 def parse_rate(text: str) -> Fraction:
@@ -150,7 +164,9 @@ def parse_rate(text: str) -> Fraction:
     try:
         return Fraction(text)
     except (ValueError, ZeroDivisionError):
-        raise VideoError(f"--fps must be a number or a fraction such as 24000/1001, got {text!r}") from None
+        raise VideoError(
+            f"--fps must be a number or a fraction such as 24000/1001, got {text!r}"
+        ) from None
 
 
 def find_target(path: Path) -> Target:
@@ -166,13 +182,21 @@ def find_target(path: Path) -> Target:
     if suffix not in CONTAINERS:
         what = ", ".join(CONTAINERS)
         pictures = ", ".join(sorted(WRITABLE))
-        raise VideoError(f"{path}: cannot write {suffix}; use {what}, or a pattern as frames/%05d.png ({pictures})")
+        raise VideoError(
+            f"{path}: cannot write {suffix}; use {what}, or a pattern as frames/%05d.png ({pictures})"
+        )
     return Target(path, CONTAINERS[suffix])
 
 
 def check_target(target: Target, source: Path, overwrite: bool) -> None:
     """Check that writing would destroy nothing. Raises: OutputError."""
-    taken = target.pictures() if target.container is PICTURES else [target.path] if target.path.exists() else []
+    taken = (
+        target.pictures()
+        if target.container is PICTURES
+        else [target.path]
+        if target.path.exists()
+        else []
+    )
     inputs = {source.resolve(), *(p.resolve() for p in numbered_files(source))}
     if any(p.resolve() in inputs for p in [*taken, target.place]):
         raise OutputError(f"-o {target.path}: the input itself; choose another name")
@@ -193,7 +217,9 @@ def numbered_files(path: Path) -> list[Path]:
         return []
     before, after = NUMBERED.split(path.name)
     pattern = re.compile(re.escape(before) + r"(\d+)" + re.escape(after))
-    found = [(int(match[1]), p) for p in path.parent.iterdir() if (match := pattern.fullmatch(p.name))]
+    found = [
+        (int(match[1]), p) for p in path.parent.iterdir() if (match := pattern.fullmatch(p.name))
+    ]
     return [p for _, p in sorted(found)]
 
 

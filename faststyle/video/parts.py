@@ -1,4 +1,5 @@
-"""What a job has done so far, in a folder beside its output: whole segments, and a manifest that lists them.
+"""What a job has done so far, in a folder beside its output: whole segments, and a manifest that
+lists them.
 
 What it is not: the content of segments. After kill -9 only what is not in the manifest is lost.
 """
@@ -20,14 +21,17 @@ from faststyle.video.options import VideoError
 from faststyle.video.write import Segment, SegmentEncoder
 
 MANIFEST = "manifest.json"
-# Seconds. A key frame as often costs H.264 3 % more bits than none at 10 seconds, and as much is lost by kill -9.
+# Seconds. A key frame as often costs H.264 3 % more bits than none at 10 seconds, and as much is
+# lost by kill -9.
 SEGMENT_LENGTH = 5
 
 
 class Parts:
-    """The segments of a job. `job` is what decides over their content: with another, they are of no use.
+    """The segments of a job. `job` is what decides over their content: with another, they are of no
+    use.
 
-    Raises: VideoError when they are to be resumed and belong to another job, OutputError when nothing can be written.
+    Raises: VideoError when they are to be resumed and belong to another job, OutputError when
+    nothing can be written.
     """
 
     def __init__(self, folder: Path, job: dict[str, Any], resume: bool) -> None:
@@ -71,7 +75,9 @@ class Parts:
                 file.unlink()
             self.folder.rmdir()
         except OSError as error:
-            raise OutputError(f"{self.folder}: in the way of what is kept for resuming; rename it") from error
+            raise OutputError(
+                f"{self.folder}: in the way of what is kept for resuming; rename it"
+            ) from error
 
     def _save(self) -> None:
         data = {"job": self.job, "segments": [asdict(segment) for segment in self.segments]}
@@ -80,9 +86,12 @@ class Parts:
     def _read(self, manifest: Path) -> list[Segment]:
         try:
             data = json.loads(manifest.read_text(encoding="utf-8"))
-            before, segments = data["job"], [Segment(**entry) for entry in data["segments"]]
+            before = data["job"]
+            segments = [Segment(**entry) for entry in data["segments"]]
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise VideoError(f"{manifest}: cannot be read; run without --resume to begin again") from error
+            raise VideoError(
+                f"{manifest}: cannot be read; run without --resume to begin again"
+            ) from error
         other = [key for key in self.job if before.get(key) != self.job[key]]
         if other:
             raise VideoError(

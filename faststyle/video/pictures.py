@@ -34,28 +34,38 @@ PALETTE_SIDE = 16  # pixels of the picture that palettegen keeps 256 colours in
 def write_gif(path: Path, parts: Parts, clip: Clip, check: Callable[[], None]) -> None:
     """Write a GIF in one palette made from all frames, with error diffusion; it is shown for ever.
 
-    Two passes, in memory for a few frames. `check` is called for each frame, and may raise. Raises: OSError.
+    Two passes, in memory for a few frames. `check` is called for each frame, and may raise. Raises:
+    OSError.
     """
     import av
     from av.error import BlockingIOError, EOFError
 
     palette = _find_palette(parts, clip, check)
     graph, frames = _graph(clip)
-    colors = graph.add_buffer(width=PALETTE_SIDE, height=PALETTE_SIDE, format=palette.format, time_base=clip.time_base)
-    apply, sink = graph.add("paletteuse", "dither=sierra2_4a:diff_mode=rectangle"), graph.add("buffersink")
+    colors = graph.add_buffer(
+        width=PALETTE_SIDE, height=PALETTE_SIDE, format=palette.format, time_base=clip.time_base
+    )
+    apply = graph.add("paletteuse", "dither=sierra2_4a:diff_mode=rectangle")
+    sink = graph.add("buffersink")
     frames.link_to(apply, 0, 0)
     colors.link_to(apply, 0, 1)
     apply.link_to(sink)
     graph.configure()
-    palette.pts, palette.time_base = 0, clip.time_base
+    palette.pts = 0
+    palette.time_base = clip.time_base
     colors.push(palette)
     colors.push(None)
     last = parts.segments[-1]
     with av.open(
-        file_url(path), "w", format="gif", container_options={"final_delay": str(last.end - last.last)}
+        file_url(path),
+        "w",
+        format="gif",
+        container_options={"final_delay": str(last.end - last.last)},
     ) as file:
         stream = file.add_stream("gif", rate=clip.rate, time_base=clip.time_base)
-        stream.width, stream.height, stream.pix_fmt = clip.width, clip.height, "pal8"
+        stream.width = clip.width
+        stream.height = clip.height
+        stream.pix_fmt = "pal8"
 
         def encode() -> None:
             while True:
@@ -74,7 +84,8 @@ def write_gif(path: Path, parts: Parts, clip: Clip, check: Callable[[], None]) -
 
 
 def write_pictures(path: Path, parts: Parts, clip: Clip, check: Callable[[], None]) -> None:
-    """Write frames as pictures, by a pattern such as frames/%05d.png, from 1 on; all are there, or none.
+    """Write frames as pictures, by a pattern such as frames/%05d.png, from 1 on; all are there, or
+    none.
 
     `check` is called for each, and may raise. Raises: OutputError.
     """
@@ -99,7 +110,9 @@ def write_pictures(path: Path, parts: Parts, clip: Clip, check: Callable[[], Non
 def _find_palette(parts: Parts, clip: Clip, check: Callable[[], None]) -> VideoFrame:
     """Return the 256 colours for all frames."""
     graph, frames = _graph(clip)
-    graph.link_nodes(frames, graph.add("palettegen", "stats_mode=full"), graph.add("buffersink")).configure()
+    graph.link_nodes(
+        frames, graph.add("palettegen", "stats_mode=full"), graph.add("buffersink")
+    ).configure()
     for picture in _pictures(parts, clip):
         check()
         frames.push(picture)
@@ -113,7 +126,9 @@ def _graph(clip: Clip) -> tuple[Graph, FilterContext]:
 
     graph = Graph()
     format = VideoFormat(LOSSLESS.format)
-    return graph, graph.add_buffer(width=clip.width, height=clip.height, format=format, time_base=clip.time_base)
+    return graph, graph.add_buffer(
+        width=clip.width, height=clip.height, format=format, time_base=clip.time_base
+    )
 
 
 def _pictures(parts: Parts, clip: Clip) -> Iterator[VideoFrame]:

@@ -1,4 +1,5 @@
-"""Reading, the network and writing at the same time: three threads, and queues that hold a few frames.
+"""Reading, the network and writing at the same time: three threads, and queues that hold a few
+frames.
 
 What it is not: faster than its slowest part.
 """
@@ -27,7 +28,8 @@ class Channel:
     """A queue of frames between two threads, which waits when it is full, and which either of them can close."""
 
     def __init__(self, size: int = QUEUE) -> None:
-        self.size, self.closed = size, False
+        self.size = size
+        self.closed = False
         self.frames: deque[Frame] = deque()
         self.changed = threading.Condition()
 
@@ -65,12 +67,14 @@ def overlap(
     stopped: Callable[[], bool],
     done: Callable[[], None],
 ) -> bool:
-    """Read `frames` in one thread, stylize them here, `write` them in another; return whether all were read.
+    """Read `frames` in one thread, stylize them here, `write` them in another; return whether all
+    were read.
 
-    `stopped` is asked before each frame, `done` called after it. When one part fails, what the others have begun comes
-    to its end, all threads are gone, and its error is raised.
+    `stopped` is asked before each frame, `done` called after it. When one part fails, what the
+    others have begun comes to its end, all threads are gone, and its error is raised.
     """
-    read, styled = Channel(), Channel()
+    read = Channel()
+    styled = Channel()
 
     def fill() -> None:
         with contextlib.closing(frames), contextlib.suppress(ClosedError):
@@ -88,16 +92,21 @@ def overlap(
 
     whole = False
     with ThreadPoolExecutor(2, "video") as pool:
-        reader, writer = pool.submit(fill), pool.submit(drain)
+        reader = pool.submit(fill)
+        writer = pool.submit(drain)
         try:
-            before, rgb = None, np.empty(0, np.uint8)
+            before = None
+            rgb = np.empty(0, np.uint8)
             for frame in read:
                 if stopped():
                     break
                 if frame.rgb is not before:  # a constant rate repeats frames
-                    before, rgb = frame.rgb, stylize(frame.rgb)
+                    before = frame.rgb
+                    rgb = stylize(frame.rgb)
                     if (rgb.shape, rgb.dtype) != (before.shape, before.dtype):
-                        raise ValueError(f"{before.shape} {before.dtype} became {rgb.shape} {rgb.dtype}")
+                        raise ValueError(
+                            f"{before.shape} {before.dtype} became {rgb.shape} {rgb.dtype}"
+                        )
                 styled.put(replace(frame, rgb=rgb))
                 done()
             else:

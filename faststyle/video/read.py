@@ -1,4 +1,5 @@
-"""Read a video file as upright RGB frames with their times, through PyAV; what is damaged is left out and counted.
+"""Read a video file as upright RGB frames with their times, through PyAV; what is damaged is left
+out and counted.
 
 What it is not: sound and subtitles, which mux.py takes from the source unseen.
 """
@@ -18,7 +19,17 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import numpy as np
 
 from faststyle.images import fitted_size
-from faststyle.video.frames import FULL, RGB, Clip, Color, Frame, PictureSource, Rgb, file_identity, yuv_matrix
+from faststyle.video.frames import (
+    FULL,
+    RGB,
+    Clip,
+    Color,
+    Frame,
+    PictureSource,
+    Rgb,
+    file_identity,
+    yuv_matrix,
+)
 from faststyle.video.options import Container, VideoError, VideoOptions, file_url, is_numbered
 
 if TYPE_CHECKING:
@@ -29,9 +40,11 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 MICROSECOND = Fraction(1, 1_000_000)  # FFmpeg's AV_TIME_BASE
-SEEK_MARGIN = 1  # seconds before the target: files are searched by decoding time, which is before that of showing
+# seconds before the target: files are searched by decoding time, which is before that of showing
+SEEK_MARGIN = 1
 BAD_READS = 100  # failed reads in a row after which a file has ended
-ANY_START = 0x0200  # AVFMT_TS_DISCONT: formats such as MPEG-TS, whose clock may stand anywhere at the beginning
+# AVFMT_TS_DISCONT: formats such as MPEG-TS, whose clock may stand anywhere at the beginning
+ANY_START = 0x0200
 
 
 class Shot(NamedTuple):
@@ -57,7 +70,9 @@ class Orientation:
         return rgb[:: -1 if self.upside_down else 1, :: -1 if self.mirrored else 1]
 
 
-def open_source(path: Path, options: VideoOptions, container: Container) -> VideoSource | PictureSource:
+def open_source(
+    path: Path, options: VideoOptions, container: Container
+) -> VideoSource | PictureSource:
     """Return what reads a video file, or pictures by a pattern or in a folder, for `container`. Raises: VideoError."""
     if path.is_dir() or is_numbered(path):
         return PictureSource(path, options, container)
@@ -70,7 +85,9 @@ class VideoSource:
     def __init__(self, path: Path, options: VideoOptions, container: Container) -> None:
         from av.video.reformatter import VideoReformatter
 
-        self.path, self.options, self.gap = path, options, container.gap
+        self.path = path
+        self.options = options
+        self.gap = container.gap
         self.skipped = self.crowded = 0
         self.reformatter = VideoReformatter()
         with open_input(path) as file:
@@ -83,23 +100,28 @@ class VideoSource:
 
     def frames(self, first: int = 0) -> Generator[Frame, None, None]:
         """Yield the frames from tick `first` of the clip's time base on, in order. Raises: VideoError."""
-        rate, grid = self.options.rate, self.time_base
+        rate = self.options.rate
+        grid = self.time_base
         zero = round(self.clip.zero / grid)
         shots = self._from(zero + math.floor(first * self.clip.time_base / grid))
         shots = (shot._replace(pts=shot.pts - zero) for shot in shots)
         if self.options.start is not None:
             shots = (shot for shot in shots if shot.pts >= 0)
         if rate is not None:
-            shots, grid = retime(shots, rate * grid), 1 / rate
-        before, rgb = None, np.empty(0, np.uint8)
+            shots = retime(shots, rate * grid)
+            grid = 1 / rate
+        before = None
+        rgb = np.empty(0, np.uint8)
         for shot in self._placed(shots, grid, first):
             if shot.picture is not before:  # a constant rate repeats pictures
-                before, rgb = shot.picture, self._upright(shot.picture)
+                before = shot.picture
+                rgb = self._upright(shot.picture)
             yield Frame(rgb, shot.pts, shot.duration)
 
     def _placed(self, shots: Iterable[Shot], grid: Fraction, first: int) -> Iterator[Shot]:
         """Take times from a time base of `grid` to the clip's; leave out what is outside, or too close."""
-        step, length = grid / self.clip.time_base, self.options.length
+        step = grid / self.clip.time_base
+        length = self.options.length
         last: int | None = None
         for shot in shots:
             if length is not None and shot.pts * grid >= length:
@@ -141,28 +163,41 @@ class VideoSource:
         step = max(1, round(1 / (self.rate * self.time_base)))
         packets = pictures = errors = expected = 0
         for packet in read_packets(file, [stream]):
-            if not packet.size and packet.pts is not None:  # of Theora and others: the frame before is shown on
+            # of Theora and others: the frame before is shown on
+            if not packet.size and packet.pts is not None:
                 continue
             packets += packet.size > 0
             try:
                 decoded: list[VideoFrame] = stream.decode(packet)
             except FFmpegError:
-                errors, decoded = errors + 1, []
+                errors = errors + 1
+                decoded = []
             errors += sum(picture.is_corrupt for picture in decoded)
             for picture in decoded:
                 if picture.is_corrupt:
                     continue
                 pts = expected if picture.pts is None else picture.pts  # bare streams have none
                 shot = Shot(picture, pts, picture.duration or step)
-                pictures, expected = pictures + 1, shot.pts + shot.duration
+                pictures = pictures + 1
+                expected = shot.pts + shot.duration
                 yield shot
-            # What refers to a damaged frame is dropped in silence; only at the end is none still on its way.
+            # What refers to a damaged frame is dropped in silence; only at the end is none still on
+            # its way.
             self.skipped = max(errors, packets - pictures) if errors and not packet.size else errors
 
-    def _describe(self, file: InputContainer, stream: VideoStream, picture: VideoFrame, into: Container) -> Clip:
-        options, format = self.options, picture.format
-        origin = file.start_time * MICROSECOND if file.format.flags & ANY_START and file.start_time else Fraction(0)
-        h, w, aspect = picture.height, picture.width, stream.sample_aspect_ratio
+    def _describe(
+        self, file: InputContainer, stream: VideoStream, picture: VideoFrame, into: Container
+    ) -> Clip:
+        options = self.options
+        format = picture.format
+        origin = (
+            file.start_time * MICROSECOND
+            if file.format.flags & ANY_START and file.start_time
+            else Fraction(0)
+        )
+        h = picture.height
+        w = picture.width
+        aspect = stream.sample_aspect_ratio
         orientation = find_orientation(picture)
         if orientation is not None and orientation.transposed:
             h, w, aspect = w, h, 1 / aspect if aspect else None
@@ -170,17 +205,25 @@ class VideoSource:
             h, w = fitted_size(h, w, options.size)
         time_base = into.time_base or (1 / options.rate if options.rate else self.time_base)
         rate = min(options.rate or self.rate, 1 / (time_base * into.gap))
-        color = Color(picture.color_range, picture.colorspace, picture.color_primaries, picture.color_trc)
+        color = Color(
+            picture.color_range, picture.colorspace, picture.color_primaries, picture.color_trc
+        )
         if format.is_rgb or format.has_palette:
             color = Color(space=RGB)
         elif format.name.startswith("yuvj"):
             color = Color(FULL, color.space, color.primaries, color.transfer)
-        notes, bits = [], max(component.bits for component in format.components)
+        notes = []
+        bits = max(component.bits for component in format.components)
         if orientation is not None:
-            notes.append("frames are turned upright; the file's rotation is applied, not kept as metadata")
+            notes.append(
+                "frames are turned upright; the file's rotation is applied, not kept as metadata"
+            )
         if bits > 8:
             notes.append(f"{bits} bits a channel are taken to 8")
-        if any(c.is_alpha for c in format.components) and picture.to_ndarray(format="rgba")[..., 3].min() < 255:
+        if (
+            any(c.is_alpha for c in format.components)
+            and picture.to_ndarray(format="rgba")[..., 3].min() < 255
+        ):
             notes.append("transparency is not kept")
         return Clip(
             path=self.path,
@@ -218,8 +261,11 @@ class VideoSource:
         if orientation is not None and orientation.transposed:
             h, w = w, h
         same = (h, w) == (picture.height, picture.width)
-        # Without exact rounding and chroma at full width libswscale darkens 4:2:0 by 1 level of 255 (docs/log.md).
-        exact = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
+        # Without exact rounding and chroma at full width libswscale darkens 4:2:0 by 1 level of 255
+        # (docs/log.md).
+        exact = (
+            Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
+        )
         converted = self.reformatter.reformat(
             picture,
             w,
@@ -258,8 +304,14 @@ def find_orientation(picture: VideoFrame) -> Orientation | None:
         return None
     a, b, _, c, d = struct.unpack("=9i", bytes(matrix))[:5]  # (x, y) is shown at (ax + cy, bx + dy)
     transposed = abs(b) > abs(a)
-    orientation = Orientation(transposed, (b if transposed else d) < 0, (c if transposed else a) < 0)
-    return orientation if any((orientation.transposed, orientation.upside_down, orientation.mirrored)) else None
+    orientation = Orientation(
+        transposed, (b if transposed else d) < 0, (c if transposed else a) < 0
+    )
+    return (
+        orientation
+        if any((orientation.transposed, orientation.upside_down, orientation.mirrored))
+        else None
+    )
 
 
 @contextlib.contextmanager

@@ -1,4 +1,5 @@
-"""Encode frames into segments, each with an encoder of its own, so that each is whole and none depends on another.
+"""Encode frames into segments, each with an encoder of its own, so that each is whole and none
+depends on another.
 
 What it is not: sound, and putting segments together, which mux.py does.
 """
@@ -36,15 +37,17 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 QUANTISER = "3"  # of encoders without CRF, from 1, the best, to 31
-SRGB = Color(LIMITED, BT709, primaries=1, transfer=13)  # pictures that were RGB: BT.709 with the curve of sRGB
+# pictures that were RGB: BT.709 with the curve of sRGB
+SRGB = Color(LIMITED, BT709, primaries=1, transfer=13)
 
 
 @dataclass(frozen=True)
 class Coding:
     """How pictures are encoded.
 
-    `quality` and `preset` name the encoder's options for them, where it has any. `even`: it takes even sizes only.
-    `full`: it can say that levels are 0-255; what cannot is given 16-235. `least` is the shortest side that it takes.
+    `quality` and `preset` name the encoder's options for them, where it has any. `even`: it takes
+    even sizes only. `full`: it can say that levels are 0-255; what cannot is given 16-235. `least`
+    is the shortest side that it takes.
     """
 
     encoder: str
@@ -74,7 +77,9 @@ CODINGS = {
         preset="preset",
         even=True,
         full=True,
-        least=64,  # pixels, of one coding tree unit: 48 across corrupted the memory of the process, in x265 of PyAV 18
+        # pixels, of one coding tree unit: 48 across corrupted the memory of the process, in x265 of
+        # PyAV 18
+        least=64,
     ),
     "vp9": Coding(
         "libvpx-vp9",
@@ -83,7 +88,13 @@ CODINGS = {
         preset="cpu-used",
         full=True,
     ),
-    "av1": Coding("libsvtav1", options={"crf": "28", "preset": "10"}, quality=("crf",), preset="preset", full=True),
+    "av1": Coding(
+        "libsvtav1",
+        options={"crf": "28", "preset": "10"},
+        quality=("crf",),
+        preset="preset",
+        full=True,
+    ),
     "prores": Coding("prores_ks", "yuv422p10le", {"profile": "hq"}, preset="profile"),
 }
 LOSSLESS = Coding("ffv1", "bgr0")  # what GIF and pictures are made from at the end
@@ -94,8 +105,8 @@ LOSSLESS_FORMAT = "matroska"
 class Segment:
     """A piece of the output: a file, and its times in ticks of the clip.
 
-    `start` and `last` are those of its first and its last frame, `end` is when that one ends. `delay` is by how many
-    frames decoding runs ahead of showing.
+    `start` and `last` are those of its first and its last frame, `end` is when that one ends.
+    `delay` is by how many frames decoding runs ahead of showing.
     """
 
     file: str
@@ -107,16 +118,19 @@ class Segment:
 
 
 class SegmentEncoder:
-    """Writes segments of a clip for a container; `notes` says what of the clip the codec cannot hold.
+    """Writes segments of a clip for a container; `notes` says what of the clip the codec cannot
+    hold.
 
-    Raises: VideoError, before anything is written, for a codec that is not there, or not for this container.
+    Raises: VideoError, before anything is written, for a codec that is not there, or not for this
+    container.
     """
 
     def __init__(self, clip: Clip, options: VideoOptions, container: Container) -> None:
         from av.video.reformatter import VideoReformatter
 
         os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 tells of itself on stderr, but for errors
-        self.clip, self.threads = clip, options.threads or 0
+        self.clip = clip
+        self.threads = options.threads or 0
         self.coding = find_coding(options, container)
         self.format = LOSSLESS_FORMAT if self.coding is LOSSLESS else container.format
         self.color = _output_color(clip.color, self.coding)
@@ -135,7 +149,9 @@ class SegmentEncoder:
                 f"{self.coding.encoder} takes even sizes only"
             )
         if self.color.range == LIMITED and clip.color.range == FULL:
-            self.notes.append(f"levels of 0-255 become 16-235: {self.coding.encoder} cannot say that they are full")
+            self.notes.append(
+                f"levels of 0-255 become 16-235: {self.coding.encoder} cannot say that they are full"
+            )
         with _open(io.BytesIO(), self.format) as file:
             self._add_stream(file)
 
@@ -170,24 +186,31 @@ class SegmentEncoder:
         from av.video.reformatter import Interpolation
 
         h, w = frame.rgb.shape[:2]
-        rgb: Rgb = np.pad(frame.rgb, ((0, self.height - h), (0, self.width - w), (0, 0)), mode="edge")
+        rgb: Rgb = np.pad(
+            frame.rgb, ((0, self.height - h), (0, self.width - w), (0, 0)), mode="edge"
+        )
         picture = self.reformatter.reformat(
             VideoFrame.from_ndarray(rgb, "rgb24"),
             format=self.coding.format,
             dst_colorspace=yuv_matrix(self.color.space, h, w),
             dst_color_range=self.color.range or LIMITED,
-            interpolation=Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP,
+            interpolation=Interpolation.BILINEAR
+            | Interpolation.ACCURATE_RND
+            | Interpolation.FULL_CHR_H_INP,
             threads=self.threads,
         )
-        picture.pts, picture.time_base = frame.pts - start, self.clip.time_base
-        picture.color_primaries, picture.color_trc = self.color.primaries, self.color.transfer
+        picture.pts = frame.pts - start
+        picture.time_base = self.clip.time_base
+        picture.color_primaries = self.color.primaries
+        picture.color_trc = self.color.transfer
         return picture
 
     def _add_stream(self, file: OutputContainer) -> VideoStream:
         """Add an open encoder to a file. Raises: VideoError when one does not take the other."""
         from av.error import FFmpegError
 
-        coding, clip = self.coding, self.clip
+        coding = self.coding
+        clip = self.clip
         try:
             stream: VideoStream = file.add_stream(
                 coding.encoder,
@@ -199,12 +222,18 @@ class SegmentEncoder:
                 time_base=clip.time_base,
             )  # type: ignore[assignment]
         except ValueError:
-            takes = ", ".join(name for name in CODINGS if CODINGS[name].encoder in file.supported_codecs)
-            raise VideoError(f"{self.format} does not take {coding.encoder}; it takes {takes}") from None
+            takes = ", ".join(
+                name for name in CODINGS if CODINGS[name].encoder in file.supported_codecs
+            )
+            raise VideoError(
+                f"{self.format} does not take {coding.encoder}; it takes {takes}"
+            ) from None
         stream.time_base = clip.time_base
         context = stream.codec_context
-        context.color_range, context.colorspace = self.color.range, self.color.space
-        context.color_primaries, context.color_trc = self.color.primaries, self.color.transfer
+        context.color_range = self.color.range
+        context.colorspace = self.color.space
+        context.color_primaries = self.color.primaries
+        context.color_trc = self.color.transfer
         context.thread_count = self.threads
         if clip.aspect is not None:
             context.sample_aspect_ratio = clip.aspect
@@ -223,12 +252,16 @@ def find_coding(options: VideoOptions, container: Container) -> Coding:
     """Return how pictures are encoded for `container`. Raises: VideoError for a codec or preset that is not there."""
     if container.codec is None:
         if (options.codec, options.quality, options.preset) != (None, None, None):
-            raise VideoError(f"--codec, --quality and --preset are for video files, not for {container.format}")
+            raise VideoError(
+                f"--codec, --quality and --preset are for video files, not for {container.format}"
+            )
         return LOSSLESS
     name = options.codec or container.codec
     coding = CODINGS.get(name) or Coding(name)
     if not _is_encoder(coding.encoder):
-        raise VideoError(f"--codec {name}: not in this build of FFmpeg.{did_you_mean(name, _encoders(container))}")
+        raise VideoError(
+            f"--codec {name}: not in this build of FFmpeg.{did_you_mean(name, _encoders(container))}"
+        )
     if name not in CODINGS:
         coding = _plain_coding(name)
     chosen = dict(coding.options)
@@ -272,7 +305,8 @@ def _output_color(color: Color, coding: Coding) -> Color:
         return Color(space=RGB)
     if color.space == RGB:
         color = SRGB
-    if color.space not in (*MATRICES, UNSPECIFIED):  # converted with another matrix, for want of its own
+    # converted with another matrix, for want of its own
+    if color.space not in (*MATRICES, UNSPECIFIED):
         color = replace(color, space=BT709)
     if coding.format.startswith("yuvj"):
         return replace(color, range=FULL)
