@@ -19,6 +19,8 @@ from typer.testing import CliRunner
 
 from faststyle.checkpoint import About, save_checkpoint
 from faststyle.cli import app
+from faststyle.cli.common import with_flags
+from faststyle.cli.stylizing import stylize
 from faststyle.images import fit_shorter, read_image
 from faststyle.networks.johnson import Johnson
 
@@ -456,3 +458,8 @@ def test_tiles_of_the_command(workplace: Path) -> None:
         )
         assert refused.exit_code == 2
         assert "--tile" in refused.stderr
+
+
+def test_fields_of_the_library_are_named_as_flags() -> None:
+    said = with_flags("`precision` f16: no; `keep_colors`, `style`, `as_json`, `stride`", stylize)
+    assert said == "--precision f16: no; --keep-colors, --style, --json, stride"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
+from typer.models import OptionInfo
 
 from faststyle.errors import DeviceError, FaststyleError, Interrupted
 
@@ -73,6 +75,26 @@ def in_precision(
     return int8_styles(styles, announce), "openvino", "auto"
 
 
+def with_flags(message: str, command: Callable[..., None]) -> str:
+    """Return a message in which `field` is written as the flag that sets it: `precision` becomes
+    --precision.
+
+    The library names fields in backticks, because its callers have no command line. A field that
+    the command has no option for loses its backticks.
+    """
+    flags = {}
+    for name, hint in get_type_hints(command, include_extras=True).items():
+        options = [m for m in getattr(hint, "__metadata__", ()) if isinstance(m, OptionInfo)]
+        for option in options:
+            # The first name stands where the default would: Annotated has that elsewhere.
+            names = (str(option.default), *(option.param_decls or ()))
+            dashed = "--" + name.replace("_", "-")
+            flag = next((n for n in names if n.startswith("--")), dashed)
+            flags[name] = flag
+            flags[flag[2:].replace("-", "_")] = flag
+    return re.sub(r"`(\w+)`", lambda found: flags.get(found[1], found[1]), message)
+
+
 def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
     """Turn the errors that we raise on purpose into one line on stderr and an exit code."""
 
@@ -82,7 +104,7 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
             command(*args, **kwargs)
         except FaststyleError as error:
             kind = "stopped" if isinstance(error, Interrupted) else "error"
-            typer.echo(f"{kind}: {error}", err=True)
+            typer.echo(f"{kind}: {with_flags(str(error), command)}", err=True)
             raise typer.Exit(error.exit_code) from None
         except BrokenPipeError:  # the reader of a pipe went away: `faststyle ... | head`
             sys.stderr.close()
