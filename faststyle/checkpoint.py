@@ -20,10 +20,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from faststyle.errors import CheckpointError, FaststyleError, did_you_mean
-from faststyle.files import sha256, write_bytes
+from faststyle.files import cache_folder, sha256, write_bytes
 from faststyle.networks import build_network, one_painting, one_painting_config
 from faststyle.networks.network import StyleNetwork
-from faststyle.perceptual.weights import cache_folder
 
 FORMAT_VERSION = 2
 # the metadata entry: safetensors allows strings only, so all of it is one JSON text

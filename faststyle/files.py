@@ -17,6 +17,15 @@ from faststyle.errors import OutputError
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+def cache_folder() -> Path:
+    """Return the folder that downloads are kept in: `FASTSTYLE_CACHE`, else the user's cache folder."""
+    if given := os.environ.get("FASTSTYLE_CACHE"):
+        return Path(given).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("faststyle", appauthor=False))
+
+
 def output_error(path: Path | str, error: OSError) -> OutputError:
     """Return the one-line error for a failed write to `path`, with the fix that fits its cause."""
     if error.errno in FULL:

@@ -21,7 +21,7 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from faststyle.bench_video import write_clip
+from faststyle.bench.videos import write_clip
 
 TICK = 0.1  # seconds
 MIB = 1 << 20

@@ -21,13 +21,13 @@ MODULES = sorted(
 # Bottom to top: a module imports from its own layer or a lower one.
 LAYERS = [
     ["errors"],
-    ["files", "devices"],
+    ["files", "devices", "extras"],
     ["images", "progress", "signals"],
     ["perceptual", "networks"],
     ["checkpoint", "judge"],
-    ["training", "slow", "stylize", "video"],
-    ["bench", "compare", "export", "live"],
-    ["bench_race", "bench_stylize", "bench_video"],
+    ["training"],
+    ["engines", "slow", "stylize", "video"],
+    ["bench", "compare", "live"],
     ["cli"],
 ]
 

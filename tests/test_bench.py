@@ -10,8 +10,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from faststyle import bench
-from faststyle.bench import (
+from faststyle.bench import training as bench
+from faststyle.bench.training import (
     PAPER_NETWORK,
     SAME_LAYERS,
     TrainBench,

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from faststyle import bench_race as module
-from faststyle.bench_race import Runner, bench_race
+from faststyle.bench import race as module
+from faststyle.bench.race import Runner, bench_race
 from faststyle.perceptual.weights import VGGWeights
 from faststyle.training import held_out
 from faststyle.training.recipe import Recipe, recipe_from_dict

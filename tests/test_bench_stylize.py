@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
-from faststyle import bench_stylize as bench
-from faststyle.bench_stylize import LITE, REFERENCE, Side, StylizeBench, parse_size
+from faststyle.bench import stylizing as bench
+from faststyle.bench.stylizing import LITE, REFERENCE, Side, StylizeBench, parse_size
 from faststyle.checkpoint import load_checkpoint
 from faststyle.cli import app
+from faststyle.engines.export import ExportError
 from faststyle.errors import DeviceError, ImageError, RecipeError
-from faststyle.export import ExportError
 
 SMALL = {"name": "johnson", "width": 4, "blocks": 1}
 TORCH = [("torch", "float32")]
@@ -98,7 +98,7 @@ def test_what_cannot_be_measured_is_listed(monkeypatch: pytest.MonkeyPatch) -> N
         raise ExportError("not torch")
 
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    monkeypatch.setattr("faststyle.stylize.engines.has_fast_bf16", lambda _: False)
+    monkeypatch.setattr("faststyle.engines.engine.has_fast_bf16", lambda _: False)
     monkeypatch.setattr(bench, "export_checkpoint", export)
     ways = [("torch", "bf16"), ("onnxruntime", "float32"), ("openvino", "int8")]
     result = bench.bench_stylize({"small": SMALL}, [(32, 40)], ways, rounds=1)
@@ -149,7 +149,7 @@ def test_the_other_package_is_measured_where_it_is_installed(
 
 
 def test_the_papers_network_is_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
-    from faststyle.bench import PAPER_NETWORK
+    from faststyle.bench.training import PAPER_NETWORK
 
     asked: list[Any] = []
     monkeypatch.setattr(bench, "PAPER_NETWORK", PAPER_NETWORK)

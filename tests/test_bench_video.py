@@ -9,7 +9,7 @@ import av
 from test_video_clips import read_clip
 from typer.testing import CliRunner
 
-from faststyle.bench_video import read_facts, write_clip
+from faststyle.bench.videos import read_facts, write_clip
 from faststyle.cli import app
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from faststyle.engines.deploy import _Quads, for_engines
 from faststyle.networks import build_network
 from faststyle.networks.johnson import Johnson
-from faststyle.stylize.deploy import _Quads, for_engines
 
 
 @pytest.mark.parametrize("size", [(16, 16), (20, 34)])

@@ -15,16 +15,16 @@ from conftest import draw_batch, needs, painted
 
 import faststyle
 from faststyle.checkpoint import load_checkpoint
-from faststyle.errors import CheckpointError, DeviceError, ImageError
-from faststyle.networks.johnson import Johnson
-from faststyle.stylize import engines, graph
-from faststyle.stylize.engines import (
+from faststyle.engines.engine import (
     OnnxRuntimeEngine,
     OpenVINOEngine,
     TorchEngine,
     engine_line,
     open_engine,
 )
+from faststyle.errors import CheckpointError, DeviceError, ImageError
+from faststyle.networks.johnson import Johnson
+from faststyle.stylize import engines, graph
 
 pytestmark = pytest.mark.usefixtures("one_cache")
 NAMES = ("torch", "onnxruntime", "openvino")
@@ -173,7 +173,7 @@ def test_ctrl_c_is_safe_after_two_networks_were_let_go(checkpoint: Path) -> None
     lines = (
         "import signal",
         "from pathlib import Path",
-        "from faststyle.stylize.engines import open_engine",
+        "from faststyle.engines.engine import open_engine",
         f"one, other = (open_engine(Path({str(checkpoint)!r}), 'openvino') for _ in range(2))",
         "del one; del other",
         "try: signal.raise_signal(signal.SIGINT)",

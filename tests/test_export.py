@@ -19,13 +19,19 @@ import faststyle
 from faststyle import export
 from faststyle.checkpoint import About, save_checkpoint
 from faststyle.cli import app
+from faststyle.engines.engine import import_openvino, open_engine
+from faststyle.engines.export import (
+    Check,
+    ExportError,
+    ExportReport,
+    export_checkpoint,
+    int8_styles,
+)
+from faststyle.engines.graph import EXAMPLE, to_onnx
 from faststyle.errors import CheckpointError, DeviceError, OutputError, PhotosError
-from faststyle.export import Check, ExportError, ExportReport, export_checkpoint, int8_styles
 from faststyle.files import sha256
 from faststyle.networks import build_network
 from faststyle.networks.johnson import Johnson
-from faststyle.stylize.engines import import_openvino, open_engine
-from faststyle.stylize.graph import EXAMPLE, to_onnx
 
 pytestmark = pytest.mark.usefixtures("one_cache")
 

@@ -57,7 +57,7 @@ def bench_training(
     """
     from dataclasses import asdict
 
-    from faststyle.bench import PAPER_NETWORK, bench_train
+    from faststyle.bench.training import PAPER_NETWORK, bench_train
     from faststyle.devices import set_threads
     from faststyle.networks import parse_network
     from faststyle.perceptual.weights import find_weights
@@ -99,7 +99,7 @@ def bench_two_trainers(
     """
     from dataclasses import asdict
 
-    from faststyle.bench_race import bench_race
+    from faststyle.bench.race import bench_race
     from faststyle.devices import set_threads
     from faststyle.perceptual.weights import find_weights
     from faststyle.training.recipe import load_recipe
@@ -147,7 +147,7 @@ def bench_engines(
     from rich.console import Console
     from rich.table import Table
 
-    from faststyle.bench_stylize import SIZES, bench_stylize, parse_size
+    from faststyle.bench.stylizing import SIZES, bench_stylize, parse_size
     from faststyle.checkpoint import find_checkpoint
     from faststyle.devices import set_threads
     from faststyle.networks import parse_network
@@ -213,8 +213,8 @@ def bench_videos(
     """
     from dataclasses import asdict
 
-    from faststyle.bench_stylize import parse_size
-    from faststyle.bench_video import SIZES, bench_video
+    from faststyle.bench.stylizing import parse_size
+    from faststyle.bench.videos import SIZES, bench_video
     from faststyle.checkpoint import About
     from faststyle.networks import build_network, parse_network
     from faststyle.stylize.blend import parse_style
@@ -268,7 +268,7 @@ def bench_slow_path(
     """
     from dataclasses import asdict
 
-    from faststyle.bench import bench_slow
+    from faststyle.bench.training import bench_slow
     from faststyle.devices import set_threads
     from faststyle.perceptual.weights import find_weights
 

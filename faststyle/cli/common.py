@@ -70,7 +70,7 @@ def in_precision(
         raise DeviceError(
             f"--precision int8: OpenVINO on the CPU only, not --engine {engine} --device {device}"
         )
-    from faststyle.export import int8_styles
+    from faststyle.engines.export import int8_styles
 
     return int8_styles(styles, announce), "openvino", "auto"
 

@@ -37,7 +37,7 @@ def export(
     from dataclasses import asdict
 
     from faststyle.checkpoint import find_checkpoint
-    from faststyle.export import SUFFIXES, export_checkpoint
+    from faststyle.engines.export import SUFFIXES, export_checkpoint
 
     if format == "auto":
         format = next(

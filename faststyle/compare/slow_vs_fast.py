@@ -30,11 +30,11 @@ from faststyle.checkpoint import find_checkpoint, load_checkpoint
 from faststyle.compare.results import Checkpoint, Comparison, FastRow, Gallery, SlowRow, Summary
 from faststyle.devices import find_device
 from faststyle.errors import CheckpointError, ImageError, Interrupted, OutputError, RecipeError
-from faststyle.files import sha256, write_bytes
+from faststyle.files import cache_folder, sha256, write_bytes
 from faststyle.images import READABLE, read_image
 from faststyle.judge import LAYERS, SMALLEST_GRID, Judge, protocol_photo
 from faststyle.perceptual.losses import PerceptualLoss, Terms
-from faststyle.perceptual.weights import cache_folder, find_weights, load_vgg
+from faststyle.perceptual.weights import find_weights, load_vgg
 from faststyle.progress import StepProgress
 from faststyle.signals import Stop, noted_signals
 from faststyle.slow.descent import Descent
@@ -379,8 +379,8 @@ def _read_kept(path: Path, photo: str, size: int, init: str) -> _Slow | None:
             rows = [SlowRow(photo, size, init, *row) for row in json.loads(file.metadata()["rows"])]
             pictures = {
                 int(k.removeprefix("step")): file.get_tensor(k).float().div(255)
-                for k in file.keys()
-            }  # noqa: SIM118
+                for k in file.keys()  # noqa: SIM118: the file is no mapping
+            }
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None
     return _Slow(rows, pictures)

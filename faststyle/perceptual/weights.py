@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -28,7 +27,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from faststyle.errors import OutputError, WeightsError
-from faststyle.files import sha256, write_bytes
+from faststyle.files import cache_folder, sha256, write_bytes
 from faststyle.perceptual.vgg import CHANNELS_PER_BLOCK, CONVS_PER_BLOCK, VGG, layer_names
 
 RGB = tuple[float, float, float]
@@ -61,15 +60,6 @@ class VGGWeights:
     mean: RGB
     std: RGB
     tensors: Mapping[str, Tensor]
-
-
-def cache_folder() -> Path:
-    """Return the folder that downloads are kept in: `FASTSTYLE_CACHE`, else the user's cache folder."""
-    if given := os.environ.get("FASTSTYLE_CACHE"):
-        return Path(given).expanduser()
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("faststyle", appauthor=False))
 
 
 def find_weights(

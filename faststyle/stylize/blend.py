@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from faststyle.checkpoint import About, find_checkpoint, load_checkpoint, read_about
+from faststyle.engines.engine import READERS, Engine
 from faststyle.errors import CheckpointError
 from faststyle.networks import network_options
 from faststyle.networks.network import StyleNetwork
-from faststyle.stylize.engines import READERS, Engine
 
 
 def parse_style(text: str) -> tuple[Path, float]:

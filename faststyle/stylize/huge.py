@@ -22,11 +22,11 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from faststyle.errors import ImageError, Interrupted, OutputError
+from faststyle.extras import require
 from faststyle.files import output_error, writing
 from faststyle.images import MAX_PIXELS
 from faststyle.networks.network import StyleNetwork, check_size
 from faststyle.signals import noted_signals
-from faststyle.stylize.graph import require
 from faststyle.stylize.tiles import TILE, Pixels, stylize_tiles
 
 SUFFIXES = (".png", ".tif", ".tiff")  # of the outputs that can be written strip by strip

@@ -1,6 +1,6 @@
 """Use a checkpoint: a picture in, the stylized picture out.
 
-What it is not: what runs the network (stylize/engines.py), files and folders (stylize/batch.py), or
+What it is not: what runs the network (engines/engine.py), files and folders (stylize/batch.py), or
 videos (video/).
 """
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from faststyle.checkpoint import About, find_checkpoint, load_checkpoint, read_about
+from faststyle.engines.engine import READERS, Engine, engine_line, open_engine
 from faststyle.errors import ImageError
 from faststyle.images import (
     Picture,
@@ -31,7 +32,6 @@ from faststyle.images import (
 from faststyle.networks import bytes_per_pixel
 from faststyle.networks.network import StyleNetwork
 from faststyle.stylize.blend import MeanOfPictures, can_be_mixed, mean_network, parse_style
-from faststyle.stylize.engines import READERS, Engine, engine_line, open_engine
 from faststyle.stylize.tiles import TILE, stylize_tiles
 
 # bytes a pixel that remain with tiles: the photo and the result, as floats and in 8 bits

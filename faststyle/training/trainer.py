@@ -45,7 +45,7 @@ from faststyle.training.held_out import HeldOut
 from faststyle.training.painting import Painting, digest, read_paintings
 from faststyle.training.photos import Batch, Source, open_source, photo_loader
 from faststyle.training.recipe import Recipe, learning_rate
-from faststyle.training.run import Run, checkpoint_path, make_writable, open_run
+from faststyle.training.run_files import Run, checkpoint_path, make_writable, open_run
 from faststyle.training.start import check_start, painting_means, start_network
 from faststyle.training.state import State, newest_state, save_state
 from faststyle.training.step import Stepped, TrainStep, build_objective

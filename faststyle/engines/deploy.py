@@ -1,7 +1,7 @@
 """Networks in the form that engines run fastest: the same numbers from fewer or better shaped
 operations.
 
-What it is not: the conversion itself (stylize/graph.py). Nothing here is ever trained.
+What it is not: the conversion itself (engines/graph.py). Nothing here is ever trained.
 """
 
 from __future__ import annotations

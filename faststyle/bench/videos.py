@@ -3,7 +3,7 @@ of it.
 
 The clip is anybody's, or made here: a camera that moves over photos, with the noise of its sensor,
 and a tone. What came out is compared with it: frames, their times, the sound. What it is not:
-single frames without files, which bench_stylize.py times.
+single frames without files, which bench/stylizing.py times.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import numpy as np
 from PIL import Image
 
 from faststyle.checkpoint import About
+from faststyle.engines.engine import Engine, open_engine
 from faststyle.images import decode, flatten
 from faststyle.networks.network import StyleNetwork
-from faststyle.stylize.engines import Engine, open_engine
 from faststyle.stylize.stylizer import Stylizer
 from faststyle.training.photos import held_out_photos
 from faststyle.video.frames import Rgb

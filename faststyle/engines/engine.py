@@ -1,6 +1,6 @@
 """What runs a network: torch, ONNX Runtime or OpenVINO, behind one call.
 
-What it is not: pictures (stylize/stylizer.py), conversion (stylize/graph.py) or files for people
+What it is not: pictures (stylize/stylizer.py), conversion (engines/graph.py) or files for people
 (export.py). Nothing falls back silently: a device, precision or engine that was asked for and is
 missing is an error.
 """
@@ -23,17 +23,17 @@ from torch import Tensor, nn
 
 from faststyle.checkpoint import About, load_checkpoint
 from faststyle.devices import DEVICES, find_device, find_precision, has_fast_bf16, set_threads
-from faststyle.errors import CheckpointError, DeviceError, did_you_mean
-from faststyle.networks.network import check_size
-from faststyle.stylize.graph import (
+from faststyle.engines.graph import (
     INPUT,
     NEEDS,
     cache_file,
     cached_graph,
     graph_properties,
-    require,
     to_onnx,
 )
+from faststyle.errors import CheckpointError, DeviceError, did_you_mean
+from faststyle.extras import require
+from faststyle.networks.network import check_size
 
 ENGINES = ("auto", "torch", "onnxruntime", "openvino")
 PRECISIONS = ("auto", "float32", "bf16", "f16")

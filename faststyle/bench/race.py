@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from faststyle.bench import Step, reference_step
+from faststyle.bench.training import Step, reference_step
 from faststyle.devices import keep_freed_memory
 from faststyle.images import fit_shorter
 from faststyle.networks import build_network

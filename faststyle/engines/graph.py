@@ -1,7 +1,7 @@
 """A network as an ONNX graph, which every engine but torch reads, and every export is made from.
 
-What it is not: what runs the graph (stylize/engines.py), how networks are rearranged for it
-(stylize/deploy.py), or files for people (export.py).
+What it is not: what runs the graph (engines/engine.py), how networks are rearranged for it
+(engines/deploy.py), or files for people (export.py).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from torch import nn
 
 import faststyle
 from faststyle.checkpoint import About
+from faststyle.engines import deploy
 from faststyle.errors import DeviceError, OutputError
-from faststyle.files import sha256, write_bytes
-from faststyle.perceptual.weights import cache_folder
-from faststyle.stylize import deploy
+from faststyle.extras import require
+from faststyle.files import cache_folder, sha256, write_bytes
 
 # names in the graph
 INPUT = "photo"
@@ -107,17 +107,6 @@ def cached_graph(
     except OutputError as error:  # a cache that cannot be written costs a conversion, not the run
         announce(f"the converted network is not kept: {error}")
     return data
-
-
-def require(*packages: str, extra: str) -> None:
-    """Check that packages of an extra can be imported. Raises: DeviceError with the command that installs them."""
-    for package in packages:
-        try:
-            importlib.import_module(package)
-        except ImportError as error:
-            reason = "" if isinstance(error, ModuleNotFoundError) else f" ({error})"
-            install = f"pip install 'faststyle-trainer[{extra}]'"
-            raise DeviceError(f"this needs {package}{reason}: {install}") from None
 
 
 def _key(network: nn.Module, digest: str) -> str:

@@ -22,11 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from faststyle.checkpoint import load_checkpoint
-from faststyle.errors import FaststyleError, OutputError, PhotosError, did_you_mean
-from faststyle.files import sha256, writing
-from faststyle.images import read_image, resize
-from faststyle.stylize.blend import parse_style
-from faststyle.stylize.engines import (
+from faststyle.engines.engine import (
     EXTRAS,
     READERS,
     Engine,
@@ -36,7 +32,12 @@ from faststyle.stylize.engines import (
     import_openvino,
     openvino_core,
 )
-from faststyle.stylize.graph import NEEDS, cache_file, cached_graph, graph_properties, require
+from faststyle.engines.graph import NEEDS, cache_file, cached_graph, graph_properties
+from faststyle.errors import FaststyleError, OutputError, PhotosError, did_you_mean
+from faststyle.extras import require
+from faststyle.files import sha256, writing
+from faststyle.images import read_image, resize
+from faststyle.stylize.blend import parse_style
 from faststyle.training.photos import NumberedPhotos, held_out_photos, open_source
 
 Format = Literal["onnx", "openvino"]

@@ -25,13 +25,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from faststyle.bench import PAPER_NETWORK
+from faststyle.bench.training import PAPER_NETWORK
 from faststyle.checkpoint import About, save_checkpoint
 from faststyle.devices import peak_memory
+from faststyle.engines.engine import open_engine
+from faststyle.engines.export import ExportError, export_checkpoint
 from faststyle.errors import DeviceError, ImageError
-from faststyle.export import ExportError, export_checkpoint
 from faststyle.networks import build_network
-from faststyle.stylize.engines import open_engine
 
 SIZES = ((480, 848), (720, 1280), (1024, 1024))  # height, width
 WARM_UP = 3  # frames: OpenVINO compiles for a size when it comes for the second time

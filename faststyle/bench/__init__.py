@@ -1,0 +1,1 @@
+"""Measured speed and memory, always beside a plain reference in the same run."""
