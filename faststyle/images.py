@@ -23,7 +23,7 @@ from torch import Tensor
 from faststyle.errors import ImageError, OutputError
 from faststyle.files import write_bytes
 
-Source = str | Path | bytes | Image.Image | np.ndarray[Any, Any] | Tensor
+ImageSource = str | Path | bytes | Image.Image | np.ndarray[Any, Any] | Tensor
 
 READABLE = frozenset(
     {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".jfif", ".avif"}
@@ -95,7 +95,7 @@ def decode(
         raise ImageError(f"{name}: damaged or truncated image ({error})") from error
 
 
-def open_picture(source: Source, name: str = "image") -> Picture:
+def open_picture(source: ImageSource, name: str = "image") -> Picture:
     """Return a picture with its alpha and ICC profile, from a path, bytes, a Pillow image, an array
     or a tensor.
 
@@ -117,7 +117,7 @@ def open_picture(source: Source, name: str = "image") -> Picture:
     )
 
 
-def read_image(source: Source) -> Tensor:
+def read_image(source: ImageSource) -> Tensor:
     """Return a picture as RGB, (1, 3, H, W), in [0, 1]; what is transparent is laid on white. Raises: ImageError."""
     picture = open_picture(source)
     if picture.alpha is None:

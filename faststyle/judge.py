@@ -30,7 +30,7 @@ from PIL import Image
 from torch import Tensor
 
 from faststyle.errors import ImageError
-from faststyle.images import Source, fitted_size, read_image, to_pil
+from faststyle.images import ImageSource, fitted_size, read_image, to_pil
 from faststyle.perceptual.vgg import VGG
 from faststyle.perceptual.weights import find_weights, load_vgg
 
@@ -138,7 +138,9 @@ class Judge:
         self._photo_distances: dict[bytes, float] = {}  # by the photo's digest
 
     @classmethod
-    def load(cls, painting: Source, vgg_weights: Path | None = None, size: int = SIZE) -> Judge:
+    def load(
+        cls, painting: ImageSource, vgg_weights: Path | None = None, size: int = SIZE
+    ) -> Judge:
         """Return the judge of a painting, with VGG-16 weights of a file or of where training finds
         them.
 
@@ -267,7 +269,7 @@ class Judge:
         return image
 
 
-def protocol_photo(image: Source, size: int = SIZE) -> Tensor:
+def protocol_photo(image: ImageSource, size: int = SIZE) -> Tensor:
     """Return the middle (1, 3, size, size) of a photo whose shorter side was first resized to
     `size` (Lanczos).
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from faststyle import optimize_image, read_image, write_image
 from faststyle.images import crop_centre
-from faststyle.perceptual.losses import LossConfig, Style
+from faststyle.perceptual.losses import LossConfig, WeightedPainting
 from faststyle.slow.optimize import PAPER, TRAINING, SlowConfig
 from faststyle.training.photos import held_out_photos
 
@@ -39,7 +39,9 @@ def main() -> None:
     results = []
     for loss in (PAPER, TRAINING):
         results.append(
-            optimize_image(cat, [Style(painting)], SlowConfig(size=300, steps=100, loss=loss))
+            optimize_image(
+                cat, [WeightedPainting(painting)], SlowConfig(size=300, steps=100, loss=loss)
+            )
         )
     height, width = results[0].shape[-2:]
     original = torch.nn.functional.interpolate(
@@ -62,7 +64,7 @@ def reconstruct(
             mean_weight=0.0,
         )
     config = SlowConfig(size=SIDE, smallest=SIDE, steps=STEPS, init="noise", loss=loss)
-    return optimize_image(photo, [Style(painting)], config)
+    return optimize_image(photo, [WeightedPainting(painting)], config)
 
 
 def grid(rows: list[list[Tensor]]) -> Tensor:

@@ -11,8 +11,8 @@ from accelerate import Accelerator
 from faststyle.perceptual.losses import (
     LossConfig,
     PerceptualLoss,
-    Style,
     Terms,
+    WeightedPainting,
     deepest_layers,
 )
 from faststyle.perceptual.weights import VGGWeights, load_vgg
@@ -121,7 +121,7 @@ def test_each_painting_has_a_weight_of_its_own(
     """What the photos of one painting say changes that of no other."""
     config = LossConfig()
     vgg = load_vgg(tiny_weights, deepest_layers(config, "vgg16"))
-    styles = [Style(torch.rand(1, 3, 64, 64)) for _ in range(3)]
+    styles = [WeightedPainting(torch.rand(1, 3, 64, 64)) for _ in range(3)]
     loss = PerceptualLoss(vgg, styles, config)
     balance = Balance(loss, 0.7, 1.0, 1000)
     batch = terms(0.0)._replace(

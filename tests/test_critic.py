@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from faststyle.perceptual.features import extract
-from faststyle.perceptual.losses import LossConfig, PerceptualLoss, Style, deepest_layers
+from faststyle.perceptual.losses import LossConfig, PerceptualLoss, WeightedPainting, deepest_layers
 from faststyle.perceptual.weights import VGGWeights, load_vgg
 from faststyle.training.critic import LAYERS, Critic, PatchCritic
 
@@ -38,7 +38,7 @@ def critic_of(tiny_weights: VGGWeights) -> Any:
     def build(*paintings: Tensor, accelerator: Any = None, seed: int = 0) -> Critic:
         torch.manual_seed(0)
         vgg = load_vgg(tiny_weights, deepest_layers(CONFIG, "vgg16"))
-        loss = PerceptualLoss(vgg, [Style(p) for p in paintings], CONFIG, watched=LAYERS)
+        loss = PerceptualLoss(vgg, [WeightedPainting(p) for p in paintings], CONFIG, watched=LAYERS)
         return Critic(loss, 48, seed, accelerator or alone())
 
     return build

@@ -10,7 +10,7 @@ from torch import Tensor
 from faststyle.errors import ImageError, RecipeError
 from faststyle.perceptual import features
 from faststyle.perceptual.features import extract, moments, observe
-from faststyle.perceptual.losses import LossConfig, PerceptualLoss, Style, deepest_layers
+from faststyle.perceptual.losses import LossConfig, PerceptualLoss, WeightedPainting, deepest_layers
 from faststyle.perceptual.vgg import VGG
 from faststyle.perceptual.weights import VGGWeights, load_vgg
 
@@ -128,7 +128,7 @@ def test_lean_says_when_an_image_is_too_small(vgg: VGG) -> None:
         observe(vgg, random_image(7, 40), {"relu4_2": 1.0}, {}, lean=True)
 
 
-def objective(tiny: VGGWeights, styles: Tensor | list[Style]) -> PerceptualLoss:
+def objective(tiny: VGGWeights, styles: Tensor | list[WeightedPainting]) -> PerceptualLoss:
     config = LossConfig(content_layers="gatys", style_layers="gatys")
     return PerceptualLoss(load_vgg(tiny, deepest_layers(config, "vgg16")), styles, config)
 
@@ -136,7 +136,7 @@ def objective(tiny: VGGWeights, styles: Tensor | list[Style]) -> PerceptualLoss:
 def test_a_blend_is_the_mean_of_its_styles_by_weight(tiny_weights: VGGWeights) -> None:
     a, b, photo, output = (random_image(64, 64, seed) for seed in range(4))
     alone = [objective(tiny_weights, style) for style in (a, b)]
-    both = objective(tiny_weights, [Style(a, 3.0), Style(b, 1.0)])
+    both = objective(tiny_weights, [WeightedPainting(a, 3.0), WeightedPainting(b, 1.0)])
     rels = [float(loss(output, loss.targets(photo)).style_rel) for loss in alone]
     got = float(both(output, both.targets(photo)).style_rel)
     assert got == pytest.approx(0.75 * rels[0] + 0.25 * rels[1], rel=1e-5)
@@ -149,7 +149,8 @@ def test_masks_give_each_style_its_region(tiny_weights: VGGWeights) -> None:
     output = torch.cat([a[..., :32], b[..., 32:]], 3)
     left = half_mask(64, 64)
     fit, swapped = (
-        objective(tiny_weights, [Style(a, 1, m), Style(b, 1, 1 - m)]) for m in (left, 1 - left)
+        objective(tiny_weights, [WeightedPainting(a, 1, m), WeightedPainting(b, 1, 1 - m)])
+        for m in (left, 1 - left)
     )
     right_way, wrong_way = (
         float(loss(output, loss.targets(output)).style_rel) for loss in (fit, swapped)
@@ -162,7 +163,10 @@ def test_a_small_region_counts_by_its_share(tiny_weights: VGGWeights) -> None:
     mask[..., :16] = 1
     loss = objective(
         tiny_weights,
-        [Style(random_image(64, 64), 1, mask), Style(random_image(64, 64, 1), 1, 1 - mask)],
+        [
+            WeightedPainting(random_image(64, 64), 1, mask),
+            WeightedPainting(random_image(64, 64, 1), 1, 1 - mask),
+        ],
     )
     assert loss.shares == pytest.approx([0.25, 0.75])
 
@@ -172,7 +176,7 @@ def test_weights_that_leave_no_style_are_refused(
     tiny_weights: VGGWeights, weights: tuple[float, float]
 ) -> None:
     with pytest.raises(RecipeError, match="weights of styles"):
-        objective(tiny_weights, [Style(random_image(64, 64), w) for w in weights])
+        objective(tiny_weights, [WeightedPainting(random_image(64, 64), w) for w in weights])
 
 
 def test_strength_zero_and_infinity_leave_one_side() -> None:

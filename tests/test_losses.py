@@ -17,8 +17,8 @@ from faststyle.perceptual.losses import (
     STYLE_LAYERS,
     LossConfig,
     PerceptualLoss,
-    Style,
     Terms,
+    WeightedPainting,
     deepest_layers,
     total_variation,
 )
@@ -292,7 +292,7 @@ def test_each_image_of_a_batch_may_be_for_a_painting_of_its_own(tiny_weights: VG
     paintings = [painting, painting.flip(1).sqrt()]
     config = LossConfig(tv_weight=1.0)
     vgg = load_vgg(tiny_weights, deepest_layers(config, "vgg16"))
-    both = PerceptualLoss(vgg, [Style(p) for p in paintings], config)
+    both = PerceptualLoss(vgg, [WeightedPainting(p) for p in paintings], config)
     both.balance.copy_(torch.tensor([0.5, 3.0]))
     together = both(stylized, both.targets(photo), which=torch.tensor([1, 0]))
     parts = []

@@ -17,7 +17,7 @@ from faststyle.errors import ImageError, RecipeError, WeightsError
 from faststyle.images import crop_centre, fit_shorter, open_picture
 from faststyle.perceptual import features
 from faststyle.perceptual.features import Layers, moments
-from faststyle.perceptual.losses import LossConfig, PerceptualLoss, Style, deepest_layers
+from faststyle.perceptual.losses import LossConfig, PerceptualLoss, WeightedPainting, deepest_layers
 from faststyle.perceptual.vgg import VGG
 from faststyle.perceptual.weights import VGGWeights, load_vgg
 from faststyle.slow import optimize
@@ -46,7 +46,7 @@ def run(tiny_weights: VGGWeights) -> Run:
     ) -> list[Progress]:
         seen: list[Progress] = []
         photo = picture(0) if content is None else content
-        paintings = [Style(picture(1, 70, 66))] if styles is None else styles
+        paintings = [WeightedPainting(picture(1, 70, 66))] if styles is None else styles
         result = optimize_image(
             photo, paintings, config, tiny_weights, "cpu", lambda now: seen.append(now)
         )
@@ -162,7 +162,7 @@ def test_each_row_has_the_terms_of_its_own_image_and_they_fall(
     )
     photo = picture(0, 96, 100)
     painting = picture(1, 120, 96)
-    seen = run(config, photo, [Style(painting)])
+    seen = run(config, photo, [WeightedPainting(painting)])
     vgg = load_vgg(tiny_weights, deepest_layers(config.loss, "vgg16"))
     for size in (64, 96):
         loss = PerceptualLoss(vgg, fit_shorter(painting, size), config.loss)
@@ -247,7 +247,7 @@ def test_style_scale_is_the_size_of_the_painting_beside_the_image(
             super().__init__(vgg, style, *rest)
 
     monkeypatch.setattr(optimize, "PerceptualLoss", Spy)
-    run(replace(SEVERAL, steps=1, style_scale=1.5), styles=[Style(picture(1, 100, 120))])
+    run(replace(SEVERAL, steps=1, style_scale=1.5), styles=[WeightedPainting(picture(1, 100, 120))])
     # 1.5 times 32, 45 (67.5: to even) and 64; 1.2 times as wide
     assert shapes == [(48, 58), (68, 82), (96, 115)]
 
@@ -259,7 +259,7 @@ def test_style_weights_decide_which_painting_is_nearer(run: Run, tiny_weights: V
     vgg = load_vgg(tiny_weights, ["relu4_1"])
 
     def distances(*weights: float) -> list[float]:
-        styles = [Style(p, w) for p, w in zip(paintings, weights, strict=True)]
+        styles = [WeightedPainting(p, w) for p, w in zip(paintings, weights, strict=True)]
         image = run(config, styles=styles)[-1].image
         found, *wanted = (moments(vgg(x)["relu4_1"]).gram for x in (image, *paintings))
         return [float((found - g).square().sum() / g.square().sum()) for g in wanted]
@@ -279,7 +279,10 @@ def test_masks_put_each_painting_into_its_half(
     left = torch.zeros(1, 1, 30, 40)  # of another size than the image
     left[..., :20] = 1
     masks = [1 - left, left] if swapped else [left, 1 - left]
-    styles = [Style(painting, 1.0, mask) for painting, mask in zip(paintings, masks, strict=True)]
+    styles = [
+        WeightedPainting(painting, 1.0, mask)
+        for painting, mask in zip(paintings, masks, strict=True)
+    ]
     config = replace(
         CONFIG, steps=20, optimizer="adam", learning_rate=0.05, loss=paper(content_weight=0.01)
     )
@@ -305,7 +308,11 @@ def test_large_images_take_the_lean_way_to_the_same_result(
 ) -> None:
     mask = torch.zeros(1, 1, 64, 80)
     mask[..., :40] = 1
-    styles = [Style(picture(1), 1.0, mask), Style(picture(2), 1.0, 1 - mask)] if masked else None
+    styles = (
+        [WeightedPainting(picture(1), 1.0, mask), WeightedPainting(picture(2), 1.0, 1 - mask)]
+        if masked
+        else None
+    )
     config = replace(SEVERAL, optimizer="adam", average=0.0)
     plain = run(config, styles=styles)
     lean_sizes: list[tuple[int, ...]] = []
@@ -369,7 +376,7 @@ def test_it_starts_from_the_middle_of_the_first_painting(tiny_weights: VGGWeight
     painting = picture(4, 100, 140)
     seen: list[Tensor] = []
     config = replace(CONFIG, steps=1, init="style")
-    styles = [Style(painting), Style(picture(1))]
+    styles = [WeightedPainting(painting), WeightedPainting(picture(1))]
     optimize_image(
         picture(0, 64, 64), styles, config, tiny_weights, "cpu", lambda now: seen.append(now.image)
     )
@@ -445,7 +452,9 @@ def test_true_from_on_step_ends_the_work_with_that_image(tiny_weights: VGGWeight
         seen.append(now)
         return now.total_step == 4
 
-    result = optimize_image(picture(0), [Style(picture(1))], SEVERAL, tiny_weights, "cpu", see)
+    result = optimize_image(
+        picture(0), [WeightedPainting(picture(1))], SEVERAL, tiny_weights, "cpu", see
+    )
     assert len(seen) == 5
     assert torch.equal(result, seen[-1].image)
     assert result.shape == (1, 3, 45, 56)
@@ -461,7 +470,7 @@ def test_inputs_are_left_alone(run: Run) -> None:
     photo = picture(0)
     painting = picture(1)
     copies = photo.clone(), painting.clone()
-    run(CONFIG, photo, [Style(painting)])
+    run(CONFIG, photo, [WeightedPainting(painting)])
     assert torch.equal(photo, copies[0])
     assert torch.equal(painting, copies[1])
     assert not photo.requires_grad
@@ -504,7 +513,9 @@ def test_settings_that_make_no_sense_are_refused_before_weights_are_looked_for(
 
     monkeypatch.setattr(optimize, "find_weights", never)
     with pytest.raises(kind, match=message):
-        optimize_image(picture(0), [Style(picture(1))], replace(CONFIG, **changes), device="cpu")
+        optimize_image(
+            picture(0), [WeightedPainting(picture(1))], replace(CONFIG, **changes), device="cpu"
+        )
 
 
 def test_a_start_from_no_painting_is_an_error(run: Run) -> None:

@@ -11,7 +11,7 @@ from faststyle.checkpoint import About, base_file, read_about, save_checkpoint
 from faststyle.errors import CheckpointError, RecipeError
 from faststyle.networks import build_network, network_options, one_painting_config
 from faststyle.networks.network import StyleNetwork
-from faststyle.perceptual.losses import LossConfig, PerceptualLoss, Style, deepest_layers
+from faststyle.perceptual.losses import LossConfig, PerceptualLoss, WeightedPainting, deepest_layers
 from faststyle.perceptual.weights import VGGWeights, load_vgg
 from faststyle.training.recipe import load_recipe
 from faststyle.training.start import check_start, painting_means, start_network
@@ -36,7 +36,7 @@ def objective(tiny_weights: VGGWeights):  # type: ignore[no-untyped-def]
     vgg = load_vgg(tiny_weights, deepest_layers(config, "vgg16"))
 
     def build(*paintings: torch.Tensor) -> PerceptualLoss:
-        return PerceptualLoss(vgg, [Style(painting) for painting in paintings], config)
+        return PerceptualLoss(vgg, [WeightedPainting(painting) for painting in paintings], config)
 
     return build
 

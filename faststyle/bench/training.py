@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from faststyle.devices import find_precision, keep_freed_memory, peak_memory
 from faststyle.networks import build_network
 from faststyle.networks.network import StyleNetwork
-from faststyle.perceptual.losses import LossConfig, Style
+from faststyle.perceptual.losses import LossConfig, WeightedPainting
 from faststyle.perceptual.weights import VGGWeights, load_vgg
 from faststyle.slow.optimize import Progress, SlowConfig, optimize_image
 from faststyle.training.recipe import Recipe
@@ -237,7 +237,9 @@ def _slow_in_process(
 
     steps = SLOW_STEPS[optimizer]
     config = SlowConfig(size=size, smallest=size, steps=steps, optimizer=optimizer)
-    optimize_image(picture, [Style(torch.rand(1, 3, size, size))], config, weights, "cpu", see)
+    optimize_image(
+        picture, [WeightedPainting(torch.rand(1, 3, size, size))], config, weights, "cpu", see
+    )
     seconds = median(b - a for a, b in pairwise(times))
     return SlowBench(optimizer, size, steps, threads, seconds, (peak_memory() - before) >> 20)
 

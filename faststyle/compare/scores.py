@@ -7,7 +7,7 @@ from pathlib import Path
 from faststyle.checkpoint import find_checkpoint
 from faststyle.compare.slow_vs_fast import list_photos
 from faststyle.errors import ImageError
-from faststyle.images import Source, read_image
+from faststyle.images import ImageSource, read_image
 from faststyle.judge import LAYERS, Judge, Scores, protocol_photo
 from faststyle.perceptual.weights import find_weights, load_vgg
 from faststyle.stylize.stylizer import Stylizer
@@ -15,7 +15,7 @@ from faststyle.stylize.stylizer import Stylizer
 
 def judge_results(
     subject: str | Path,
-    style: Source,
+    style: ImageSource,
     photos: str | Path,
     *,
     limit: int | None = None,

@@ -34,7 +34,7 @@ HALO = 8
 TINY = 1e-12  # keeps an empty mask from dividing by zero
 
 
-class Moments(NamedTuple):
+class FeatureMoments(NamedTuple):
     """Second and first moment of features over pixels: `gram` (B, C, C), divided by C, and `mean` (B, C)."""
 
     gram: Tensor
@@ -49,7 +49,7 @@ class Observed(NamedTuple):
     """
 
     feats: Feats
-    moments: list[dict[str, Moments]]
+    moments: list[dict[str, FeatureMoments]]
 
 
 def gram(feats: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def gram(feats: Tensor) -> Tensor:
     return products / (c * h * w)
 
 
-def moments(feats: Tensor, mask: Tensor | None = None) -> Moments:
+def moments(feats: Tensor, mask: Tensor | None = None) -> FeatureMoments:
     """Return the moments of features (B, C, H, W), weighted by `mask`, (1, 1, h, w) in [0, 1],
     where there is one.
 
@@ -76,7 +76,7 @@ def moments(feats: Tensor, mask: Tensor | None = None) -> Moments:
     weight = None if mask is None else F.adaptive_avg_pool2d(mask, (h, w))
     products, sums = _Sums.apply(feats, weight)
     total = h * w if weight is None else weight.sum().clamp_min(TINY)
-    return Moments(products / (c * total), sums / total)
+    return FeatureMoments(products / (c * total), sums / total)
 
 
 def split_scales(layers: Iterable[str]) -> dict[int, list[str]]:
@@ -120,7 +120,7 @@ def observe(
         found = [{layer: moments(feats[layer], mask) for layer in style} for mask in masks]
         return Observed({layer: feats[layer] for layer in (*content, *watched)}, found)
     feats = {}
-    by_mask: list[dict[str, Moments]] = [{} for _ in masks]
+    by_mask: list[dict[str, FeatureMoments]] = [{} for _ in masks]
     content_at = split_scales(content)
     style_at = split_scales(style)
     for side in split_scales({**content, **style}):
@@ -219,7 +219,7 @@ def _observe_in_strips(
                 if mask is None
                 else mask[block].sum().clamp_min(TINY)
             )
-            found_moments[n] = Moments(products / (products.shape[-1] * total), sums / total)
+            found_moments[n] = FeatureMoments(products / (products.shape[-1] * total), sums / total)
         by_mask.append(found_moments)
     return torch.cat([part.pooled for part in parts], 2), Observed(feats, by_mask)
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from faststyle.errors import RecipeError, did_you_mean
-from faststyle.perceptual.features import SCALES, TINY, Layers, Moments, extract, observe
+from faststyle.perceptual.features import SCALES, TINY, FeatureMoments, Layers, extract, observe
 from faststyle.perceptual.light import (
     light_error,
     light_kept,
@@ -216,7 +216,7 @@ def relative_error(x: Tensor, target: Tensor, norm: Tensor) -> Tensor:
 def centred(gram: Tensor, mean: Tensor) -> Tensor:
     """Return the covariances, divided by C, of features with these Gram matrices and means.
 
-    `gram` is (..., C, C) and divided by C, `mean` (..., C), as `Moments` has them.
+    `gram` is (..., C, C) and divided by C, `mean` (..., C), as `FeatureMoments` has them.
     """
     scaled = mean / mean.shape[-1] ** 0.5
     return torch.addcmul(gram, scaled.unsqueeze(-1), scaled.unsqueeze(-2), value=-1)
@@ -281,7 +281,7 @@ def smallest_side(layers: Iterable[str]) -> int:
 
 
 @dataclass(frozen=True)
-class Style:
+class WeightedPainting:
     """One painting's part in the style: `painting` (1, 3, H, W) in [0, 1], at the size of its
     strokes.
 
@@ -298,7 +298,7 @@ class PerceptualLoss(nn.Module):
     """The objective of one painting, or of several, as a fixed function of (stylized, photo).
 
     `style` is a painting, RGB, (1, 3, H, W), in [0, 1], at the size at which its strokes are to be
-    learned, or several `Style`. `lean` saves memory on large images (features.py). Features of the
+    learned, or several `WeightedPainting`. `lean` saves memory on large images (features.py). Features of the
     layers `watched` are returned by `judge`, beside the terms. Relative terms: content is sum
     (phi(y) - phi(x))^2 / sum (phi(x) - mean phi(x))^2 (the mean one scalar per image, the
     denominator at least half of what the painting's features would give; where phi(y) is more than
@@ -322,7 +322,7 @@ class PerceptualLoss(nn.Module):
     def __init__(
         self,
         vgg: VGG,
-        style: Tensor | Sequence[Style],
+        style: Tensor | Sequence[WeightedPainting],
         config: LossConfig,
         arch: str = "vgg16",
         lean: bool = False,
@@ -330,7 +330,7 @@ class PerceptualLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.watched = watched
-        styles = [Style(style)] if isinstance(style, Tensor) else list(style)
+        styles = [WeightedPainting(style)] if isinstance(style, Tensor) else list(style)
         self.vgg = vgg.requires_grad_(False).eval()
         self.mode = config.mode
         self.lean = lean
@@ -476,7 +476,7 @@ class PerceptualLoss(nn.Module):
         )
 
     def _style(
-        self, found: dict[str, Moments], which: int | Tensor
+        self, found: dict[str, FeatureMoments], which: int | Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return style, mean and style_rel, (B,), of one style, or of one for each image.
 
@@ -507,7 +507,7 @@ class PerceptualLoss(nn.Module):
         return balance * style, balance * mean_rel, style_rel
 
 
-def _shares(styles: Sequence[Style]) -> list[float]:
+def _shares(styles: Sequence[WeightedPainting]) -> list[float]:
     """Return how much each style counts: its weight, times the share of the output that it covers; their sum is 1."""
     parts = [s.weight * (1.0 if s.mask is None else float(s.mask.mean())) for s in styles]
     total = sum(parts)

@@ -26,7 +26,7 @@ from faststyle.perceptual.features import Layers, extract
 from faststyle.perceptual.losses import (
     LossConfig,
     PerceptualLoss,
-    Style,
+    WeightedPainting,
     deepest_layers,
     resolve_layers,
     total_variation,
@@ -100,7 +100,7 @@ class Progress:
 
 def optimize_image(
     content: Tensor,
-    styles: Sequence[Style],
+    styles: Sequence[WeightedPainting],
     config: SlowConfig | None = None,
     weights: VGGWeights | None = None,
     device: str = "auto",
@@ -115,7 +115,7 @@ def optimize_image(
     layers, RecipeError, WeightsError, DeviceError, TrainingError.
 
     Example:
-        >>> optimize_image(read_image("photo.jpg"), [Style(read_image("painting.jpg"))], SlowConfig(size=256))
+        >>> optimize_image(read_image("photo.jpg"), [WeightedPainting(read_image("painting.jpg"))], SlowConfig(size=256))
     """
     config = config or SlowConfig()
     check_config(config)
@@ -206,7 +206,7 @@ def _average(config: SlowConfig) -> float:
     return 0.98 if config.optimizer == "adam" else 0.0
 
 
-def _start(config: SlowConfig, photo: Tensor, styles: Sequence[Style]) -> Tensor:
+def _start(config: SlowConfig, photo: Tensor, styles: Sequence[WeightedPainting]) -> Tensor:
     if isinstance(config.init, Tensor):
         return resize(config.init.to(photo), *photo.shape[-2:])
     if config.init == "noise":
@@ -223,11 +223,11 @@ def _start(config: SlowConfig, photo: Tensor, styles: Sequence[Style]) -> Tensor
 
 
 def _at_size(
-    styles: Sequence[Style], size: int, style_scale: float, device: torch.device
-) -> list[Style]:
+    styles: Sequence[WeightedPainting], size: int, style_scale: float, device: torch.device
+) -> list[WeightedPainting]:
     side = max(1, round(size * style_scale))
     return [
-        Style(
+        WeightedPainting(
             fit_shorter(s.painting.to(device), side),
             s.weight,
             None if s.mask is None else s.mask.to(device),
@@ -237,7 +237,7 @@ def _at_size(
 
 
 def _objective(
-    config: SlowConfig, photo: Tensor, styles: list[Style], weights: VGGWeights
+    config: SlowConfig, photo: Tensor, styles: list[WeightedPainting], weights: VGGWeights
 ) -> Objective:
     """Return what is minimised at this size: content and style, total variation, and what is dreamt of."""
     lean = photo.shape[-1] * photo.shape[-2] > LEAN_FROM
@@ -255,9 +255,9 @@ def _objective(
     targets: Feats = {}
     if perceptual:
         with autocast:
-            loss = PerceptualLoss(vgg, styles or [Style(photo)], config.loss, config.vgg, lean).to(
-                photo.device
-            )
+            loss = PerceptualLoss(
+                vgg, styles or [WeightedPainting(photo)], config.loss, config.vgg, lean
+            ).to(photo.device)
             targets = loss.targets(photo)
     tv_weight = config.loss.weights().tv
 

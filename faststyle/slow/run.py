@@ -41,7 +41,7 @@ from faststyle.images import (
     transfer_luma,
     write_image,
 )
-from faststyle.perceptual.losses import Style
+from faststyle.perceptual.losses import WeightedPainting
 from faststyle.perceptual.weights import VGGWeights, find_weights
 from faststyle.progress import StepProgress
 from faststyle.signals import Stop, noted_signals
@@ -373,12 +373,12 @@ def _check_place(path: Path) -> None:
         raise output_error(path, error) from error
 
 
-def _read_styles(job: SlowJob) -> list[Style]:
+def _read_styles(job: SlowJob) -> list[WeightedPainting]:
     masks: list[Tensor | None] = [_read_mask(path) for path in job.masks] or [None] * len(
         job.styles
     )
     return [
-        Style(read_image(path), weight, mask)
+        WeightedPainting(read_image(path), weight, mask)
         for (path, weight), mask in zip(job.styles, masks, strict=True)
     ]
 

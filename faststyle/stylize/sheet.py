@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from PIL import Image, ImageDraw, ImageFont
 
-from faststyle.images import Source, fit_shorter, read_image, to_pil
+from faststyle.images import ImageSource, fit_shorter, read_image, to_pil
 from faststyle.stylize.stylizer import Stylizer
 
 GAP = 8  # pixels between pictures
@@ -19,7 +19,7 @@ FONT = 15  # pixels
 
 
 def contact_sheet(
-    photo: Source, stylizers: Iterable[tuple[str, Stylizer]], size: int = 320
+    photo: ImageSource, stylizers: Iterable[tuple[str, Stylizer]], size: int = 320
 ) -> Image.Image:
     """Return the photo and what each style makes of it, `size` pixels on the shorter side, in about
     a square.

@@ -20,8 +20,8 @@ from faststyle.checkpoint import About, find_checkpoint, load_checkpoint, read_a
 from faststyle.engines.engine import READERS, Engine, engine_line, open_engine
 from faststyle.errors import ImageError
 from faststyle.images import (
+    ImageSource,
     Picture,
-    Source,
     fit_shorter,
     fitted_size,
     open_picture,
@@ -143,7 +143,7 @@ class Stylizer:
 
     def __call__(
         self,
-        image: Source,
+        image: ImageSource,
         size: int | None = None,
         keep_colors: bool = False,
         stroke_size: float = 1.0,

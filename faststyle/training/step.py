@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from faststyle.images import fit_shorter
 from faststyle.networks.layers import ConvNorm, InstanceNorm
 from faststyle.networks.network import StyleNetwork
-from faststyle.perceptual.losses import PerceptualLoss, Style, Terms, deepest_layers
+from faststyle.perceptual.losses import PerceptualLoss, Terms, WeightedPainting, deepest_layers
 from faststyle.perceptual.weights import VGGWeights, load_vgg
 from faststyle.training.balance import Balance
 from faststyle.training.critic import LAYERS as WATCHED
@@ -41,7 +41,7 @@ def build_objective(
     watched = WATCHED if recipe.adversarial_weight else ()
     vgg = load_vgg(weights, {*deepest_layers(recipe.loss, recipe.vgg), *watched})
     size = round(recipe.painting_size * recipe.stroke_size)
-    styles = [Style(fit_shorter(painting, size)) for painting in paintings]
+    styles = [WeightedPainting(fit_shorter(painting, size)) for painting in paintings]
     loss = PerceptualLoss(vgg, styles, recipe.loss, recipe.vgg, watched=watched)
     return loss.to(memory_format=torch.channels_last)
 
