@@ -21,7 +21,7 @@ import pytest
 from av.stream import Disposition
 from test_video_clips import draw, read_clip, write_clip
 
-from faststyle.errors import Interrupted, OutputError
+from faststyle.errors import DeviceError, Interrupted, OutputError
 from faststyle.video import mux as video_mux
 from faststyle.video import parts as video_parts
 from faststyle.video import pipeline as video_pipeline
@@ -533,7 +533,7 @@ def test_a_folder_that_is_read_only(source: Path, monkeypatch: pytest.MonkeyPatc
 def test_without_pyav_the_fix_is_named(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(
-        VideoError, match=r'video needs PyAV: pip install "faststyle-trainer\[video\]"'
+        DeviceError, match=r"this needs av: pip install 'faststyle-trainer\[video\]'"
     ):
         run(source, "out.mp4")
 

@@ -44,7 +44,7 @@ class Camera:
     `source` is the number of a camera, a device, file or URL, or "lavfi:" and a graph of filters.
     What is no camera comes at the speed at which it is meant to be seen. `size` is pixels of the
     shorter side of frames, None as they come. `rate` is frames a second, `read` how many came.
-    Raises: VideoError for what cannot be opened.
+    Raises: VideoError for what cannot be opened, DeviceError without PyAV.
 
     Example:
         >>> with Camera("lavfi:testsrc=size=320x240:rate=30") as camera:

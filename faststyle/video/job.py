@@ -82,7 +82,7 @@ def stylize_video(
 
     The output has its name only once it is whole. After an error or a signal what was done stays in
     OUT.parts/, where `options.resume` finds it; SIGINT and SIGTERM leave OUT.partial.mp4 besides.
-    Raises: VideoError, OutputError, Interrupted.
+    Raises: VideoError, OutputError, Interrupted, DeviceError without PyAV.
 
     Example:
         >>> stylize_video("walk.mp4", "out.mp4", lambda rgb: 255 - rgb)

@@ -5,7 +5,6 @@ What it is not: codecs, which write.py knows.
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -13,9 +12,9 @@ from fractions import Fraction
 from pathlib import Path
 
 from faststyle.errors import FaststyleError, OutputError
+from faststyle.extras import require
 from faststyle.images import READABLE, WRITABLE, output_format
 
-INSTALL = 'pip install "faststyle-trainer[video]"'
 NUMBERED = re.compile(r"%0?\d*d")  # as in frames/%05d.png
 PICTURES_NAME = "%05d.png"  # of the pictures in a folder that is named without a pattern
 NTSC = 1001  # largest denominator of a frame rate: 30000/1001
@@ -224,11 +223,8 @@ def numbered_files(path: Path) -> list[Path]:
 
 
 def require_av() -> None:
-    """Check that PyAV is there. Raises: VideoError with the command that installs it."""
-    try:
-        importlib.import_module("av")
-    except ImportError:
-        raise VideoError(f"video needs PyAV: {INSTALL}") from None
+    """Check that PyAV is installed. Raises: DeviceError with the command that installs it."""
+    require("av", extra="video")
 
 
 def file_url(path: Path) -> str:
