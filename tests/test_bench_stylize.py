@@ -98,7 +98,7 @@ def test_what_cannot_be_measured_is_listed(monkeypatch: pytest.MonkeyPatch) -> N
         raise ExportError("not torch")
 
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    monkeypatch.setattr("faststyle.engines.engine.has_fast_bf16", lambda _: False)
+    monkeypatch.setattr("faststyle.engines.torch_engine.has_fast_bf16", lambda _: False)
     monkeypatch.setattr(bench, "export_checkpoint", export)
     ways = [("torch", "bf16"), ("onnxruntime", "float32"), ("openvino", "int8")]
     result = bench.bench_stylize({"small": SMALL}, [(32, 40)], ways, rounds=1)

@@ -15,16 +15,14 @@ from conftest import draw_batch, needs, painted
 
 import faststyle
 from faststyle.checkpoint import load_checkpoint
-from faststyle.engines.engine import (
-    OnnxRuntimeEngine,
-    OpenVINOEngine,
-    TorchEngine,
-    engine_line,
-    open_engine,
-)
+from faststyle.engines import graph, onnxruntime_engine, opening, torch_engine
+from faststyle.engines.engine import engine_line
+from faststyle.engines.onnxruntime_engine import OnnxRuntimeEngine
+from faststyle.engines.opening import open_engine
+from faststyle.engines.openvino_engine import OpenVINOEngine, import_openvino
+from faststyle.engines.torch_engine import TorchEngine
 from faststyle.errors import CheckpointError, DeviceError, ImageError
 from faststyle.networks.johnson import Johnson
-from faststyle.stylize import engines, graph
 
 pytestmark = pytest.mark.usefixtures("one_cache")
 NAMES = ("torch", "onnxruntime", "openvino")
@@ -45,7 +43,7 @@ def no_conversion(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("converted")
 
     monkeypatch.setattr(graph, "to_onnx", convert)
-    monkeypatch.setattr(engines, "to_onnx", convert)
+    monkeypatch.setattr(opening, "to_onnx", convert)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -163,7 +161,7 @@ def converted(checkpoint: Path) -> bytes:
 
 @NEEDS_OPENVINO
 def test_openvino_tells_nobody() -> None:
-    engines.import_openvino()
+    import_openvino()
     assert sys.modules["openvino_telemetry"] is None
 
 
@@ -173,7 +171,7 @@ def test_ctrl_c_is_safe_after_two_networks_were_let_go(checkpoint: Path) -> None
     lines = (
         "import signal",
         "from pathlib import Path",
-        "from faststyle.engines.engine import open_engine",
+        "from faststyle.engines.opening import open_engine",
         f"one, other = (open_engine(Path({str(checkpoint)!r}), 'openvino') for _ in range(2))",
         "del one; del other",
         "try: signal.raise_signal(signal.SIGINT)",
@@ -233,9 +231,9 @@ def test_a_cache_that_cannot_be_written_costs_a_conversion_only(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"engine": "opnvino"}, "--engine opnvino: unknown. Did you mean 'openvino'?"),
-        ({"device": "cudda"}, "--device cudda: unknown. Did you mean 'cuda'?"),
-        ({"precision": "f15"}, "--precision f15: unknown. Did you mean 'f16'?"),
+        ({"engine": "opnvino"}, "`engine` opnvino: unknown. Did you mean 'openvino'?"),
+        ({"device": "cudda"}, "`device` cudda: unknown. Did you mean 'cuda'?"),
+        ({"precision": "f15"}, "`precision` f15: unknown. Did you mean 'f16'?"),
         ({"threads": 0}, "--threads must be 1 or more, got 0"),
     ],
 )
@@ -309,12 +307,12 @@ def test_auto_goes_on_to_the_next_and_says_so(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-    monkeypatch.setitem(engines.GRAPH_ENGINES, "openvino", refuse("no libtbb.so"))
+    monkeypatch.setitem(opening.GRAPH_ENGINES, "openvino", refuse("no libtbb.so"))
     lines: list[str] = []
     assert open_engine(checkpoint, device="cpu", announce=lines.append).name == "onnxruntime"
     assert lines[-1] == "not used here: openvino: no libtbb.so"
-    monkeypatch.setitem(engines.GRAPH_ENGINES, "onnxruntime", refuse("no AVX"))
-    monkeypatch.setattr(engines, "TorchEngine", refuse("no torch"))
+    monkeypatch.setitem(opening.GRAPH_ENGINES, "onnxruntime", refuse("no AVX"))
+    monkeypatch.setattr(opening, "TorchEngine", refuse("no torch"))
     with pytest.raises(
         DeviceError, match="openvino: no libtbb.so; onnxruntime: no AVX; torch: no torch"
     ):
@@ -336,7 +334,7 @@ def test_an_accelerator_that_torch_knows_is_what_auto_means(
         torch.accelerator, "current_accelerator", lambda check_available: torch.device("cuda")
     )
     monkeypatch.setattr(
-        engines, "TorchEngine", lambda network, device, precision: asked.append(device)
+        opening, "TorchEngine", lambda network, device, precision: asked.append(device)
     )
     open_engine(checkpoint)
     assert asked == ["cuda"]
@@ -351,7 +349,7 @@ def test_onnxruntime_must_have_the_device_that_was_asked_for(
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     for device in ("cuda", "xpu", "npu"):
         with pytest.raises(
-            DeviceError, match=f"--device {device}: this build of ONNX Runtime has cpu only"
+            DeviceError, match=f"`device` {device}: this build of ONNX Runtime has cpu only"
         ):
             open_engine(checkpoint, "onnxruntime", device)
 
@@ -366,10 +364,10 @@ def test_onnxruntime_may_not_fall_back_to_the_cpu(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: there)
     monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_: fallen)
     with pytest.raises(
-        DeviceError, match="--device cuda: ONNX Runtime could not start CUDAExecutionProvider"
+        DeviceError, match="`device` cuda: ONNX Runtime could not start CUDAExecutionProvider"
     ):
         OnnxRuntimeEngine(lambda: b"", "cuda")
-    monkeypatch.setattr(engines, "_accelerator", lambda: "cpu")
+    monkeypatch.setattr(onnxruntime_engine, "find_device", lambda _: torch.device("cpu"))
     assert OnnxRuntimeEngine(lambda: b"", "auto").device == "cpu"
 
 
@@ -379,9 +377,9 @@ def test_onnxruntime_may_not_fall_back_to_the_cpu(monkeypatch: pytest.MonkeyPatc
 def test_openvino_must_have_the_device_that_was_asked_for(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(OpenVINOEngine, "_known_devices", lambda _: {"CPU"})
+    monkeypatch.setattr(OpenVINOEngine, "_known_plugins", lambda _: {"CPU"})
     for device in ("xpu", "npu", "cuda", "mps"):
-        with pytest.raises(DeviceError, match=f"--device {device}: OpenVINO finds cpu only"):
+        with pytest.raises(DeviceError, match=f"`device` {device}: OpenVINO finds cpu only"):
             open_engine(checkpoint, "openvino", device)
 
 
@@ -391,16 +389,16 @@ def test_torch_takes_bf16_where_the_hardware_has_it(
     network = load_checkpoint(checkpoint)[0]
     for has_it in (True, False):
         monkeypatch.setattr("faststyle.devices.has_fast_bf16", lambda _, has_it=has_it: has_it)
-        monkeypatch.setattr(engines, "has_fast_bf16", lambda _, has_it=has_it: has_it)
+        monkeypatch.setattr(torch_engine, "has_fast_bf16", lambda _, has_it=has_it: has_it)
         engine = TorchEngine(network, "cpu")
         assert engine.precision == ("bf16" if has_it else "float32")
         difference = (
             (engine(draw_batch(1, 48, 64)) - painted(checkpoint, draw_batch(1, 48, 64))).abs().max()
         )
         assert (1e-3 < difference < 0.1) if has_it else (difference < 1e-3)
-    with pytest.raises(DeviceError, match="--precision bf16: cpu has none in hardware"):
+    with pytest.raises(DeviceError, match="`precision` bf16: cpu has none in hardware"):
         TorchEngine(network, "cpu", "bf16")
-    with pytest.raises(DeviceError, match="--precision f16: not on CPUs with torch"):
+    with pytest.raises(DeviceError, match="`precision` f16: not on CPUs with torch"):
         TorchEngine(network, "cpu", "f16")
 
 
@@ -424,11 +422,11 @@ def test_openvino_never_takes_bf16_that_is_emulated(
 ) -> None:
     machine: Any = SimpleNamespace(
         device=device,
-        _target=device.upper(),
+        _plugin=device.upper(),
         _core=SimpleNamespace(get_property=lambda *_: capabilities),
     )
     if taken is None:
-        with pytest.raises(DeviceError, match=f"--precision {asked}"):
+        with pytest.raises(DeviceError, match=f"`precision` {asked}"):
             OpenVINOEngine._find_precision(machine, asked)
     else:
         assert OpenVINOEngine._find_precision(machine, asked) == taken
@@ -440,16 +438,16 @@ def test_openvino_never_takes_bf16_that_is_emulated(
 )
 def test_openvino_may_not_take_another_precision_without_a_word(checkpoint: Path) -> None:
     """Asked for f16, its plugin for CPUs silently computes in float32 or bf16 where there is no AVX512-FP16."""
-    compiled = engines.import_openvino().Core()
+    compiled = import_openvino().Core()
     if "FP16" in compiled.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this CPU has f16")
-    with pytest.raises(DeviceError, match="--precision f16: this cpu computes in (f32|bf16)$"):
+    with pytest.raises(DeviceError, match="`precision` f16: this cpu computes in (f32|bf16)$"):
         open_engine(checkpoint, "openvino", precision="f16")
 
 
 @NEEDS_ONNXRUNTIME
 def test_onnxruntime_knows_float32_only(checkpoint: Path) -> None:
-    with pytest.raises(DeviceError, match="--precision bf16: ONNX Runtime runs float32 only"):
+    with pytest.raises(DeviceError, match="`precision` bf16: ONNX Runtime runs float32 only"):
         open_engine(checkpoint, "onnxruntime", precision="bf16")
 
 
@@ -468,11 +466,11 @@ def test_an_exported_file_is_opened_as_it_is(checkpoint: Path, tmp_path: Path, n
 
 def test_exported_files_are_not_for_torch_and_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(
-        DeviceError, match=r"--engine torch does not read .onnx files; openvino or onnxruntime does"
+        DeviceError, match=r"`engine` torch does not read .onnx files; openvino or onnxruntime does"
     ):
         open_engine(tmp_path / "dots.onnx", "torch")
     with pytest.raises(
-        DeviceError, match=r"--engine onnxruntime does not read .xml files; openvino does"
+        DeviceError, match=r"`engine` onnxruntime does not read .xml files; openvino does"
     ):
         open_engine(tmp_path / "dots.xml", "onnxruntime")
     with pytest.raises(CheckpointError, match=r"dots.xml: no such file"):
@@ -487,7 +485,7 @@ def test_a_network_in_memory_is_opened_too(
 ) -> None:
     if name != "torch":
         data = converted(checkpoint)
-        monkeypatch.setattr(engines, "to_onnx", lambda *_: data)
+        monkeypatch.setattr(opening, "to_onnx", lambda *_: data)
     engine = open_engine(load_checkpoint(checkpoint), name, precision="float32", device="cpu")
     images = draw_batch(1, 20, 30)
     torch.testing.assert_close(engine(images), painted(checkpoint, images), atol=1e-3, rtol=0)

@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import faststyle
-from faststyle import export
 from faststyle.checkpoint import About, save_checkpoint
 from faststyle.cli import app
-from faststyle.engines.engine import import_openvino, open_engine
+from faststyle.engines import export
 from faststyle.engines.export import (
     Check,
     ExportError,
@@ -28,6 +27,8 @@ from faststyle.engines.export import (
     int8_styles,
 )
 from faststyle.engines.graph import EXAMPLE, to_onnx
+from faststyle.engines.opening import open_engine
+from faststyle.engines.openvino_engine import import_openvino
 from faststyle.errors import CheckpointError, DeviceError, OutputError, PhotosError
 from faststyle.files import sha256
 from faststyle.networks import build_network

@@ -28,8 +28,8 @@ import torch
 from faststyle.bench.training import PAPER_NETWORK
 from faststyle.checkpoint import About, save_checkpoint
 from faststyle.devices import peak_memory
-from faststyle.engines.engine import open_engine
 from faststyle.engines.export import ExportError, export_checkpoint
+from faststyle.engines.opening import open_engine
 from faststyle.errors import DeviceError, ImageError
 from faststyle.networks import build_network
 

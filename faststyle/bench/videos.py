@@ -20,7 +20,8 @@ import numpy as np
 from PIL import Image
 
 from faststyle.checkpoint import About
-from faststyle.engines.engine import Engine, open_engine
+from faststyle.engines.engine import Engine
+from faststyle.engines.opening import open_engine
 from faststyle.images import decode, flatten
 from faststyle.networks.network import StyleNetwork
 from faststyle.stylize.stylizer import Stylizer

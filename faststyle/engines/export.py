@@ -22,17 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from faststyle.checkpoint import load_checkpoint
-from faststyle.engines.engine import (
-    EXTRAS,
-    READERS,
-    Engine,
-    OnnxRuntimeEngine,
-    OpenVINOEngine,
-    TorchEngine,
-    import_openvino,
-    openvino_core,
-)
+from faststyle.engines.engine import Engine
 from faststyle.engines.graph import NEEDS, cache_file, cached_graph, graph_properties
+from faststyle.engines.onnxruntime_engine import OnnxRuntimeEngine
+from faststyle.engines.openvino_engine import OpenVINOEngine, import_openvino, openvino_core
+from faststyle.engines.options import EXTRAS, is_exported
+from faststyle.engines.torch_engine import TorchEngine
 from faststyle.errors import FaststyleError, OutputError, PhotosError, did_you_mean
 from faststyle.extras import require
 from faststyle.files import sha256, writing
@@ -146,7 +141,7 @@ def int8_styles(
 
 
 def _cached_int8(checkpoint: Path, announce: Callable[[str], None]) -> Path:
-    if checkpoint.suffix in READERS:
+    if is_exported(checkpoint):
         raise ExportError(
             f"{checkpoint}: --precision int8 is for checkpoints; this file has its precision"
         )

@@ -1,7 +1,6 @@
-"""A network as an ONNX graph, which every engine but torch reads, and every export is made from.
+"""A network as an ONNX graph: every engine but torch reads it, and every export is made from it.
 
-What it is not: what runs the graph (engines/engine.py), how networks are rearranged for it
-(engines/deploy.py), or files for people (export.py).
+deploy.py rearranges networks for the conversion. export.py writes files for other programs.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from faststyle.checkpoint import About, find_checkpoint, load_checkpoint, read_about
-from faststyle.engines.engine import READERS, Engine
+from faststyle.engines.engine import Engine
+from faststyle.engines.options import is_exported
 from faststyle.errors import CheckpointError
 from faststyle.networks import network_options
 from faststyle.networks.network import StyleNetwork
@@ -47,9 +48,9 @@ def share_a_base(abouts: Sequence[About]) -> bool:
 
 def can_be_mixed(paths: Sequence[Path]) -> bool:
     """Return whether the mean of these checkpoints' weights is a network."""
-    return all(path.suffix not in READERS for path in paths) and share_a_base(
-        [read_about(path) for path in paths]
-    )
+    if any(is_exported(path) for path in paths):
+        return False
+    return share_a_base([read_about(path) for path in paths])
 
 
 def mean_network(paths: Sequence[Path], weights: Sequence[float]) -> tuple[StyleNetwork, About]:

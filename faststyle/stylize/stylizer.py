@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 
 from faststyle.checkpoint import About, find_checkpoint, load_checkpoint, read_about
-from faststyle.engines.engine import READERS, Engine, engine_line, open_engine
+from faststyle.engines.engine import Engine, engine_line
+from faststyle.engines.opening import open_engine
+from faststyle.engines.options import is_exported
 from faststyle.errors import ImageError
 from faststyle.images import (
     ImageSource,
@@ -100,7 +102,7 @@ class Stylizer:
         videos and many pictures. Raises: CheckpointError, DeviceError.
         """
         path = find_checkpoint(str(style))
-        about = None if path.suffix in READERS else read_about(path)
+        about = None if is_exported(path) else read_about(path)
         stylizer = cls(
             open_engine(path, engine, device, precision, threads, announce, convert), about
         )
