@@ -463,3 +463,4 @@ def test_tiles_of_the_command(workplace: Path) -> None:
 def test_fields_of_the_library_are_named_as_flags() -> None:
     said = with_flags("`precision` f16: no; `keep_colors`, `style`, `as_json`, `stride`", stylize)
     assert said == "--precision f16: no; --keep-colors, --style, --json, stride"
+    assert with_flags("`output` a.png: `size`", stylize) == "-o a.png: --size"

@@ -76,8 +76,7 @@ def in_precision(
 
 
 def with_flags(message: str, command: Callable[..., None]) -> str:
-    """Return a message in which `field` is written as the flag that sets it: `precision` becomes
-    --precision.
+    """Return a message with the flag of a command for each `field`: --precision for `precision`.
 
     The library names fields in backticks, because its callers have no command line. A field that
     the command has no option for loses its backticks.
@@ -86,12 +85,13 @@ def with_flags(message: str, command: Callable[..., None]) -> str:
     for name, hint in get_type_hints(command, include_extras=True).items():
         options = [m for m in getattr(hint, "__metadata__", ()) if isinstance(m, OptionInfo)]
         for option in options:
-            # The first name stands where the default would: Annotated has that elsewhere.
-            names = (str(option.default), *(option.param_decls or ()))
-            dashed = "--" + name.replace("_", "-")
-            flag = next((n for n in names if n.startswith("--")), dashed)
-            flags[name] = flag
-            flags[flag[2:].replace("-", "_")] = flag
+            # With Annotated, typer keeps the first flag in the place of the default.
+            declared = [str(option.default), *(option.param_decls or ())]
+            names = [flag for flag in declared if flag.startswith("-")]
+            names = names or ["--" + name.replace("_", "-")]
+            # The first flag is the short one where there are two: -o of -o and --output.
+            for field in (name, *(flag.lstrip("-").replace("-", "_") for flag in names)):
+                flags[field] = names[0]
     return re.sub(r"`(\w+)`", lambda found: flags.get(found[1], found[1]), message)
 
 
