@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from faststyle.errors import ImageError, RecipeError
-from faststyle.perceptual import features
-from faststyle.perceptual.features import extract, moments, observe
+from faststyle.perceptual import strips
+from faststyle.perceptual.features import extract, observe
 from faststyle.perceptual.losses import LossConfig, PerceptualLoss, WeightedPainting, deepest_layers
+from faststyle.perceptual.moments import moments
 from faststyle.perceptual.vgg import VGG
 from faststyle.perceptual.weights import VGGWeights, load_vgg
 
@@ -61,7 +62,7 @@ def test_lean_gives_the_same_numbers_and_gradients(
     masked: bool,
     pooling: str,
 ) -> None:
-    monkeypatch.setattr(features, "STRIP_PIXELS", 16 * size[1])  # several strips
+    monkeypatch.setattr(strips, "STRIP_PIXELS", 16 * size[1])  # several strips
     vgg = load_vgg(tiny_weights, ["relu4_2"], pooling)  # type: ignore[arg-type]
     masks = [half_mask(*size), None] if masked else [None]
     gradients = []
@@ -101,7 +102,7 @@ def test_lean_keeps_next_to_nothing_of_the_first_blocks(
     vgg: VGG, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bytes that autograd saves between forward and backward, counted by its own hooks."""
-    monkeypatch.setattr(features, "STRIP_PIXELS", 2**11)
+    monkeypatch.setattr(strips, "STRIP_PIXELS", 2**11)
 
     def saved(lean: bool) -> int:
         sizes: dict[int, int] = {}

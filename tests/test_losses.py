@@ -8,7 +8,7 @@ import torch
 from conftest import numpy_light_error, numpy_squares
 
 from faststyle.errors import RecipeError
-from faststyle.perceptual.features import extract, gram
+from faststyle.perceptual.features import extract
 from faststyle.perceptual.losses import (
     ADDED,
     CONTENT_FLOOR,
@@ -22,6 +22,7 @@ from faststyle.perceptual.losses import (
     deepest_layers,
     total_variation,
 )
+from faststyle.perceptual.moments import moments
 from faststyle.perceptual.weights import VGGWeights, load_vgg
 
 
@@ -51,9 +52,9 @@ def numpy_gram(feats: np.ndarray) -> np.ndarray:
 def test_gram_is_the_sum_of_products_over_c_h_w() -> None:
     feats = torch.randn(2, 3, 4, 5, dtype=torch.float32)
     expected = np.stack([numpy_gram(f) for f in feats.double().numpy()])
-    np.testing.assert_allclose(gram(feats).numpy(), expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(moments(feats).gram.numpy(), expected, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(
-        gram(feats.contiguous(memory_format=torch.channels_last)).numpy(),
+        moments(feats.contiguous(memory_format=torch.channels_last)).gram.numpy(),
         expected,
         rtol=1e-5,
         atol=1e-7,
@@ -64,7 +65,7 @@ def test_gram_keeps_float32_sums_under_bf16() -> None:
     """A million ones: bfloat16 stops counting at 256, float32 does not."""
     feats = torch.ones(1, 2, 512, 512, dtype=torch.bfloat16)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        result = gram(feats)
+        result = moments(feats).gram
     assert result.dtype == torch.float32
     np.testing.assert_allclose(result.numpy(), 0.5, rtol=1e-6)
 

@@ -10,7 +10,7 @@ from torch.nn.grad import conv2d_input
 
 from faststyle.perceptual import vgg as vgg_module
 from faststyle.perceptual import winograd
-from faststyle.perceptual.features import moments
+from faststyle.perceptual.moments import moments
 from faststyle.perceptual.weights import VGGWeights, load_vgg
 from faststyle.perceptual.winograd import Winograd, pays
 

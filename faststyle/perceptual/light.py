@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from faststyle.perceptual.features import TINY
+from faststyle.perceptual.moments import TINY
 
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in luminance: ITU-R BT.601
 SQUARE = 8  # pixels: side of the squares

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from faststyle.errors import RecipeError, did_you_mean
-from faststyle.perceptual.features import SCALES, TINY, FeatureMoments, Layers, extract, observe
+from faststyle.perceptual.features import SCALES, Layers, extract, observe
 from faststyle.perceptual.light import (
     light_error,
     light_kept,
@@ -29,6 +29,7 @@ from faststyle.perceptual.light import (
     recolour,
     squares,
 )
+from faststyle.perceptual.moments import TINY, FeatureMoments
 from faststyle.perceptual.vgg import VGG, Feats, deepest_block, layer_names
 
 # Layers and their weights. "relu4_1@1/2" is relu4_1 of the image at half its size: deep features at
@@ -83,7 +84,7 @@ class Weights(NamedTuple):
     light: float
 
 
-# What each mode uses where nothing else is asked for. Relative: found by experiment, docs/log.md.
+# What each mode uses where nothing else is asked for. Relative: found by experiment, docs/log/objective.md.
 # Absolute: the layers of Johnson et al., and the defaults of the code that they published with the
 # paper (content 1, style 5, total variation 1e-6), on features of images in 0-255.
 LAYER_SETS = {"relative": "pyramid", "absolute": "johnson"}

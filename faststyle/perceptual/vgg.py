@@ -174,7 +174,12 @@ class VGG(nn.Module):
 
 def deepest_block(layers: Collection[str]) -> int:
     """Return the number of the block, 1 to 5, that holds the deepest of `layers` ("relu4_2": 4)."""
-    return max(int(name.removeprefix("relu")[0]) for name in layers)
+    return max(block_of(name) for name in layers)
+
+
+def block_of(layer: str) -> int:
+    """Return the number of the block, 1 to 5, of a layer ("relu4_2": 4)."""
+    return int(layer.removeprefix("relu")[0])
 
 
 class _Frozen(torch.autograd.Function):

@@ -13,8 +13,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from faststyle.perceptual.features import TINY
 from faststyle.perceptual.losses import PerceptualLoss, Terms
+from faststyle.perceptual.moments import TINY
 
 EVERY = 10  # steps between changes: the content error of a few photos is mostly that of the photos
 RATE = 0.025  # of the logarithm of the weight, for each photo, for a content error that is off by 1

@@ -20,8 +20,9 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from faststyle.perceptual.features import TINY, extract
+from faststyle.perceptual.features import extract
 from faststyle.perceptual.losses import PerceptualLoss
+from faststyle.perceptual.moments import TINY
 from faststyle.perceptual.vgg import VGG, Feats
 
 # Patches of 18 and of 40 pixels, with the two convolutions of the critic.
