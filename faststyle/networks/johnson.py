@@ -43,7 +43,7 @@ class Johnson(StyleNetwork):
 
     @staticmethod
     def bytes_per_pixel(width: int) -> int:
-        """Return the most memory that evaluation takes: measured (docs/log.md), plus a tenth."""
+        """Return the most memory that evaluation takes: measured (docs/log/), plus a tenth."""
         return 180 + 20 * width
 
     def paint(self, photo: Tensor, mix: Tensor | None = None) -> Tensor:

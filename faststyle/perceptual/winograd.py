@@ -3,7 +3,7 @@ multiplications.
 
 Tiles of 4x4 outputs are computed from 6x6 inputs in a transformed space, where a convolution is one
 matrix product for each of 36 positions. torch's CPU convolutions do not do this (GPUs' do). It pays
-from 128 channels on: below, the transforms cost more than they save (docs/log.md). Its rounding
+from 128 channels on: below, the transforms cost more than they save (docs/log/speed.md). Its rounding
 errors are some 1e-6 of a layer's activations.
 
 Sources: Lavin and Gray, "Fast algorithms for convolutional neural networks" (2015), section 4.3,

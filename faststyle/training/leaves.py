@@ -18,7 +18,7 @@ SMALLEST = 0.03
 LARGEST = 0.6
 # Spread of the colours of an image, in levels of 255: as much as gives its features at relu4_2 the
 # variance that those of photos have. Content is counted against that variance; with more, leaves
-# would outweigh the photos (docs/log.md).
+# would outweigh the photos (docs/log/objective.md).
 LIGHTNESS = 20
 CHROMA = 10
 LEAVES = 700  # enough to cover the canvas: what is left bare is the background colour

@@ -1,4 +1,4 @@
-"""Muon, for the convolutions: in a third of Adam's steps networks get as far (docs/log.md).
+"""Muon, for the convolutions: in a third of Adam's steps networks get as far (docs/log/).
 
 Source: Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024),
 https://kellerjordan.github.io/posts/muon/

@@ -3,7 +3,7 @@
 Why a shift: VGG pools on a grid of its own. If that grid always lay the same way on the grid on
 which the network enlarges, the network would learn a lattice that flatters it. Why a margin: a
 network knows where the edges are, by the padding of its convolutions, and would put there what
-colours the painting has and the photo has no place for (docs/log.md has the figures of both).
+colours the painting has and the photo has no place for (figures: docs/log/networks.md).
 """
 
 from __future__ import annotations
