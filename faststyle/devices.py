@@ -1,4 +1,4 @@
-"""Which device work runs on, and in which precision: asked for by name, never a silent fall-back."""
+"""The device and the precision of the work: chosen by name, never replaced in silence."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import torch
 
 from faststyle.errors import DeviceError, did_you_mean
 
-# of glibc's malloc.h
+# parameters of mallopt, from glibc's malloc.h
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", "npu")
 
 
 def find_device(name: str = "auto") -> torch.device:
-    """Return the device of that name; "auto" is the accelerator of this machine, else the CPU.
+    """Return the device of that name; "auto" is the accelerator of this machine, or else the CPU.
 
-    Raises: DeviceError when the name is unknown or the device is not there.
+    Raises: DeviceError for an unknown name, or a device that this machine does not have.
     """
     if name not in DEVICES:
         raise DeviceError(f"unknown device {name!r}.{did_you_mean(name, DEVICES)}")
@@ -31,8 +31,8 @@ def find_device(name: str = "auto") -> torch.device:
         return torch.device("cpu")
     if found is None or name not in ("auto", found.type):
         raise DeviceError(
-            f"--device {name}: not there; this machine has cpu{f' and {found.type}' if found else ' only'} "
-            f"(torch {torch.__version__})"
+            f"`device` {name}: not there; this machine has cpu"
+            f"{f' and {found.type}' if found else ' only'} (torch {torch.__version__})"
         )
     return found
 
@@ -42,17 +42,16 @@ def set_threads(count: int | None) -> None:
     if count is None:
         return
     if count < 1:
-        raise DeviceError(f"--threads must be 1 or more, got {count}")
+        raise DeviceError(f"`threads` must be 1 or more, got {count}")
     torch.set_num_threads(count)
 
 
 @cache
 def keep_freed_memory() -> None:
-    """Let this process keep the memory that tensors free, where the C library is glibc; elsewhere
-    do nothing.
+    """Let this process keep the memory that tensors free, so that the next tensors get it.
 
     By default each large tensor comes from the system anew, page by page and zeroed: a seventh of a
-    step's time at 512 x 512 pixels, on 2 cores.
+    step's time at 512 x 512 pixels, on 2 cores. Without glibc this does nothing.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
@@ -61,13 +60,16 @@ def keep_freed_memory() -> None:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Return whether the device multiplies bfloat16 in hardware: emulated, it is several times slower than float32."""
+    """Return whether the device multiplies bfloat16 in hardware.
+
+    Emulated bfloat16 is several times slower than float32.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "xla":
         return True
     if device.type == "cpu":
-        # oneDNN emulates bf16 on AVX-512 without these: convolutions measured at a quarter of
+        # Without these, oneDNN emulates bf16 on AVX-512: convolutions were measured at a quarter of
         # float32's speed.
         probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         return any(
@@ -77,7 +79,7 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 def find_precision(name: str, device: torch.device) -> str:
-    """Return "bf16" or "float32" for a recipe's precision; "auto" is bf16 where the hardware has it."""
+    """Return "bf16" or "float32" for a recipe's precision; "auto" is bf16 if in hardware."""
     if name != "auto":
         return name
     return "bf16" if has_fast_bf16(device) else "float32"
@@ -86,8 +88,8 @@ def find_precision(name: str, device: torch.device) -> str:
 def peak_memory() -> int:
     """Return the most bytes of memory that this process has had at once.
 
-    What `getrusage` says may be that of the process that started this one; Linux also knows it for
-    this one alone.
+    `getrusage` may return the value of the process that started this one. So on Linux it is read
+    from /proc, which counts this process alone.
     """
     try:
         for line in Path("/proc/self/status").read_text().splitlines():

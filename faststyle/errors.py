@@ -1,4 +1,4 @@
-"""Every error that faststyle raises on purpose: what was got, what is allowed, and how to fix it.
+"""Every error that faststyle raises on purpose; its message says what is allowed and how to fix it.
 
     FaststyleError
     ├── ImageError        a picture cannot be read, is too small, or too large
@@ -28,7 +28,7 @@ class FaststyleError(Exception):
     exit_code = 1
 
     def __init__(self, message: str) -> None:
-        # what other libraries say, and file names, may have several
+        # Messages of other libraries and names of files may have several lines.
         super().__init__(" ".join(message.splitlines()))
 
 
@@ -77,7 +77,10 @@ class Interrupted(FaststyleError):
 
 
 def did_you_mean(got: str, allowed: Iterable[str], prefix: str = "") -> str:
-    """Return " Did you mean X?" for a near miss, else the list of what is allowed; `prefix` goes before each name."""
+    """Return " Did you mean X?" if `got` is close to one of the `allowed` names, else all of them.
+
+    `prefix` goes before each name.
+    """
     names = sorted(allowed)
     close = difflib.get_close_matches(got, names, n=1)
     if close:

@@ -1,7 +1,4 @@
-"""Writing files so that nothing is ever half written, and reading what must not have changed.
-
-What it is not: a layer over pathlib. Everything else uses paths directly.
-"""
+"""Writing files whole or not at all, hashes of files, and the folder of downloads."""
 
 from __future__ import annotations
 
@@ -14,11 +11,11 @@ from pathlib import Path
 
 from faststyle.errors import OutputError
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, no quota, or a file too large
 
 
 def cache_folder() -> Path:
-    """Return the folder that downloads are kept in: `FASTSTYLE_CACHE`, else the user's cache folder."""
+    """Return the folder of downloads: `FASTSTYLE_CACHE`, else the user's cache folder."""
     if given := os.environ.get("FASTSTYLE_CACHE"):
         return Path(given).expanduser()
     import platformdirs
@@ -41,11 +38,10 @@ def output_error(path: Path | str, error: OSError) -> OutputError:
 
 @contextlib.contextmanager
 def writing(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary name beside `path` that is renamed to it when the block ends well, and
-    removed when not.
+    """Yield a temporary name beside `path`, and rename it to `path` when the block ends well.
 
-    Parent folders are made. Raises: OutputError when the disk is full or the place cannot be
-    written to.
+    When the block fails, the temporary file is removed. Parent folders are made. Raises:
+    OutputError when the disk is full or the place cannot be written to.
 
     Example:
         >>> with writing("out.txt") as temporary:
@@ -56,8 +52,8 @@ def writing(path: Path | str) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        # What is renamed must have reached the disk, or a power cut leaves an empty file under the
-        # final name.
+        # The data must be on the disk before the rename. Otherwise a power cut leaves an empty file
+        # under the final name.
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)

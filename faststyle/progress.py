@@ -1,4 +1,4 @@
-"""What a person sees of a run: a live bar in a terminal, plain lines anywhere else. All of it on stderr."""
+"""The progress of a run on stderr: a live bar in a terminal, plain lines anywhere else."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+# the terms that fit into one line, in this order
 SHOWN = ("content_rel", "style_rel", "total")
 
 
 class StepProgress:
-    """Shows what is done, steps, images/s, the terms of the objective and the time left; silent
-    when `quiet`.
+    """Shows steps, images/s, the terms of the objective and the time left; nothing when `quiet`.
+
+    `what` is the name of the work, and `done` the number of steps that an earlier run has taken.
 
     Example:
         >>> with StepProgress("training", steps=100, done=0, quiet=False) as progress:
@@ -61,15 +63,14 @@ class StepProgress:
         self.bar.update(self.task, completed=step)
 
     def update(self, step: int, values: Mapping[str, float]) -> None:
-        """Show the latest values: a line of its own where there is no terminal."""
+        """Show the latest values: in the bar, or as a line where there is no terminal."""
         terms = "  ".join(f"{name} {values[name]:.3f}" for name in SHOWN if name in values)
         if "images_per_second" in values:
             terms = f"{values['images_per_second']:.2f} images/s  {terms}"
         self.bar.update(self.task, completed=step, terms=terms)
         if not self.console.is_terminal:
-            left = (
-                (time.monotonic() - self.started) / max(1, step - self.first) * (self.steps - step)
-            )
+            seconds_per_step = (time.monotonic() - self.started) / max(1, step - self.first)
+            left = seconds_per_step * (self.steps - step)
             self.say(
                 f"step {step}/{self.steps}  {terms}  {int(left // 60)}:{int(left % 60):02d} left"
             )

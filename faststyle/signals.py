@@ -1,4 +1,4 @@
-"""Stopping in good order: SIGINT and SIGTERM are noted, and acted upon where it suits the work."""
+"""Stopping in good order: SIGINT and SIGTERM are noted, and the work stops where it suits."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 
 
 class Stop:
-    """Holds the number of the first signal that came, else 0."""
+    """The number of the first signal that came; 0 until then."""
 
     number = 0
 
 
 @contextmanager
 def noted_signals() -> Iterator[Stop]:
-    """Note the first SIGINT or SIGTERM in what is yielded; a second SIGINT, as of Ctrl-C, ends the
-    program as it would without this.
+    """Yield a `Stop` that notes the first SIGINT or SIGTERM of the block.
 
-    SIGTERM may come any number of times: launchers such as torchrun pass it on to processes that
-    have had it already, as all of their group.
+    A second SIGINT (Ctrl-C) ends the program, as it would without this. SIGTERM may come any number
+    of times: it goes to a whole process group, and launchers such as torchrun then pass it on to
+    the same processes again.
 
-    Outside the main thread signals are not ours, and nothing is noted.
+    Outside the main thread Python handles no signals, and nothing is noted.
     """
     stop = Stop()
     before: dict[int, Any] = {}
@@ -35,7 +35,7 @@ def noted_signals() -> Iterator[Stop]:
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             before[number] = signal.signal(number, note)
-    except ValueError:
+    except ValueError:  # not in the main thread
         yield stop
         return
     try:

@@ -234,7 +234,7 @@ def test_a_cache_that_cannot_be_written_costs_a_conversion_only(
         ({"engine": "opnvino"}, "`engine` opnvino: unknown. Did you mean 'openvino'?"),
         ({"device": "cudda"}, "`device` cudda: unknown. Did you mean 'cuda'?"),
         ({"precision": "f15"}, "`precision` f15: unknown. Did you mean 'f16'?"),
-        ({"threads": 0}, "--threads must be 1 or more, got 0"),
+        ({"threads": 0}, "`threads` must be 1 or more, got 0"),
     ],
 )
 def test_what_is_unknown_is_one_line(

@@ -1,3 +1,5 @@
+"""The tree of errors, their exit codes, and the suggestions in their messages."""
+
 from __future__ import annotations
 
 import re
@@ -16,7 +18,7 @@ def leaves() -> dict[str, type[FaststyleError]]:
     }
 
 
-def test_the_picture_of_the_tree_is_the_tree() -> None:
+def test_the_docstring_draws_every_error() -> None:
     drawn = re.findall(r"[├└]── (\w+)", errors.__doc__ or "")
     assert set(drawn) == set(leaves()) - {"FaststyleError"}
     assert len(drawn) == 10

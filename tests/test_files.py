@@ -1,3 +1,5 @@
+"""Files that are written whole or not at all, whatever stops the writing."""
+
 from __future__ import annotations
 
 import hashlib
@@ -25,7 +27,10 @@ write_bytes(sys.argv[1], b"x" * 100_000)
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 64 KiB; only root may mount one, elsewhere the limit on file sizes is all that is tried."""
+    """A disk of 64 KiB, which only root may mount.
+
+    The test of a limit on file sizes tries nearly the same for everybody.
+    """
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
@@ -80,7 +85,8 @@ def test_a_target_below_a_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("old")
     with pytest.raises(
         OutputError,
-        match=r"cannot write .*file/below/out\.txt: not a directory; a file stands where a folder is needed",
+        match=r"cannot write .*file/below/out\.txt: not a directory; "
+        "a file stands where a folder is needed",
     ):
         write_bytes(tmp_path / "file" / "below" / "out.txt", b"new")
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""Signals that the test sends to its own process: the first is noted, a second Ctrl-C does what it always did."""
+"""Signals that the test sends to its own process: the first is noted, a second Ctrl-C ends it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BOTH = (signal.SIGINT, signal.SIGTERM)
 
 @pytest.fixture
 def came() -> Iterator[list[int]]:
-    """Signals that reach handlers of the test's own, which stand for those of the program around."""
+    """Signals that reach the handlers of the test, which stand for those of a program."""
     found: list[int] = []
     before = {number: signal.signal(number, lambda n, _: found.append(n)) for number in BOTH}
     yield found
@@ -26,7 +26,7 @@ def came() -> Iterator[list[int]]:
 @pytest.mark.parametrize(
     ("number", "second"), [(signal.SIGINT, [signal.SIGINT]), (signal.SIGTERM, [])]
 )
-def test_the_first_is_noted_and_a_second_sigint_goes_where_it_went_before(
+def test_the_first_is_noted_and_a_second_sigint_reaches_the_handler_before(
     came: list[int], number: signal.Signals, second: list[int]
 ) -> None:
     with noted_signals() as stop:

@@ -236,7 +236,7 @@ def test_what_is_not_there_is_an_error(
         Stylizer.load(checkpoint, device="gpu")
     with pytest.raises(DeviceError, match="--device npu: "):
         Stylizer.load(checkpoint, device="npu")
-    with pytest.raises(DeviceError, match="--threads must be 1 or more, got 0"):
+    with pytest.raises(DeviceError, match="`threads` must be 1 or more, got 0"):
         Stylizer.load(checkpoint, threads=0)
 
 

@@ -425,7 +425,7 @@ def test_the_old_output_stays_until_the_new_one_is_whole(source: Path) -> None:
         ({"end": 0}, "--end must be after --start (0 s), got 0"),
         ({"fps": 0}, "--fps must be 0.01 to 1000, got 0"),
         ({"size": 0}, "--size must be 1 or more, got 0"),
-        ({"threads": 0}, "--threads must be 1 or more, got 0"),
+        ({"threads": 0}, "`threads` must be 1 or more, got 0"),
         ({"start": 1}, "in.mp4: no frames after 1 s"),
         ({"codec": "h265"}, "--codec h265: not in this build of FFmpeg. Did you mean 'h264'?"),
         ({"codec": "pcm_s16le"}, "--codec pcm_s16le: not in this build of FFmpeg. Allowed: av1,"),
