@@ -1,4 +1,4 @@
-"""Whole jobs: what is kept of a video, by what is read from the output; stopping and resuming; what is refused."""
+"""Whole jobs: the output keeps the times, sound, colours and sizes of the source."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 from test_video_clips import CLICK, VARIABLE, H, W, click_of, draw, read_clip, write_clip
-from test_video_jobs import Network, names
+from test_video_jobs import CountingNetwork, names
 
 from faststyle.video import parts as video_parts
 from faststyle.video import read as video_read
@@ -39,8 +39,8 @@ def noise(seed: int, h: int, w: int) -> Rgb:
 
 
 @pytest.fixture(autouse=True)
-def _in_good_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Whatever happens, no thread is left behind, and no temporary file beside the output."""
+def _nothing_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """After each test no thread is left, and no temporary file beside the output."""
     monkeypatch.chdir(tmp_path)
     before = threading.active_count()
     yield
@@ -130,7 +130,7 @@ def test_a_cut_keeps_sound_and_frames_together(tmp_path: Path) -> None:
 
 
 def test_a_coarse_time_base_does_not_part_sound_and_frames(tmp_path: Path) -> None:
-    """MP4 counts the delay of the sound in a unit of its own, which must not be that of ten frames a second."""
+    """MP4 counts the delay of sound in a unit of its own; 1/10 s would be too coarse."""
     source = write_clip(tmp_path / "in.mp4", range(40), sound=["aac"])
     run(source, "out.mp4", start=0.21, fps=10)
     frames = read_clip(Path("out.mp4")).times
@@ -146,14 +146,14 @@ def test_only_what_is_needed_is_decoded(tmp_path: Path, monkeypatch: pytest.Monk
         picture=lambda i, h, w: draw(i % 40, h, w),
     )
     decoded: list[int] = []
-    real = VideoSource._shots
+    real = VideoSource._decode
 
     def spy(self: VideoSource, *given: Any) -> Iterator[Any]:
-        for shot in real(self, *given):
-            decoded.append(shot.pts)
-            yield shot
+        for timed in real(self, *given):
+            decoded.append(timed.pts)
+            yield timed
 
-    monkeypatch.setattr(VideoSource, "_shots", spy)
+    monkeypatch.setattr(VideoSource, "_decode", spy)
     run(source, "out.mp4", start=5)
     assert read_clip(Path("out.mp4")).numbers == [i % 40 for i in range(125, 150)]
     assert len(decoded) < 80
@@ -161,7 +161,7 @@ def test_only_what_is_needed_is_decoded(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_file_that_cannot_seek_is_read_from_its_beginning(tmp_path: Path) -> None:
     write_clip(tmp_path / "in.mkv", range(100), picture=lambda i, h, w: draw(i % 40, h, w))
-    # without times, and without an index
+    # A bare H.264 stream has neither times nor an index.
     with av.open("in.mkv") as file, open("in.h264", "wb") as raw:
         annexb = av.BitStreamFilterContext("h264_mp4toannexb", file.streams.video[0])
         for packet in file.demux(video=0):
@@ -183,7 +183,7 @@ def test_a_constant_rate_repeats_and_leaves_out_frames(
     tmp_path: Path, fps: float, start: float | None, numbers: list[int]
 ) -> None:
     source = write_clip(tmp_path / "in.mp4", range(10))
-    network = Network()
+    network = CountingNetwork()
     report = run(source, "out.mp4", network, fps=fps, start=start)
     after = read_clip(Path("out.mp4"))
     assert (after.numbers, report.frames) == (numbers, len(numbers))
@@ -226,7 +226,7 @@ def test_odd_sizes(
 
 
 def turn(picture: Rgb, degrees: int, mirrored: bool, upside_down: bool) -> Rgb:
-    """What a player shows: turned anticlockwise, then mirrored."""
+    """Return the picture that a player shows: turned anticlockwise, then mirrored."""
     picture = np.rot90(picture, degrees // 90)
     return picture[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
 
@@ -254,14 +254,14 @@ def test_frames_are_turned_upright_once(tmp_path: Path, turned: tuple[int, bool,
         assert np.abs(frame.astype(int) - turn(draw(i), *turned)).mean() < 3
 
 
-# (range, matrix, primaries, transfer) of AVColorRange and so on: BT.709, BT.601 of full range,
-# BT.2020 with PQ.
+# Range, matrix, primaries and transfer, by FFmpeg's numbers: BT.709, BT.601 of full range, BT.2020
+# with PQ, and a video that tells nothing.
 COLORS = [(1, 1, 1, 1), (2, 6, 6, 6), (1, 9, 9, 16), (0, 2, 2, 2)]
 
 
 @pytest.mark.parametrize("color", COLORS)
 @pytest.mark.parametrize("name", ["out.mp4", "out.mkv", "out.webm"])
-def test_colours_are_kept_and_said(
+def test_colours_and_their_tags_are_kept(
     tmp_path: Path, color: tuple[int, int, int, int], name: str
 ) -> None:
     red = np.full((H, W, 3), (200, 40, 90), np.uint8)
@@ -269,7 +269,7 @@ def test_colours_are_kept_and_said(
     seen: list[Rgb] = []
     report = run(source, name, lambda rgb: (seen.append(rgb), rgb.copy())[1])
     if name == "out.webm" and not color[0]:
-        color = (1, *color[1:])  # VP9 has no "unspecified"; players take that for limited range
+        color = (1, *color[1:])  # VP9 has no "unspecified"; players assume limited range then
     assert (read_clip(Path(name)).color, report.notes) == (color, ())
     with av.open(str(source)) as a, av.open(name) as b:
         x, y = next(a.decode(video=0)), next(b.decode(video=0))
@@ -278,18 +278,18 @@ def test_colours_are_kept_and_said(
     assert np.abs(seen[0].astype(int) - red).max() <= 3
 
 
-def test_full_range_is_narrowed_where_it_cannot_be_said(tmp_path: Path) -> None:
+def test_full_range_is_narrowed_where_it_cannot_be_stored(tmp_path: Path) -> None:
     source = write_clip(tmp_path / "in.mp4", range(3), color=(2, 1, 1, 1))
     report = run(source, "out.mov", codec="prores")
     after = read_clip(Path("out.mov"))
     assert (after.color, report.notes) == (
         (1, 1, 1, 1),
-        ("levels of 0-255 become 16-235: prores_ks cannot say that they are full",),
+        ("levels of 0-255 become 16-235: prores_ks cannot store that they are full",),
     )
     assert after.numbers == [0, 1, 2]
 
 
-def test_large_videos_that_say_nothing_are_taken_as_players_do(tmp_path: Path) -> None:
+def test_large_videos_without_color_tags_are_read_as_players_do(tmp_path: Path) -> None:
     green = np.full((600, 64, 3), (30, 200, 60), np.uint8)
     source = write_clip(
         tmp_path / "in.mp4",
@@ -326,7 +326,7 @@ def test_ten_bits_become_eight(tmp_path: Path) -> None:
     report = run(source, "out.mp4")
     after = read_clip(Path("out.mp4"))
     assert (after.format, after.numbers) == ("yuv420p", [0, 1, 2, 3])
-    assert report.notes == ("10 bits a channel are taken to 8",)
+    assert report.notes == ("10 bits a channel are reduced to 8",)
 
 
 def test_a_gif_becomes_a_gif_and_a_video(tmp_path: Path) -> None:
@@ -346,7 +346,7 @@ def test_a_gif_becomes_a_gif_and_a_video(tmp_path: Path) -> None:
 
 
 def test_a_gif_has_a_palette_of_its_own_colours(tmp_path: Path) -> None:
-    """256 shades of one hue in a fixed palette of 6x6x6 would be off by up to 25."""
+    """In a fixed palette of 6x6x6 colours, shades of one hue would be off by up to 25 levels."""
     shades = np.zeros((48, 64, 3), np.uint8)
     shades[..., 0] = np.arange(64) + 100
     shades[..., 2] = np.arange(48)[:, None] * 2
@@ -362,7 +362,7 @@ def test_a_gif_has_a_palette_of_its_own_colours(tmp_path: Path) -> None:
 
 def test_frames_too_fast_for_a_gif_are_left_out_before_the_network(tmp_path: Path) -> None:
     source = write_clip(tmp_path / "in.mp4", range(20), Fraction(1, 100))
-    network = Network()
+    network = CountingNetwork()
     totals: list[int | None] = []
     report = stylize_video(source, "out.gif", network, progress=lambda p: totals.append(p.total))
     assert (report.frames, network.seen) == (10, 10)
@@ -378,11 +378,11 @@ def test_pictures_in_and_out(tmp_path: Path) -> None:
     after = read_clip(Path("out.mp4"))
     assert (after.numbers, after.times) == (list(range(12)), [Fraction(i, 10) for i in range(12)])
     assert report.seconds == pytest.approx(1.2)
-    run("frames", "more", start=0.2, end=0.4)  # a folder; 25 a second
+    run("frames", "more", start=0.2, end=0.4)  # a folder counts as 25 frames a second
     assert names(tmp_path / "more") == [f"{i:05d}.png" for i in range(1, 6)]
     run("more/%05d.png", "frames/%03d.jpg")  # into a folder that is there
     assert len(names(tmp_path / "frames")) == 17
-    # which leaves nothing of the longer one before
+    # None of the 12 pictures from before is left.
     run("more/%05d.png", "frames/%03d.png", overwrite=True)
     assert names(tmp_path / "frames") == sorted(
         f"{i:03d}.{s}" for i in range(1, 6) for s in ("jpg", "png")
@@ -408,11 +408,11 @@ def test_pictures_that_cannot_be_read_are_skipped_and_counted(tmp_path: Path) ->
     assert after.times == [Fraction(i, 25) for i in after.numbers]
 
 
-def damage(path: Path, which: Callable[[list[tuple[int, int]]], tuple[int, int]]) -> None:
-    """Overwrite the data of one video packet."""
+def damage(path: Path, number: int) -> None:
+    """Overwrite the data of one video packet with zeros."""
     with av.open(str(path)) as file:
         packets = [(p.pos or 0, p.size) for p in file.demux(video=0) if p.size]
-    position, size = which(packets)
+    position, size = packets[number]
     with path.open("r+b") as file:
         file.seek(position)
         file.write(bytes(size))
@@ -421,7 +421,7 @@ def damage(path: Path, which: Callable[[list[tuple[int, int]]], tuple[int, int]]
 def test_a_damaged_frame_is_skipped_and_counted(tmp_path: Path) -> None:
     source = write_clip(tmp_path / "in.mp4", sound=["aac"], options={"bf": "0", "g": "5"})
     before = read_clip(source)
-    damage(source, lambda packets: packets[9])  # the last before a key frame: no other needs it
+    damage(source, 9)  # the last before a key frame: no other frame needs it
     report = run(source, "out.mp4")
     after = read_clip(Path("out.mp4"))
     assert (report.skipped, report.frames) == (1, 19)
@@ -432,14 +432,14 @@ def test_a_damaged_frame_is_skipped_and_counted(tmp_path: Path) -> None:
 
 def test_frames_that_need_a_damaged_one_count_too(tmp_path: Path) -> None:
     source = write_clip(tmp_path / "in.mp4", options={"bf": "0", "g": "5"})
-    damage(source, lambda packets: packets[5])
+    damage(source, 5)
     report = run(source, "out.mp4")
     after = read_clip(Path("out.mp4"))
     assert report.skipped == 20 - report.frames >= 4
     assert after.numbers[:5] + after.numbers[-10:] == [*range(5), *range(10, 20)]
 
 
-def test_a_frame_with_a_hole_is_skipped_and_counted(tmp_path: Path) -> None:
+def test_a_frame_with_missing_data_is_skipped_and_counted(tmp_path: Path) -> None:
     source = write_clip(
         tmp_path / "in.ts",
         encoder="mpeg2video",
@@ -449,7 +449,7 @@ def test_a_frame_with_a_hole_is_skipped_and_counted(tmp_path: Path) -> None:
     )
     before = read_clip(source)
     data = source.read_bytes()
-    # its first track
+    # Packets of 188 bytes of the first track. One of them is taken out.
     video = [i for i in range(0, len(data), 188) if data[i + 1] & 31 == 1 and data[i + 2] == 0]
     lost = video[len(video) // 2]
     source.write_bytes(data[:lost] + data[lost + 188 :])
@@ -464,7 +464,7 @@ def test_a_frame_with_a_hole_is_skipped_and_counted(tmp_path: Path) -> None:
 
 
 def test_an_empty_packet_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Theora and others write one where the frame before is shown on."""
+    """Theora and others write an empty packet where the frame before is shown on."""
     source = write_clip(tmp_path / "in.mp4", range(6), options={"bf": "0"})
     real = video_read.read_packets
 
@@ -513,14 +513,16 @@ def test_progress_counts_frames_and_knows_what_is_left(tmp_path: Path) -> None:
         ("in.mp4", {"fps": 5}, 4),
     ],
 )
-def test_the_number_of_frames_is_foreseen(
+def test_the_number_of_frames_is_estimated(
     tmp_path: Path, name: str, options: dict[str, float], total: int
 ) -> None:
     source = write_clip(tmp_path / name, sound=["aac"])
     seen: list[VideoProgress] = []
     stylize_video(source, "out.mp4", keep, VideoOptions(**options), progress=seen.append)  # type: ignore[arg-type]
     assert seen[-1].done == total
-    assert seen[-1].total == pytest.approx(total, abs=1)  # in MKV sound may be longer
+    assert seen[-1].total == pytest.approx(
+        total, abs=1
+    )  # in MKV the sound may be longer than the frames
 
 
 def test_mp4_starts_with_its_index_and_hevc_has_the_tag_that_plays(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
-"""The clips that the tests of video are about, written and read with PyAV alone; and that they are
-what they seem.
+"""Clips for the tests of videos, written and read with PyAV alone, and tests of these helpers.
 
-The brightness of a frame is its number, so that frames are known again after lossy coding.
+The brightness of a frame is its number: so a frame is recognised after lossy coding.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ H = 48
 W = 64
 EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 MILLISECONDS = Fraction(1, 1000)
-CLICK = 0.5  # seconds after which the sound of a clip starts
+CLICK = 0.5  # seconds of silence before the sound of a clip starts
 AUDIO_RATE = 48_000
-# Ticks of 1/600 s: frames of 24 and 30 a second in turns, a pause, and B-frames across all of it.
+# Ticks of 1/600 s: 24 and 30 frames a second in turns, and pauses. B-frames reach across them.
 VARIABLE = [
     0,
     25,
@@ -49,7 +48,10 @@ VARIABLE = [
 
 
 def draw(number: int, h: int = H, w: int = W) -> np.ndarray[Any, Any]:
-    """A picture with the brightness of its number, up to 48, lighter to the right by 8 and with a dark bottom left."""
+    """Return a picture with the brightness of its number, 0 to 48.
+
+    The right half is lighter by 8 levels and the bottom left darker, so that turns show.
+    """
     picture = np.full((h, w, 3), 24 + 4 * number, np.uint8)
     picture[:, w // 2 :] += 8
     picture[h // 2 :, : w // 2] -= 8
@@ -57,14 +59,14 @@ def draw(number: int, h: int = H, w: int = W) -> np.ndarray[Any, Any]:
 
 
 def number(picture: np.ndarray[Any, Any]) -> int:
-    """Which number was drawn."""
+    """Return the number that was drawn."""
     h, w = picture.shape[0] // 2, picture.shape[1] // 2
     return round((float(picture[: h - 2, : w - 2].mean()) - 24) / 4)
 
 
 @dataclass
 class Track:
-    """A track as it is read: its codec, its packets' times and bytes, and what is said of it."""
+    """A track as it was read: `times`, in seconds, and `data` are those of its packets."""
 
     type: str
     codec: str
@@ -76,7 +78,7 @@ class Track:
 
 @dataclass
 class Video:
-    """A file as it is read: when frames are shown, in seconds, the frames as RGB, and all tracks."""
+    """A file as it was read: its frames as RGB, their times in seconds, and all tracks."""
 
     times: list[Fraction] = field(default_factory=list)
     frames: list[np.ndarray[Any, Any]] = field(default_factory=list)
@@ -115,15 +117,13 @@ def write_clip(
     options: dict[str, str] | None = None,
     picture: Any = draw,
 ) -> Path:
-    """Write a clip: frames at `times`, sound that clicks at CLICK, and text from 0.2 to 0.5 s."""
+    """Write a clip: frames at `times`, sound that starts at CLICK, and a text from 0.2 to 0.5 s.
+
+    `sound` holds the codec of each track. `color` is (range, space, primaries, transfer) of FFmpeg.
+    `turned` is (degrees, mirrored, upside down) of the display matrix.
+    """
     h, w = size
-    muxing = {"output_ts_offset": "10"} if path.suffix == ".ts" else {}
-    muxing |= (
-        {"movflags": "+faststart", "movie_timescale": str(time_base.denominator)}
-        if path.suffix == ".mp4"
-        else {}
-    )
-    with av.open(str(path), "w", container_options=muxing) as file:
+    with av.open(str(path), "w", container_options=muxer_options(path, time_base)) as file:
         video = file.add_stream(
             encoder, rate=25, width=w, height=h, pix_fmt=format, time_base=time_base
         )
@@ -145,12 +145,7 @@ def write_clip(
             subtitles.metadata["language"] = "nor"
         file.metadata["title"] = "A walk"
         for i, pts in enumerate(times):
-            rgb = av.VideoFrame.from_ndarray(picture(i, h, w), "rgb24")
-            frame = rgb.reformat(
-                format=format,
-                dst_colorspace={2: 5}.get(color[1], color[1]),
-                dst_color_range=color[0] or 1,
-            )
+            frame = to_format(picture(i, h, w), format, color)
             frame.pts = pts
             frame.time_base = time_base
             file.mux(video.encode(frame))
@@ -160,19 +155,42 @@ def write_clip(
                 file.mux(track.encode(frame))
             file.mux(track.encode(None))
         if subtitles is not None:
-            packet = av.Packet(b"Hello there")
-            packet.stream, packet.time_base, packet.pts, packet.dts, packet.duration = (
-                subtitles,
-                MILLISECONDS,
-                200,
-                200,
-                300,
-            )
-            file.mux(packet)
+            file.mux(hello(subtitles))
     return path
 
 
+def muxer_options(path: Path, time_base: Fraction) -> dict[str, str]:
+    if path.suffix == ".ts":
+        return {"output_ts_offset": "10"}  # seconds, as in a broadcast that runs already
+    if path.suffix == ".mp4":
+        return {"movflags": "+faststart", "movie_timescale": str(time_base.denominator)}
+    return {}
+
+
+def to_format(
+    picture: np.ndarray[Any, Any], format: str, color: tuple[int, int, int, int]
+) -> av.VideoFrame:
+    """Return an RGB picture as a frame in a pixel format."""
+    return av.VideoFrame.from_ndarray(picture, "rgb24").reformat(
+        format=format,
+        dst_colorspace={2: 5}.get(color[1], color[1]),
+        dst_color_range=color[0] or 1,
+    )
+
+
+def hello(stream: Any) -> av.Packet:
+    """Return a subtitle that is shown from 0.2 to 0.5 s."""
+    packet = av.Packet(b"Hello there")
+    packet.stream = stream
+    packet.time_base = MILLISECONDS
+    packet.pts = 200
+    packet.dts = 200
+    packet.duration = 300
+    return packet
+
+
 def sound_of(seconds: float) -> Iterator[av.AudioFrame]:
+    """Yield frames of sound: silence up to CLICK, then a tone of 1000 Hz."""
     wave = np.zeros(int(seconds * AUDIO_RATE), np.int16)
     start = int(CLICK * AUDIO_RATE)
     wave[start:] = 16_000 * np.sign(
@@ -188,7 +206,7 @@ def sound_of(seconds: float) -> Iterator[av.AudioFrame]:
 
 
 def read_clip(path: Path) -> Video:
-    """Read everything of a file."""
+    """Read all frames and tracks of a file."""
     video = Video()
     with av.open(f"file:{path}") as file:
         for stream in file.streams:
@@ -240,7 +258,7 @@ def read_clip(path: Path) -> Video:
 
 
 def click_of(path: Path) -> float:
-    """How many seconds after the first frame the sound of the first track starts."""
+    """Return the seconds from the first frame to the start of the sound in the first track."""
     with av.open(f"file:{path}") as file:
         first = next(file.decode(video=0)).time
     with av.open(f"file:{path}") as file:
@@ -256,7 +274,7 @@ def click_of(path: Path) -> float:
 
 
 @pytest.mark.parametrize("times", [range(20), VARIABLE])
-def test_a_clip_is_what_it_seems(tmp_path: Path, times: Sequence[int]) -> None:
+def test_a_clip_is_read_as_it_was_written(tmp_path: Path, times: Sequence[int]) -> None:
     path = write_clip(tmp_path / "clip.mp4", times, Fraction(1, 600), sound=["aac"], text=False)
     video = read_clip(path)
     assert video.numbers == list(range(20))
@@ -265,7 +283,7 @@ def test_a_clip_is_what_it_seems(tmp_path: Path, times: Sequence[int]) -> None:
     assert (video.size, video.format, video.metadata["title"]) == ((H, W), "yuv420p", "A walk")
 
 
-def test_the_click_is_heard_when_it_should_be(tmp_path: Path) -> None:
+def test_the_sound_of_a_clip_starts_at_the_click(tmp_path: Path) -> None:
     assert click_of(write_clip(tmp_path / "clip.mp4", sound=["aac"])) == pytest.approx(
         CLICK, abs=0.002
     )

@@ -1,4 +1,4 @@
-"""Stopping, failing and resuming jobs; queues; and what is refused, with nothing left under the final name."""
+"""Stopping, failing and resuming jobs; queues between threads; refused options and files."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ ROOT = Path(__file__).parents[1]
 Rgb = np.ndarray[Any, Any]
 
 
-class Network:
-    """Keeps frames as they are, but does something else before one of them; counts those that it has seen."""
+class CountingNetwork:
+    """Returns frames unchanged and counts them. Before frame number `at` it calls `act`."""
 
     def __init__(self, at: int | None = None, act: Callable[[], Any] = lambda: None) -> None:
         self.at = at
@@ -56,7 +56,11 @@ def run(
     **options: Any,
 ) -> VideoReport:
     return stylize_video(
-        source, target, stylize or Network(), VideoOptions(**{"threads": 1, **options}), style="a"
+        source,
+        target,
+        stylize or CountingNetwork(),
+        VideoOptions(**{"threads": 1, **options}),
+        style="a",
     )
 
 
@@ -73,8 +77,12 @@ def names(folder: Path | str) -> list[str]:
 
 
 def check_same(left: Path, right: Path) -> None:
-    """Check that two files show and sound the same; x264 itself may write other bits for the same frame."""
-    x, y = read_clip(left), read_clip(right)
+    """Check that two files have the same frames, times and sound.
+
+    Their bytes may differ: x264 does not always write the same bits for the same frame.
+    """
+    x = read_clip(left)
+    y = read_clip(right)
     assert (x.times, x.of("audio"), x.of("video")[0].times) == (
         y.times,
         y.of("audio"),
@@ -84,8 +92,10 @@ def check_same(left: Path, right: Path) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _in_good_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Segments of 0.2 s, 5 frames; and whatever happens, no thread is left behind, nor a temporary file."""
+def _short_segments_and_nothing_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Segments last 0.2 s, 5 frames. After each test no thread and no temporary file is left."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(video_parts, "SEGMENT_LENGTH", Fraction(1, 5))
     before = threading.active_count()
@@ -96,14 +106,14 @@ def _in_good_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """24 frames with sound: segments of 5, 5, 5, 5 and 4."""
+    """A clip of 24 frames with sound, which become segments of 5, 5, 5, 5 and 4."""
     return write_clip(tmp_path / "in.mp4", range(24), sound=["aac"])
 
 
 def test_a_job_that_failed_goes_on_where_it_was(source: Path) -> None:
     run(source, "whole.mp4")
     with pytest.raises(RuntimeError, match="the network failed"):
-        run(source, "out.mp4", Network(12, crash))
+        run(source, "out.mp4", CountingNetwork(12, crash))
     assert not Path("out.mp4").exists()
     assert names("out.mp4.parts") == [
         "manifest.json",
@@ -111,21 +121,21 @@ def test_a_job_that_failed_goes_on_where_it_was(source: Path) -> None:
         "segment-00001.mp4",
         "segment-00002.mp4",
     ]
-    network = Network()
+    network = CountingNetwork()
     report = run(source, "out.mp4", network, resume=True)
     assert (report.resumed, network.seen, report.frames) == (12, 12, 24)
     whole = read_clip(Path("whole.mp4"))
     after = read_clip(Path("out.mp4"))
-    # segments begin elsewhere: other bits
+    # Segments begin at other frames than in whole.mp4, so their bits differ, but not their content.
     assert (after.times, after.numbers) == (whole.times, list(range(24)))
     assert after.of("audio") == whole.of("audio")
     assert names(".") == ["in.mp4", "out.mp4", "whole.mp4"]
 
 
-def test_what_was_listed_when_it_was_killed_is_used_as_it_is(
+def test_only_listed_segments_of_a_killed_job_are_used(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """kill -9 leaves whole segments, a half one under another name, and one that is whole but not listed yet."""
+    """kill -9 may leave a half segment under another name, and a whole one that is not listed."""
     with monkeypatch.context() as patch:
         patch.setattr(video_parts.Parts, "remove", lambda self: None)
         run(source, "out.mp4")
@@ -138,7 +148,7 @@ def test_what_was_listed_when_it_was_killed_is_used_as_it_is(
     (parts / "segment-00003.mp4").unlink()  # listed, but lost
     (parts / "segment-00004.mp4").write_bytes(b"not listed")
     (parts / ".segment-00005.123.part.mp4").write_bytes(b"half")
-    network = Network()
+    network = CountingNetwork()
     assert run(source, "out.mp4", network, resume=True).resumed == 15
     assert network.seen == 9
     check_same(Path("out.mp4"), Path("whole.mp4"))
@@ -169,17 +179,17 @@ def test_kill_9(source: Path) -> None:
     check_same(Path("out.mp4"), Path("whole.mp4"))
 
 
-def test_ctrl_c_leaves_what_plays_and_can_be_resumed(source: Path) -> None:
+def test_ctrl_c_leaves_a_video_that_plays_and_can_be_resumed(source: Path) -> None:
     with pytest.raises(
-        Interrupted, match="after 8 frames: out.partial.mp4 holds them; --resume goes on"
+        Interrupted, match="after 8 frames: out.partial.mp4 holds them; `resume` goes on"
     ) as caught:
-        run(source, "out.mp4", Network(7, interrupt))
+        run(source, "out.mp4", CountingNetwork(7, interrupt))
     assert caught.value.exit_code == 130
     assert names(".") == ["in.mp4", "out.mp4.parts", "out.partial.mp4"]
     partial = read_clip(Path("out.partial.mp4"))
     assert partial.numbers == list(range(8))
     assert 0.25 < partial.of("audio")[0].times[-1] < 0.32
-    network = Network()
+    network = CountingNetwork()
     assert run(source, "out.mp4", network, resume=True).resumed == 8
     after = read_clip(Path("out.mp4"))
     assert (network.seen, after.numbers) == (16, list(range(24)))
@@ -187,18 +197,18 @@ def test_ctrl_c_leaves_what_plays_and_can_be_resumed(source: Path) -> None:
 
 
 def once(act: Callable[[], Any]) -> Callable[[], None]:
-    """Do something the first time only."""
+    """Return a function that calls `act` the first time only."""
     waiting = [act]
 
-    def do() -> None:
+    def call() -> None:
         if waiting:
             waiting.pop()()
 
-    return do
+    return call
 
 
-def before(function: Callable[..., Any], act: Callable[[], Any]) -> Callable[..., Any]:
-    """A function that does something else first."""
+def with_call_first(function: Callable[..., Any], act: Callable[[], Any]) -> Callable[..., Any]:
+    """Return a function that calls `act` and then `function`."""
 
     def both(*given: Any, **named: Any) -> Any:
         act()
@@ -211,34 +221,36 @@ def test_sigterm_before_the_first_frame_leaves_nothing(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def terminate() -> None:
-        os.kill(os.getpid(), signal.SIGTERM)  # from the thread that reads
+        os.kill(os.getpid(), signal.SIGTERM)  # from the thread that reads frames
         time.sleep(0.2)
 
-    monkeypatch.setattr(VideoSource, "_upright", before(VideoSource._upright, once(terminate)))
-    network = Network()
+    reading = with_call_first(VideoSource._to_upright_rgb, once(terminate))
+    monkeypatch.setattr(VideoSource, "_to_upright_rgb", reading)
+    network = CountingNetwork()
     with pytest.raises(Interrupted, match="before the first frame") as caught:
         run(source, "out.mp4", network)
     assert (caught.value.exit_code, network.seen, names(".")) == (143, 0, ["in.mp4"])
 
 
 def test_ctrl_c_twice_ends_at_once(source: Path) -> None:
-    # which a shell takes from what it runs behind
+    # A shell disables SIGINT for commands that it runs in the background.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt):
-        run(source, "out.mp4", Network(7, lambda: (interrupt(), interrupt())))
+        run(source, "out.mp4", CountingNetwork(7, lambda: (interrupt(), interrupt())))
     assert names(".") == ["in.mp4", "out.mp4.parts"]
     assert run(source, "out.mp4", resume=True).resumed == 7
 
 
 def test_ctrl_c_while_all_is_put_together(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(video_mux, "_video_packets", before(video_mux._video_packets, interrupt))
+        muxing = with_call_first(video_mux._video_packets, interrupt)
+        patch.setattr(video_mux, "_video_packets", muxing)
         with pytest.raises(
-            Interrupted, match="stopped while out.mp4 was put together; --resume finishes it"
+            Interrupted, match="stopped while out.mp4 was put together; `resume` finishes it"
         ):
             run(source, "out.mp4")
     assert names(".") == ["in.mp4", "out.mp4.parts"]
-    network = Network()
+    network = CountingNetwork()
     assert run(source, "out.mp4", network, resume=True).resumed == 24
     assert (network.seen, read_clip(Path("out.mp4")).numbers) == (0, list(range(24)))
 
@@ -248,7 +260,7 @@ def test_ctrl_c_while_all_is_put_together(source: Path, monkeypatch: pytest.Monk
 )
 def test_ctrl_c_for_pictures(source: Path, target: str, left: str) -> None:
     with pytest.raises(Interrupted, match=f"after 8 frames: {left} holds them"):
-        run(source, target, Network(7, interrupt))
+        run(source, target, CountingNetwork(7, interrupt))
     parts = Path(target if target.endswith("gif") else "frames").name + ".parts"
     assert names(".") == sorted(["in.mp4", parts, left])
     if target == "out.gif":
@@ -259,25 +271,25 @@ def test_ctrl_c_for_pictures(source: Path, target: str, left: str) -> None:
     assert names(".") == sorted(["in.mp4", Path(target).parts[0], left])
 
 
-def test_what_was_begun_with_something_else_is_not_resumed(source: Path, tmp_path: Path) -> None:
+def test_a_job_with_other_settings_is_not_resumed(source: Path, tmp_path: Path) -> None:
     def begin() -> None:
         with pytest.raises(RuntimeError):
-            run(source, "out.mp4", Network(12, crash))
+            run(source, "out.mp4", CountingNetwork(12, crash))
 
     begin()
     with pytest.raises(
-        VideoError, match="begun with another size; run without --resume to begin again"
+        VideoError, match="begun with another size; run without `resume` to begin again"
     ):
         run(source, "out.mp4", resume=True, size=24)
     with pytest.raises(VideoError, match="begun with another style"):
-        stylize_video(source, "out.mp4", Network(), VideoOptions(resume=True), style="b")
+        stylize_video(source, "out.mp4", CountingNetwork(), VideoOptions(resume=True), style="b")
     os.utime(source, (1, 1))
     with pytest.raises(VideoError, match="begun with another source"):
         run(source, "out.mp4", resume=True)
     Path("out.mp4.parts/manifest.json").write_text("{")
-    with pytest.raises(VideoError, match="manifest.json: cannot be read; run without --resume"):
+    with pytest.raises(VideoError, match="manifest.json: cannot be read; run without `resume`"):
         run(source, "out.mp4", resume=True)
-    begin()  # without resume, from the beginning
+    begin()  # without `resume`, so from the beginning
     assert run(source, "out.mp4", resume=True).resumed == 12
     assert run(source, "new.mp4", resume=True).resumed == 0
 
@@ -292,7 +304,7 @@ def test_a_folder_that_is_not_ours_is_not_touched(source: Path) -> None:
 
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [(VideoSource, "_upright"), (SegmentEncoder, "_picture")],
+    [(VideoSource, "_to_upright_rgb"), (SegmentEncoder, "_picture")],
     ids=["reading", "writing"],
 )
 def test_a_failure_in_any_thread_ends_all(
@@ -300,7 +312,7 @@ def test_a_failure_in_any_thread_ends_all(
 ) -> None:
     calls = iter(range(100))
     real = getattr(owner, name)
-    monkeypatch.setattr(owner, name, before(real, lambda: 1 / (9 - next(calls))))
+    monkeypatch.setattr(owner, name, with_call_first(real, lambda: 1 / (9 - next(calls))))
     started = time.monotonic()
     with pytest.raises(ZeroDivisionError):
         run(source, "out.mp4")
@@ -310,7 +322,7 @@ def test_a_failure_in_any_thread_ends_all(
 
 @pytest.mark.parametrize("slow", ["stylized", "written"])
 def test_no_more_frames_wait_than_fit_into_the_queues(slow: str) -> None:
-    """Memory does not grow with the clip: whichever part is slow, those before it wait."""
+    """Memory does not grow with the clip: the parts before the slow one wait for it."""
     seen = dict.fromkeys(("read", "stylized", "written"), 0)
     waiting: list[int] = []
 
@@ -332,14 +344,14 @@ def test_no_more_frames_wait_than_fit_into_the_queues(slow: str) -> None:
         for _ in styled:
             step("written", "stylized")
 
-    assert video_pipeline.overlap(frames(), stylize, write, lambda: False, lambda: None)  # type: ignore[arg-type]
+    assert video_pipeline.run_pipeline(frames(), stylize, write, lambda: False, lambda: None)  # type: ignore[arg-type]
     assert seen == {"read": 60, "stylized": 60, "written": 60}
-    # A full queue, the frame that waits before it, and the one that has just been taken out.
-    assert max(waiting) == video_pipeline.QUEUE + 2
+    # A full queue, a frame that waits to be put in, and one that was just taken out.
+    assert max(waiting) == video_pipeline.QUEUE_SIZE + 2
 
 
 def test_reading_network_and_writing_overlap() -> None:
-    """The third frame is read, the second stylized and the first written at the same time, or none of them goes on."""
+    """Reading frame 3, stylizing frame 2 and writing frame 1 wait for each other at a barrier."""
     together = threading.Barrier(3, timeout=10)
 
     def frames() -> Iterator[Frame]:
@@ -358,7 +370,7 @@ def test_reading_network_and_writing_overlap() -> None:
             if frame.pts == 0:
                 together.wait()
 
-    assert video_pipeline.overlap(frames(), stylize, write, lambda: False, lambda: None)  # type: ignore[arg-type]
+    assert video_pipeline.run_pipeline(frames(), stylize, write, lambda: False, lambda: None)  # type: ignore[arg-type]
 
 
 def test_a_network_that_changes_the_size_is_a_bug(source: Path) -> None:
@@ -368,7 +380,7 @@ def test_a_network_that_changes_the_size_is_a_bug(source: Path) -> None:
 
 @pytest.fixture
 def small_files() -> Iterator[Callable[[int], None]]:
-    """Sets how large files may become, in bytes: as a disk that is full."""
+    """Return a function that limits the size of files, in bytes, to act as a full disk."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -405,10 +417,12 @@ def test_a_full_disk_at_the_end(small_files: Callable[[int], None]) -> None:
 
 def test_the_old_output_stays_until_the_new_one_is_whole(source: Path) -> None:
     Path("out.mp4").write_bytes(b"old")
-    with pytest.raises(OutputError, match="-o out.mp4: is there already; --overwrite replaces it"):
+    with pytest.raises(
+        OutputError, match="`output` out.mp4: is there already; `overwrite` replaces it"
+    ):
         run(source, "out.mp4")
     with pytest.raises(RuntimeError):
-        run(source, "out.mp4", Network(12, crash), overwrite=True)
+        run(source, "out.mp4", CountingNetwork(12, crash), overwrite=True)
     assert Path("out.mp4").read_bytes() == b"old"
     run(source, "out.mp4", overwrite=True)
     assert len(read_clip(Path("out.mp4")).times) == 24
@@ -420,25 +434,27 @@ def test_the_old_output_stays_until_the_new_one_is_whole(source: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"start": -1}, "--start must be 0 or more seconds, got -1"),
-        ({"start": 2, "end": 2}, "--end must be after --start (2 s), got 2"),
-        ({"end": 0}, "--end must be after --start (0 s), got 0"),
-        ({"fps": 0}, "--fps must be 0.01 to 1000, got 0"),
-        ({"size": 0}, "--size must be 1 or more, got 0"),
+        ({"start": -1}, "`start` must be 0 or more seconds, got -1"),
+        ({"start": 2, "end": 2}, "`end` must be after `start` (2 s), got 2"),
+        ({"end": 0}, "`end` must be after `start` (0 s), got 0"),
+        ({"fps": 0}, "`fps` must be 0.01 to 1000, got 0"),
+        ({"size": 0}, "`size` must be 1 or more, got 0"),
         ({"threads": 0}, "`threads` must be 1 or more, got 0"),
         ({"start": 1}, "in.mp4: no frames after 1 s"),
-        ({"codec": "h265"}, "--codec h265: not in this build of FFmpeg. Did you mean 'h264'?"),
-        ({"codec": "pcm_s16le"}, "--codec pcm_s16le: not in this build of FFmpeg. Allowed: av1,"),
+        ({"codec": "h265"}, "`codec` h265: not in this build of FFmpeg. Did you mean 'h264'?"),
+        ({"codec": "pcm_s16le"}, "`codec` pcm_s16le: not in this build of FFmpeg. Allowed: av1,"),
         ({"codec": "prores"}, "mp4 does not take prores_ks; it takes h264, hevc, vp9, av1"),
         (
             {"codec": "hevc"},
-            "libx265 takes sides of 64 pixels or more, not 64x48; use another --codec, or a larger",
+            "libx265 takes sides of 64 pixels or more, not 64x48; use another `codec`, or a larger",
         ),
         ({"preset": "fastest"}, "libx264 refuses 64x48 yuv420p crf=18 preset=fastest"),
-        ({"codec": "mpeg4", "preset": "fast"}, "--preset fast: mpeg4 has none; it has --quality"),
+        ({"codec": "mpeg4", "preset": "fast"}, "`preset` fast: mpeg4 has none; it has `quality`"),
     ],
 )
-def test_options_that_make_no_sense(source: Path, options: dict[str, Any], message: str) -> None:
+def test_options_out_of_range_are_refused(
+    source: Path, options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(VideoError) as caught:
         run(source, "out.mp4", **options)
     assert str(caught.value).removeprefix(f"{source.parent}/").startswith(message)
@@ -488,10 +504,10 @@ def test_targets_that_cannot_be_written(source: Path) -> None:
     Path("taken").write_text("a file")
     Path("folder.mp4").mkdir()
     for name, message in {
-        "out.wav": "out.wav: cannot write .wav; use .mp4, .m4v, .mov, .mkv, .webm, .gif, or a pattern",
+        "out.wav": "out.wav: cannot write .wav; use .mp4, .m4v, .mov, .mkv, .webm, .gif, or a ",
         "taken/out.mp4": "cannot write taken/out.mp4.parts/manifest.json: ",
-        "in.mp4": "-o in.mp4: the input itself; choose another name",
-        "./x/../in.mp4": "-o x/../in.mp4: the input itself",
+        "in.mp4": "`output` in.mp4: the input itself; choose another name",
+        "./x/../in.mp4": "`output` x/../in.mp4: the input itself",
         "%d.png": "%d.png: name a folder for the pictures, as in frames/%d.png",
         "frames/%d.heic": "frames/%d.heic: cannot write .heic; use jpeg, jpg, png, tif, tiff, webp",
     }.items():
@@ -501,11 +517,11 @@ def test_targets_that_cannot_be_written(source: Path) -> None:
         assert str(caught.value).startswith(message)
     assert names(".") == ["folder.mp4", "in.mp4", "taken", "x"]
     with pytest.raises(
-        VideoError, match="--codec, --quality and --preset are for video files, not for gif"
+        VideoError, match="`codec`, `quality` and `preset` are for video files, not for gif"
     ):
         run(source, "out.gif", quality=20)
     run(source, "frames/%d.png")
-    with pytest.raises(VideoError, match="gif cannot hold 60 frames a second; use a lower --fps"):
+    with pytest.raises(VideoError, match="gif cannot hold 60 frames a second; use a lower `fps`"):
         run("frames/%d.png", "out.gif", fps=60)
 
 
@@ -521,8 +537,9 @@ def test_a_folder_that_is_read_only(source: Path, monkeypatch: pytest.MonkeyPatc
     def mkdir(self: Path, *given: Any, **named: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "mkdir", mkdir)  # root may write anywhere
-    network = Network()
+    # A folder without write permission would not do: root may write anywhere.
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    network = CountingNetwork()
     with pytest.raises(
         OutputError, match="permission denied; choose a place that you may write to"
     ):
@@ -530,7 +547,9 @@ def test_a_folder_that_is_read_only(source: Path, monkeypatch: pytest.MonkeyPatc
     assert network.seen == 0
 
 
-def test_without_pyav_the_fix_is_named(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyav_the_error_names_the_command_that_installs_it(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(
         DeviceError, match=r"this needs av: pip install 'faststyle-trainer\[video\]'"

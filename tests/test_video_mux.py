@@ -1,4 +1,4 @@
-"""Sound, subtitles, chapters and attachments: copied, converted or left out, and said so."""
+"""Sound, subtitles, chapters and attachments are copied, converted, or left out with a note."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def run(source: Path | str, target: Path | str, **options: Any) -> VideoReport:
 
 
 @pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _in_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
 def add_chapters_and_a_font(source: Path, target: Path) -> Path:
-    """Copy a clip, with chapters at 0, 0.3 and 0.6 s, and a font."""
+    """Copy a clip, and add chapters at 0, 0.3 and 0.6 s, and in MKV a font."""
     with av.open(str(source)) as old, av.open(str(target), "w") as new:
         streams = {s.index: new.add_stream_from_template(s, opaque=True) for s in old.streams}
         for stream in old.streams:
@@ -57,7 +57,7 @@ def add_chapters_and_a_font(source: Path, target: Path) -> Path:
 
 @pytest.fixture
 def rich() -> Path:
-    """Two tracks of sound, subtitles, chapters, and a font."""
+    """A clip with two tracks of sound, subtitles, chapters, and a font."""
     return add_chapters_and_a_font(
         write_clip(Path("plain.mkv"), range(22), sound=["flac", "aac"], text=True), Path("rich.mkv")
     )
@@ -71,8 +71,12 @@ def test_mkv_keeps_all(rich: Path) -> None:
     for x, y in zip(before.tracks[1:], after.tracks[1:], strict=True):
         assert (x.type, x.codec, x.times, x.data) == (y.type, y.codec, y.times, y.data)
     assert [(t.type, t.codec) for t in after.tracks] == [
-        ("video", "h264"), ("audio", "flac"), ("audio", "aac"), ("subtitle", "subrip"), ("attachment", ""),
-    ]  # fmt: skip
+        ("video", "h264"),
+        ("audio", "flac"),
+        ("audio", "aac"),
+        ("subtitle", "subrip"),
+        ("attachment", ""),
+    ]
     assert after.of("subtitle")[0].metadata["language"] == "nor"
     assert after.times == before.times
     assert after.chapters == before.chapters
@@ -106,7 +110,9 @@ def test_mp4_converts_subtitles_and_leaves_out_fonts(rich: Path) -> None:
         "subtitle track 1 (mov_text) is converted to subrip: matroska does not take it",
     )
     back = read_clip(Path("back.mkv")).of("subtitle")[0]
-    shift = read_clip(Path("back.mkv")).times[0]  # AAC of MP4 begins before 0, which MKV cannot
+    shift = read_clip(Path("back.mkv")).times[
+        0
+    ]  # AAC in MP4 begins before 0; MKV has no such times
     assert ([float(t - shift) for t in back.times], back.data) == ([0.2], [b"Hello there"])
 
 
@@ -131,10 +137,10 @@ def test_webm_converts_sound_and_subtitles(rich: Path) -> None:
         ("aac", "in.mp4", "out.webm"),
         ("libopus", "in.mkv", "out.mp4"),
         ("libopus", "in.mkv", "out.mov"),
-        ("pcm_s16le", "in.mkv", "out.mp4"),  # which knows the number of its channels only
+        ("pcm_s16le", "in.mkv", "out.mp4"),  # stores the number of channels only, not their names
         ("flac", "in.mkv", "out.mov"),
         ("libmp3lame", "in.mp4", "out.mkv"),
-        ("wmav2", "in.mkv", "out.mp4"),  # whose frames have no times of their own
+        ("wmav2", "in.mkv", "out.mp4"),  # its frames have no times of their own
     ],
 )
 @pytest.mark.parametrize("options", [{}, {"start": 0.21, "end": 1.1}])
@@ -172,7 +178,7 @@ def test_a_hole_in_the_sound_stays_when_it_is_encoded_again() -> None:
 
 
 def test_sound_that_goes_back_in_time_is_put_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in recordings that were damaged or badly cut; no muxer writes such a file."""
+    """Damaged or badly cut recordings have such times. No muxer writes them, so they are faked."""
     clip = write_clip(Path("in.mkv"), range(20), sound=["libmp3lame"])
     real = video_mux.read_packets
 
@@ -190,7 +196,7 @@ def test_sound_that_goes_back_in_time_is_put_in_order(monkeypatch: pytest.Monkey
 
 
 def test_tracks_are_read_side_by_side(rich: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One after the other, the muxer would have to hold all packets of the first in memory."""
+    """If they were read one after the other, the muxer would hold all of the first in memory."""
     order: list[str] = []
 
     def watch(function: Callable[..., Iterator[Any]], name: str) -> Callable[..., Iterator[Any]]:
@@ -208,12 +214,12 @@ def test_tracks_are_read_side_by_side(rich: Path, monkeypatch: pytest.MonkeyPatc
     assert changes > 20
 
 
-def test_a_cut_takes_its_part_of_the_chapters(rich: Path) -> None:
+def test_a_cut_keeps_the_chapters_inside_it(rich: Path) -> None:
     run(rich, "out.mkv", start=0.2, end=0.52)
     assert read_clip(Path("out.mkv")).chapters == [(0, 0.1, "part 0"), (0.1, 0.32, "part 1")]
 
 
-def test_channels_that_opus_does_not_know_are_rearranged() -> None:
+def test_a_layout_that_opus_does_not_have_becomes_a_similar_one() -> None:
     layout = "5.1(side)"
     with av.open("in.mkv", "w") as file:
         video = file.add_stream("libx264", rate=25, width=64, height=48)

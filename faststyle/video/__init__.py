@@ -1,1 +1,1 @@
-"""Videos: any function from a picture to a picture, applied to each frame."""
+"""Stylize videos: apply a function from a picture to a picture to every frame."""

@@ -1,6 +1,6 @@
-"""What frames are and what is known of them before they are read; and those of numbered pictures.
+"""Frames, the facts about a clip of them, and the reader of numbered pictures.
 
-What it is not: video files, which read.py decodes.
+The reader of video files is in read.py.
 """
 
 from __future__ import annotations
@@ -23,22 +23,23 @@ Rgb = NDArray[np.uint8]
 
 PICTURES_RATE = Fraction(25)  # frames a second of numbered pictures: FFmpeg's default
 
-# Of FFmpeg's libavutil/pixfmt.h: AVColorRange, AVColorSpace, and what is unspecified in all
-# enumerations of colour.
+# Values from FFmpeg's libavutil/pixfmt.h. AVColorRange:
 LIMITED = 1
 FULL = 2
+# AVColorSpace:
 RGB = 0
 BT709 = 1
 BT601 = 5
+# The same value in AVColorSpace, AVColorPrimaries and AVColorTransferCharacteristic:
 UNSPECIFIED = 2
-# The matrices that libswscale has (SWS_CS_*), by AVColorSpace: BT.709, FCC, BT.601 twice, SMPTE
-# 240M, BT.2020.
+# From AVColorSpace to the matrices of libswscale (SWS_CS_*): BT.709, FCC, BT.601 (two names),
+# SMPTE 240M, BT.2020.
 MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 
 
 @dataclass(frozen=True)
 class Color:
-    """How the numbers of a picture are meant, in the enumerations of FFmpeg's libavutil/pixfmt.h."""
+    """How pixel values map to colours, in the enumerations of FFmpeg's libavutil/pixfmt.h."""
 
     range: int = 0
     space: int = UNSPECIFIED
@@ -48,12 +49,14 @@ class Color:
 
 @dataclass(frozen=True)
 class Clip:
-    """What is known of a source before its frames are read.
+    """The facts about a source that are known before its frames are read.
 
-    `height` and `width` are pixels of the upright, resized frames, `time_base` seconds a tick,
-    `rate` frames a second (an average where timing varies), `frames` how many to expect, None when
-    nothing says. `zero` is the time in seconds, on the source's own clock, that becomes 0.
-    `identity` tells a changed source from the one that was begun.
+    `height` and `width` are in pixels, of the upright and resized frames. `time_base` is the
+    length of a tick in seconds. `rate` is in frames a second, an average where the timing varies.
+    `frames` is the expected number of frames, or None when the file does not tell. `zero` is the
+    time on the source's own clock, in seconds, that becomes 0 in the output. `aspect` is the width
+    of a pixel divided by its height, or None for square pixels. `identity` changes when the source
+    changes: a job is resumed only with the same one.
     """
 
     path: Path
@@ -71,7 +74,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture, (H, W, 3) uint8, and when it is shown, in ticks of the clip's time base."""
+    """A picture, (H, W, 3) uint8, with its start and duration in ticks of the clip's time base."""
 
     rgb: Rgb
     pts: int
@@ -79,24 +82,30 @@ class Frame:
 
 
 class PictureSource:
-    """The frames of numbered pictures, or of all pictures in a folder; `skipped` counts those that cannot be read."""
+    """The frames of numbered pictures, or of all pictures in a folder.
+
+    `skipped` counts the pictures that cannot be read. `too_close` is always 0: the rate is
+    constant.
+    """
 
     def __init__(self, path: Path, options: VideoOptions, container: Container) -> None:
         rate = options.rate or PICTURES_RATE
-        self.skipped = self.crowded = 0
-        self.size: tuple[int, int] | None = None  # (width, height), once it is known
+        self.skipped = 0
+        self.too_close = 0
+        self.size: tuple[int, int] | None = None  # (width, height), None before the first picture
         files = _picture_files(path)
-        if container.time_base and container.time_base * container.gap * rate > 1:
+        if container.time_base and container.time_base * container.min_gap * rate > 1:
             raise VideoError(
-                f"{container.format} cannot hold {float(rate):g} frames a second; use a lower --fps"
+                f"{container.format} cannot hold {float(rate):g} frames a second; use a lower `fps`"
             )
         start = options.begin
         length = options.length
         inside = [(file, i / rate - start) for i, file in enumerate(files) if i / rate >= start]
         self.files = [file for file, time in inside if length is None or time < length]
+        # The first picture that can be read sets the size of all: a video has only one.
         first = next((rgb for rgb in map(self._read, self.files) if rgb is not None), None)
         if first is None:
-            raise VideoError(f"{path}: no picture of it can be read")
+            raise VideoError(f"{path}: none of its pictures can be read")
         h, w = first.shape[:2]
         if options.size is not None:
             h, w = fitted_size(h, w, options.size)
@@ -112,7 +121,7 @@ class PictureSource:
         )
 
     def frames(self, first: int = 0) -> Generator[Frame, None, None]:
-        """Yield the frames from tick `first` of the clip's time base on, in order."""
+        """Yield the frames in order, beginning at tick `first` of the clip's time base."""
         self.skipped = 0
         step = 1 / (self.clip.rate * self.clip.time_base)
         for number, file in enumerate(self.files):
@@ -125,6 +134,7 @@ class PictureSource:
                     yield Frame(rgb, pts, round((number + 1) * step) - pts)
 
     def _read(self, file: Path) -> Rgb | None:
+        """Return a picture in the size of the clip, or None when it cannot be read."""
         try:
             image = flatten(decode(file))
         except ImageError:
@@ -135,17 +145,21 @@ class PictureSource:
 
 
 def yuv_matrix(space: int, height: int, width: int) -> int:
-    """Return the matrix (SWS_CS_*) between YUV and RGB; where a video does not say, what players take for its size."""
+    """Return the matrix between YUV and RGB as a number of libswscale (SWS_CS_*).
+
+    Where a video does not name its colour space, this is the one that players assume for its size.
+    """
     return MATRICES.get(space, BT709 if width >= 1280 or height > 576 else BT601)
 
 
 def file_identity(files: Sequence[Path]) -> str:
-    """Return a hash of the names, sizes and times of change of files."""
+    """Return a hash of the names, sizes and modification times of files."""
     about = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
     return hashlib.sha256(repr(about).encode()).hexdigest()
 
 
 def _picture_files(path: Path) -> list[Path]:
+    """Return the pictures of a pattern or a folder, in order. Raises: VideoError for none."""
     if not path.is_dir():
         files = numbered_files(path)
         if not files:
@@ -160,9 +174,10 @@ def _picture_files(path: Path) -> list[Path]:
         raise VideoError(
             f"{path}: no pictures in it ({', '.join(sorted(READABLE))} are looked for)"
         )
-    return sorted(
-        files,
-        key=lambda f: [
-            (int(s), "") if s.isdigit() else (-1, s) for s in re.split(r"(\d+)", f.name)
-        ],
-    )
+    return sorted(files, key=_natural_key)
+
+
+def _natural_key(file: Path) -> list[tuple[int, str]]:
+    """Return a sort key by which 10.png comes after 9.png: digits count as numbers."""
+    pieces = re.split(r"(\d+)", file.name)
+    return [(int(piece), "") if piece.isdigit() else (-1, piece) for piece in pieces]

@@ -1,11 +1,10 @@
-"""Stylize a video: its pictures by a network, all else as it was.
+"""Stylize a video: a network changes its pictures, and everything else stays as it was.
 
-    source -> frames -> [queue] -> network -> [queue] -> segments, each listed in OUT.parts/ once it
-    is whole segments + sound, subtitles and chapters of the source -> OUT
+    source -> frames -> [queue] -> network -> [queue] -> segments in OUT.parts/
+    segments + sound, subtitles and chapters of the source -> OUT
 
-What it is not: a network; any function from a picture to a picture will do. Files are read by
-read.py, encoded by write.py, put together by mux.py and pictures.py; parts.py keeps what resuming
-needs.
+Each segment is listed in OUT.parts/ when it is complete; a stopped job resumes after the last one.
+Files are read in read.py, encoded in write.py, and put together in mux.py and pictures.py.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from faststyle.errors import Interrupted, OutputError
 from faststyle.files import writing
 from faststyle.signals import Stop, noted_signals
 from faststyle.video.frames import Clip, Rgb
-from faststyle.video.mux import Cut, describe_tracks, mux
+from faststyle.video.mux import TimeSpan, describe_tracks, mux
 from faststyle.video.options import (
     PICTURES,
     Target,
@@ -31,7 +30,7 @@ from faststyle.video.options import (
 )
 from faststyle.video.parts import Parts
 from faststyle.video.pictures import write_gif, write_pictures
-from faststyle.video.pipeline import overlap
+from faststyle.video.pipeline import run_pipeline
 from faststyle.video.read import VideoSource, open_source
 from faststyle.video.write import SegmentEncoder
 
@@ -40,7 +39,10 @@ __all__ = ["VideoError", "VideoOptions", "VideoProgress", "VideoReport", "styliz
 
 @dataclass(frozen=True)
 class VideoProgress:
-    """How far a job is: frames done, of how many if that is known, frames a second, and seconds left."""
+    """The progress of a job: `done` frames of `total` (None if unknown), and its speed.
+
+    `fps` is in frames a second. `seconds_left` is an estimate, None without a total.
+    """
 
     done: int
     total: int | None
@@ -50,10 +52,11 @@ class VideoProgress:
 
 @dataclass(frozen=True)
 class VideoReport:
-    """What became of a video.
+    """The result of a job.
 
-    `seconds` is how long it plays, `skipped` how many frames were damaged, `resumed` how many were
-    there already, and `notes` say what could not be kept as it was.
+    `frames` are in the output, which plays for `seconds`. `skipped` frames of the source were
+    damaged. `resumed` frames came from an earlier, stopped run. `notes` name the properties and
+    tracks of the source that the output could not keep.
     """
 
     output: str
@@ -73,15 +76,17 @@ def stylize_video(
     style: str = "",
     progress: Callable[[VideoProgress], None] = lambda progress: None,
 ) -> VideoReport:
-    """Stylize the frames of a video; timing, colours, sound, subtitles and chapters are kept.
+    """Stylize the frames of a video; keep its timing, colours, sound, subtitles and chapters.
 
-    `source` is a video, a pattern such as frames/%05d.png, or a folder of pictures; `target` a file
-    (.mp4, .mov, .mkv, .webm, .gif), a pattern, or a folder. `stylize` takes (H, W, 3) uint8 RGB and
-    returns the same shape, in an array of its own. `style` names what it does: with another,
-    nothing is resumed. `progress` is called after each frame.
+    `source` is a video, a pattern such as frames/%05d.png, or a folder of pictures. `target` is a
+    file (.mp4, .mov, .mkv, .webm, .gif), a pattern, or a folder. `stylize` takes (H, W, 3) uint8
+    RGB and returns a new array of the same shape. `style` names the style and its settings: a job
+    is resumed only with the same name. `progress` is called after each frame.
 
-    The output has its name only once it is whole. After an error or a signal what was done stays in
-    OUT.parts/, where `options.resume` finds it; SIGINT and SIGTERM leave OUT.partial.mp4 besides.
+    The output gets its name only when it is complete. After an error or a signal the finished
+    segments stay in OUT.parts/, where `options.resume` finds them. SIGINT and SIGTERM also leave a
+    video of the frames so far, OUT.partial.mp4.
+
     Raises: VideoError, OutputError, Interrupted, DeviceError without PyAV.
 
     Example:
@@ -92,22 +97,23 @@ def stylize_video(
     from av.error import FFmpegError
 
     try:
-        return _Job(Path(source), Path(target), options, style).run(stylize, progress)
-    except FFmpegError as error:  # what nothing below has an answer to
+        return _VideoJob(Path(source), Path(target), options, style).run(stylize, progress)
+    except FFmpegError as error:  # those that no code below turns into an error of ours
         raise VideoError(f"{source}: {error.strerror or error}") from error
 
 
-class _Job:
-    """One video on its way."""
+class _VideoJob:
+    """One video from source to target, with the segments in between."""
 
     def __init__(self, source: Path, target: Path, options: VideoOptions, style: str) -> None:
-        self.options, self.target = options, find_target(target)
+        self.options = options
+        self.target = find_target(target)
         check_target(self.target, source, options.overwrite)
         self.source = open_source(source, options, self.target.container)
         self.encoder = SegmentEncoder(self.source.clip, options, self.target.container)
         self.parts = Parts(
             self.target.parts,
-            _identity(self.source.clip, self.target, options, style),
+            _segment_settings(self.source.clip, self.target, options, style),
             options.resume,
         )
 
@@ -115,107 +121,115 @@ class _Job:
         self, stylize: Callable[[Rgb], Rgb], progress: Callable[[VideoProgress], None]
     ) -> VideoReport:
         parts = self.parts
-        resumed = self.parts.frames
-        counter = _Counter(resumed, self.source.clip.frames, progress)
+        resumed = parts.frame_count
+        counter = _ProgressCounter(resumed, self.source.clip.frames, progress)
         with noted_signals() as stop:
             try:
-                whole = overlap(
-                    self.source.frames(parts.next),
+                complete = run_pipeline(
+                    self.source.frames(parts.next_tick),
                     stylize,
                     lambda frames: parts.write(frames, self.encoder),
                     lambda: stop.number != 0,
                     counter.count,
                 )
-                if not whole:
+                if not complete:
                     raise self._interrupted(stop)
                 if not parts.segments:
                     raise VideoError(
                         f"{self.source.clip.path}: no frames after {self.options.begin} s"
                     )
-                notes = self._put_together(self.target, lambda: self._check(stop))
+                notes = self._assemble(self.target, lambda: self._raise_if_stopped(stop))
             finally:
+                # An empty folder is no use for resuming.
                 if not parts.segments:
                     parts.remove()
         parts.remove()
+        return self._report(resumed, notes)
+
+    def _report(self, resumed: int, notes: list[str]) -> VideoReport:
+        parts = self.parts
         clip = self.source.clip
-        if self.source.crowded:
-            gap = float(self.target.container.gap * clip.time_base * 1000)
-            notes.append(
-                f"{self.source.crowded} frames are left out that came less than {gap:g} ms after another"
-            )
+        if self.source.too_close:
+            gap = float(self.target.container.min_gap * clip.time_base * 1000)
+            left_out = f"{self.source.too_close} frames are left out that came less than "
+            notes = [*notes, f"{left_out}{gap:g} ms after another"]
         return VideoReport(
             output=str(self.target.path),
-            frames=parts.frames,
+            frames=parts.frame_count,
             seconds=float((parts.segments[-1].end - parts.segments[0].start) * clip.time_base),
             skipped=self.source.skipped,
             resumed=resumed,
             notes=(*clip.notes, *self.encoder.notes, *notes),
         )
 
-    def _put_together(
-        self, target: Target, check: Callable[[], None], stopped: bool = False
+    def _assemble(
+        self, target: Target, raise_if_stopped: Callable[[], None], partial: bool = False
     ) -> list[str]:
-        """Write the output from its segments; return what of the source it does not hold."""
+        """Write the output from the segments; return notes on the tracks that it does not keep.
+
+        A `partial` output ends with the last segment, and so does its sound.
+        """
         clip = self.source.clip
         parts = self.parts
         container = target.container
-        tracks = isinstance(self.source, VideoSource)
+        has_tracks = isinstance(self.source, VideoSource)
         if container.codec is not None:
-            length = parts.segments[-1].end * clip.time_base if stopped else self.options.length
-            cut = Cut(clip.zero, length, whole=self.options.start is None)
+            length = parts.segments[-1].end * clip.time_base if partial else self.options.length
+            span = TimeSpan(clip.zero, length, from_start=self.options.start is None)
             with writing(target.path) as temporary:
-                return mux(temporary, parts, clip, container, cut, tracks, check)
+                return mux(temporary, parts, clip, container, span, has_tracks, raise_if_stopped)
         if container is PICTURES:
-            write_pictures(target.path, parts, clip, check)
+            write_pictures(target.path, parts, clip, raise_if_stopped)
         else:
             with writing(target.path) as temporary:
-                write_gif(temporary, parts, clip, check)
-        names = describe_tracks(clip.path) if tracks else []
+                write_gif(temporary, parts, clip, raise_if_stopped)
+        names = describe_tracks(clip.path) if has_tracks else []
         return [f"{name} is left out: the output is pictures only" for name in names]
 
-    def _check(self, stop: Stop) -> None:
+    def _raise_if_stopped(self, stop: Stop) -> None:
         if stop.number:
-            what = f"stopped while {self.target.path} was put together; --resume finishes it"
-            raise Interrupted(what, stop.number)
+            message = f"stopped while {self.target.path} was put together; `resume` finishes it"
+            raise Interrupted(message, stop.number)
 
     def _interrupted(self, stop: Stop) -> Interrupted:
-        """Write what there is under the name of a partial output, and return what to raise."""
+        """Write the frames so far as a partial output; return the error to raise."""
         if not self.parts.segments:
             return Interrupted("stopped before the first frame was done", stop.number)
         partial = self.target.partial
         try:
-            self._put_together(partial, lambda: None, stopped=True)
-            left = f"{partial.place} holds them"
+            self._assemble(partial, lambda: None, partial=True)
+            outcome = f"{partial.place} holds them"
         except OutputError as error:
-            left = str(error)
+            outcome = str(error)
         return Interrupted(
-            f"stopped after {self.parts.frames} frames: {left}; --resume goes on", stop.number
+            f"stopped after {self.parts.frame_count} frames: {outcome}; `resume` goes on",
+            stop.number,
         )
 
 
-class _Counter:
-    """Tells of progress; frames that were there already count, but not for the speed."""
+class _ProgressCounter:
+    """Counts frames and reports progress. Resumed frames count, but not for the speed."""
 
     def __init__(
-        self, there: int, total: int | None, progress: Callable[[VideoProgress], None]
+        self, resumed: int, total: int | None, progress: Callable[[VideoProgress], None]
     ) -> None:
-        self.done = there
-        self.there = there
+        self.done = resumed
+        self.resumed = resumed
         self.total = total
         self.progress = progress
         self.started = time.monotonic()
 
     def count(self) -> None:
         self.done += 1
-        fps = (self.done - self.there) / max(1e-9, time.monotonic() - self.started)
+        fps = (self.done - self.resumed) / max(1e-9, time.monotonic() - self.started)
         left = None if self.total is None else max(0, self.total - self.done) / fps
         self.progress(VideoProgress(self.done, self.total, fps, left))
 
 
-def _identity(
+def _segment_settings(
     clip: Clip, target: Target, options: VideoOptions, style: str
 ) -> dict[str, str | float | None]:
-    """Return all that decides over what is in segments."""
+    """Return all settings that change the content of segments."""
     import av
 
     return {

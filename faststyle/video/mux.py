@@ -1,7 +1,7 @@
-"""Put segments and the source's other tracks into one file: copied where the container takes them,
-else converted.
+"""Put the segments and the source's other tracks into one file.
 
-What it is not: encoding of frames, which is done when it begins.
+Tracks are copied where the container takes them, and converted where it does not. Frames were
+encoded before, in write.py.
 """
 
 from __future__ import annotations
@@ -31,37 +31,41 @@ if TYPE_CHECKING:
     from av.subtitles.stream import SubtitleStream
     from av.video.stream import VideoStream
 
-    Convert = Callable[[Packet[Stream] | None], list[Packet[Any]]]  # None at the end
+    # Turns a packet of a source's track into packets for the output. None means the track's end.
+    PacketConverter = Callable[[Packet[Stream] | None], list[Packet[Any]]]
 
-# a second and channel, of sound that is encoded again: few hear it, of AAC or Opus
+# Bits a second for each channel of sound that is encoded again. Few people hear a loss in AAC or
+# Opus at this rate.
 AUDIO_BITS = 96_000
-OPUS_RATE = 48_000  # samples a second, which encoders take that do not take all rates
-TIMESCALE = 90_000  # ticks a second at least, of MP4
-MARGIN = 10  # seconds by which tracks may be apart in a file
-# seconds without sound that stay; less is the rounding of containers that count milliseconds
-HOLE = 0.05
-NAMED_CHANNELS = range(1, 9)  # numbers of channels that have usual names
+OPUS_RATE = 48_000  # samples a second; encoders with a fixed list of rates have this one
+MIN_TIMESCALE = 90_000  # ticks a second of MP4, at least
+TRACK_MARGIN = 10  # seconds: how far apart in a file packets of the same time may be
+# Seconds. A longer gap in the sound stays; a shorter one is the rounding of containers that count
+# in milliseconds.
+MIN_HOLE = 0.05
+NAMED_CHANNELS = range(1, 9)  # numbers of channels for which FFmpeg has a usual layout
 KEPT_TAGS = ("language", "title")
-# which the muxer writes itself
-OWN_TAGS = {"major_brand", "minor_version", "compatible_brands", "encoder"}
-CHAPTER_TRACK = "bin_data"  # how FFmpeg shows what MP4 keeps chapters in
+# Tags that the muxer writes itself.
+MUXER_TAGS = {"major_brand", "minor_version", "compatible_brands", "encoder"}
+CHAPTER_TRACK = "bin_data"  # FFmpeg's name for the track in which MP4 stores chapters
 
 
 @dataclass(frozen=True)
-class Cut:
-    """What part of a source is taken: from `zero`, seconds of its own clock, for `length` seconds,
-    None to its end.
+class TimeSpan:
+    """The part of a source that goes into the output.
 
-    `whole`: nothing is left out at the beginning, sound from before the first frame neither.
+    `zero` is its beginning in seconds on the source's own clock. `length` is in seconds, or None
+    up to the end. With `from_start` it begins where the source does: sound from before the first
+    frame is kept too.
     """
 
     zero: Fraction
     length: Fraction | None
-    whole: bool
+    from_start: bool
 
-    def takes(self, time: Fraction) -> bool:
-        """Return whether what starts at `time`, seconds of the source's clock, is inside."""
-        return (self.whole or time >= self.zero) and (
+    def contains(self, time: Fraction) -> bool:
+        """Return whether `time`, in seconds on the source's clock, is inside."""
+        return (self.from_start or time >= self.zero) and (
             self.length is None or time - self.zero < self.length
         )
 
@@ -71,79 +75,93 @@ def mux(
     parts: Parts,
     clip: Clip,
     container: Container,
-    cut: Cut,
-    tracks: bool,
-    check: Callable[[], None],
+    span: TimeSpan,
+    has_tracks: bool,
+    raise_if_stopped: Callable[[], None],
 ) -> list[str]:
-    """Write segments, and all tracks of the clip's file if it has `tracks`; return what could not
-    be copied.
+    """Write the segments, and the other tracks of the clip's file if it has any, to a new file.
 
-    `check` is called for each packet, and may raise. Raises: OSError when there is no room.
+    Return notes on the tracks that could not be copied. `raise_if_stopped` is called for each
+    packet, and may raise.
+
+    Raises: OSError when there is no room.
     """
     import av
 
-    options = dict(container.options)
-    mp4 = container.format in ("mp4", "mov")
-    # how finely the delay of a track can be said: in its frames, and about as well as its sound
-    # needs
-    if mp4:
-        frames = clip.time_base.denominator
-        options["movie_timescale"] = str(frames * math.ceil(TIMESCALE / frames))
+    options = _muxer_options(container, clip)
     notes: list[str] = []
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(open_input(clip.path)) if tracks else None
+        source = stack.enter_context(open_input(clip.path)) if has_tracks else None
         first = stack.enter_context(open_input(parts.paths()[0]))
         output = stack.enter_context(
             av.open(file_url(path), "w", format=container.format, container_options=options)
         )
         stream = output.add_stream_from_template(first.streams.video[0], opaque=True)
         stream.time_base = clip.time_base
-        if mp4 and stream.codec_context.name == "hevc":
-            stream.codec_context.codec_tag = "hvc1"  # QuickTime and Safari play no other
+        if _is_mp4(container) and stream.codec_context.name == "hevc":
+            stream.codec_context.codec_tag = "hvc1"  # the only tag that QuickTime and Safari play
         packets: list[Iterator[Packet[Any]]] = [_video_packets(stream, parts, clip)]
         if source is not None:
-            copy_tags(source, output, cut)
+            copy_tags(source, output, span)
             _copy_stream_tags(find_stream(source, clip.path), stream)
-            packets.append(
-                _track_packets(
-                    source, _add_tracks(source, output, clip, container, cut, notes), cut
-                )
-            )
-        # By time: the muxer holds the packets of one track until those of the others come.
+            converters = _add_tracks(source, output, clip, container, span, notes)
+            packets.append(_track_packets(source, converters, span))
+        # In order of time: else the muxer would hold all packets of one track in memory until
+        # those of the others come.
         for packet in heapq.merge(*packets, key=_decoding_time):
-            check()
+            raise_if_stopped()
             output.mux(packet)
     return notes
 
 
 def describe_tracks(path: Path) -> list[str]:
-    """Return the names of all tracks but the one that is stylized."""
+    """Return the names of all tracks but the stylized one."""
     with open_input(path) as source:
         return [name for _, name in _other_tracks(source, path)]
 
 
-def copy_tags(source: InputContainer, output: OutputContainer, cut: Cut) -> None:
-    """Copy metadata, and the chapters that are inside."""
-    output.metadata.update({k: v for k, v in source.metadata.items() if k.lower() not in OWN_TAGS})
+def copy_tags(source: InputContainer, output: OutputContainer, span: TimeSpan) -> None:
+    """Copy the metadata of a file, and its chapters as far as they are inside the span."""
+    tags = {k: v for k, v in source.metadata.items() if k.lower() not in MUXER_TAGS}
+    output.metadata.update(tags)
     chapters = []
     for chapter in source.chapters():
         step = chapter["time_base"] or MICROSECOND
-        start, end = chapter["start"] * step - cut.zero, chapter["end"] * step - cut.zero
-        start, end = max(start, Fraction(0)), end if cut.length is None else min(end, cut.length)
+        start = max(chapter["start"] * step - span.zero, Fraction(0))
+        end = chapter["end"] * step - span.zero
+        if span.length is not None:
+            end = min(end, span.length)
         if start < end:
             chapters.append({**chapter, "start": round(start / step), "end": round(end / step)})
     output.set_chapters(cast("Any", chapters))
 
 
+def _muxer_options(container: Container, clip: Clip) -> dict[str, str]:
+    """Return FFmpeg's options for the muxer of a container."""
+    options = dict(container.options)
+    if _is_mp4(container):
+        # MP4 counts the delay of each track in this unit. It must divide a tick of the frames, and
+        # be fine enough for sound.
+        ticks = clip.time_base.denominator
+        options["movie_timescale"] = str(ticks * math.ceil(MIN_TIMESCALE / ticks))
+    return options
+
+
+def _is_mp4(container: Container) -> bool:
+    return container.format in ("mp4", "mov")
+
+
 def _video_packets(stream: VideoStream, parts: Parts, clip: Clip) -> Iterator[Packet[Any]]:
     """Yield the packets of all segments with their times in the clip.
 
-    Decoding times are made anew, as segments overlap in theirs: packet i is decoded when frame i -
-    delay is shown.
+    Decoding times are made anew, because those of neighbouring segments overlap: packet i is
+    decoded when frame i - delay is shown.
     """
     delay = max(segment.delay for segment in parts.segments)
     frame = max(1, round(1 / (clip.rate * clip.time_base)))
-    before = [parts.segments[0].start - i * frame for i in range(delay, 0, -1)]
+    # The decoding times that are not used yet. The first packets are decoded before any frame is
+    # shown.
+    waiting = [parts.segments[0].start - i * frame for i in range(delay, 0, -1)]
     for segment, path in zip(parts.segments, parts.paths(), strict=True):
         with open_input(path) as file:
             step = (file.streams.video[0].time_base or clip.time_base) / clip.time_base
@@ -151,40 +169,45 @@ def _video_packets(stream: VideoStream, parts: Parts, clip: Clip) -> Iterator[Pa
                 packet for packet in read_packets(file, [file.streams.video[0]]) if packet.size
             ]
         shown = [segment.start + round((packet.pts or 0) * step) for packet in packets]
-        times = sorted(shown)
-        until = dict(zip(times, [*times[1:], segment.end], strict=True))
-        times = before + times
-        for packet, pts, dts in zip(packets, shown, times, strict=False):
+        in_order = sorted(shown)
+        end_of = dict(zip(in_order, [*in_order[1:], segment.end], strict=True))
+        waiting += in_order
+        for packet, pts, dts in zip(packets, shown, waiting, strict=False):
             packet.pts = pts
             packet.dts = dts
-            packet.duration = until[pts] - pts
+            packet.duration = end_of[pts] - pts
             packet.time_base = clip.time_base
             packet.stream = stream
             yield packet
-        before = times[len(packets) :]
+        waiting = waiting[len(packets) :]
 
 
 def _track_packets(
-    source: InputContainer, converts: dict[int, Convert], cut: Cut
+    source: InputContainer, converters: dict[int, PacketConverter], span: TimeSpan
 ) -> Iterator[Packet[Any]]:
+    """Yield the packets of the other tracks that are inside the span, copied or converted.
+
+    `converters` are by the number of the source's track.
+    """
     from av.error import FFmpegError
 
-    if not converts:
+    if not converters:
         return
-    if not cut.whole and cut.zero > MARGIN:
-        with contextlib.suppress(FFmpegError):  # what cannot seek is read from its beginning
-            source.seek(int((cut.zero - MARGIN) / MICROSECOND))
-    for packet in read_packets(source, [source.streams[index] for index in converts]):
+    if not span.from_start and span.zero > TRACK_MARGIN:
+        with contextlib.suppress(FFmpegError):  # a file that cannot seek is read from the beginning
+            source.seek(int((span.zero - TRACK_MARGIN) / MICROSECOND))
+    for packet in read_packets(source, [source.streams[index] for index in converters]):
         ticks = packet.dts if packet.pts is None else packet.pts
         if ticks is None:  # the end of a track
             continue
         time = ticks * packet.time_base
-        if cut.takes(time):
-            yield from converts[packet.stream.index](packet)
-        elif cut.length is not None and time > cut.zero + cut.length + MARGIN:
+        if span.contains(time):
+            yield from converters[packet.stream.index](packet)
+        # Tracks are not exactly side by side in a file, so reading goes on a little longer.
+        elif span.length is not None and time > span.zero + span.length + TRACK_MARGIN:
             break
-    for convert in converts.values():
-        yield from convert(None)
+    for converter in converters.values():
+        yield from converter(None)
 
 
 def _add_tracks(
@@ -192,61 +215,73 @@ def _add_tracks(
     output: OutputContainer,
     clip: Clip,
     container: Container,
-    cut: Cut,
+    span: TimeSpan,
     notes: list[str],
-) -> dict[int, Convert]:
-    """Add what the container can hold of all other tracks; return what becomes of their packets, by number."""
-    converts: dict[int, Convert] = {}
+) -> dict[int, PacketConverter]:
+    """Add the other tracks that the container can hold, and return their converters by number.
+
+    A note is added for each track that is converted or left out.
+    """
+    converters: dict[int, PacketConverter] = {}
     for stream, name in _other_tracks(source, clip.path):
-        kept = ("audio", "subtitle") + ("attachment",) * (container.format == "matroska")
-        if stream.type in kept and _takes(container.format, stream):
-            converts[stream.index] = _copy(stream, output, cut.zero)
+        copied = ("audio", "subtitle") + ("attachment",) * (container.format == "matroska")
+        if stream.type in copied and _can_copy(container.format, stream):
+            converters[stream.index] = _copy_track(stream, output, span.zero)
             continue
-        codec = {"audio": container.audio, "subtitle": container.text}.get(stream.type)
+        codec = {"audio": container.audio, "subtitle": container.subtitles}.get(stream.type)
         if codec is None or stream.codec_context is None:
             notes.append(f"{name} is left out: {container.format} does not take it")
         elif stream.type == "audio":
-            converts[stream.index] = _encode_audio(
-                cast("AudioStream", stream), output, codec, cut.zero
+            converters[stream.index] = _reencode_audio(
+                cast("AudioStream", stream), output, codec, span.zero
             )
             notes.append(f"{name} is encoded again as {codec}: {container.format} does not take it")
         elif stream.codec_context.codec.text_sub:
-            converts[stream.index] = _encode_text(
-                cast("SubtitleStream", stream), output, codec, cut.zero
+            converters[stream.index] = _convert_subtitles(
+                cast("SubtitleStream", stream), output, codec, span.zero
             )
             notes.append(f"{name} is converted to {codec}: {container.format} does not take it")
         else:
+            # Subtitles of DVDs are pictures of text.
             notes.append(f"{name} is left out: its pictures cannot become {codec}")
-    return converts
+    return converters
 
 
 def _other_tracks(source: InputContainer, path: Path) -> Iterator[tuple[Stream, str]]:
-    """Yield all tracks but the one that is stylized, with names such as "audio track 1 (aac)"."""
-    shown = find_stream(source, path).index
+    """Yield all tracks but the stylized one, with names such as "audio track 1 (aac)"."""
+    stylized = find_stream(source, path).index
     seen = Counter[str]()
     for stream in source.streams:
         seen[stream.type] += 1
         codec = stream.codec_context.codec.canonical_name if stream.codec_context else stream.name
-        if stream.index != shown and not (codec == CHAPTER_TRACK and source.chapters()):
+        is_chapters = codec == CHAPTER_TRACK and source.chapters()  # copied with the tags
+        if stream.index != stylized and not is_chapters:
             yield stream, f"{stream.type} track {seen[stream.type]} ({codec})"
 
 
-def _takes(format: str, stream: Stream) -> bool:
-    """Return whether a container takes a stream as it is: tried out, as no table says it all."""
+def _can_copy(format: str, stream: Stream) -> bool:
+    """Return whether a container takes a stream unchanged.
+
+    It is tried out in memory, because no table of FFmpeg tells for all containers.
+    """
     import av
     from av.error import FFmpegError
 
     try:
         with av.open(io.BytesIO(), "w", format=format) as trial:
-            _add_copy(stream, trial)
+            _add_same_stream(stream, trial)
             trial.start_encoding()
     except (FFmpegError, ValueError):
         return False
     return True
 
 
-def _copy(stream: Stream, output: OutputContainer, zero: Fraction) -> Convert:
-    copied = _add_copy(stream, output)
+def _copy_track(stream: Stream, output: OutputContainer, zero: Fraction) -> PacketConverter:
+    """Add a track that takes the packets of `stream` unchanged, and return its converter.
+
+    `zero` is the time in seconds that becomes 0.
+    """
+    copied = _add_same_stream(stream, output)
     shift = round(zero / (stream.time_base or MICROSECOND))
     last: int | None = None
 
@@ -266,51 +301,54 @@ def _copy(stream: Stream, output: OutputContainer, zero: Fraction) -> Convert:
     return convert
 
 
-def _add_copy(stream: Stream, output: OutputContainer) -> Stream:
+def _add_same_stream(stream: Stream, output: OutputContainer) -> Stream:
+    """Add a stream of the same codec and settings to a file."""
     copied = output.add_stream_from_template(stream)
-    if stream.type == "audio":  # some files count their channels only, and MP4 wants names
-        cast("AudioStream", copied).codec_context.layout = _layout(cast("AudioStream", stream))
+    if stream.type == "audio":  # some files tell the number of channels only; MP4 needs their names
+        audio = cast("AudioStream", copied)
+        audio.codec_context.layout = _channel_layout(cast("AudioStream", stream))
     _copy_stream_tags(stream, copied)
     return copied
 
 
-def _layout(stream: AudioStream) -> str:
-    """Return the names of a stream's channels, the usual ones where it has none."""
+def _channel_layout(stream: AudioStream) -> str:
+    """Return the layout of a stream's channels, or the usual one for their number."""
     name = stream.layout.name
     return name.replace(" channels", "c") if stream.channels in NAMED_CHANNELS else name
 
 
-def _encode_audio(
+def _reencode_audio(
     stream: AudioStream, output: OutputContainer, codec: str, zero: Fraction
-) -> Convert:
+) -> PacketConverter:
+    """Add a track of another codec for the sound of `stream`, and return its converter.
+
+    `zero` is the time in seconds that becomes 0.
+    """
     import av
     from av.error import FFmpegError
 
     rates = av.Codec(codec, "w").audio_rates or [stream.rate]
     rate = stream.rate if stream.rate in rates else OPUS_RATE
-    name = _layout(stream)
-    # Opus knows 5.1, not 5.1(side), and of the rarer ones nothing.
-    layout = next(
-        x for x in (name, name.split("(")[0], "stereo") if x == "stereo" or _encodes(codec, rate, x)
-    )
+    name = _channel_layout(stream)
+    # Opus has 5.1, but not 5.1(side), nor the rarer layouts.
+    candidates = (name, name.split("(")[0])
+    layout = next((x for x in candidates if _encodes_layout(codec, rate, x)), "stereo")
     encoded = cast("AudioStream", output.add_stream(codec, rate=rate, layout=layout))
     encoded.bit_rate = AUDIO_BITS * encoded.channels
     _copy_stream_tags(stream, encoded)
-    clock: int | None = None  # when the next frame starts, in samples
+    clock: int | None = None  # start of the next frame, in samples
 
     def convert(packet: Packet[Stream] | None) -> list[Packet[Any]]:
         nonlocal clock
         packets: list[Packet[Any]] = []
-        # what is damaged is left out; the rest keeps its time
+        # Damaged sound is left out. The rest keeps its time.
         with contextlib.suppress(FFmpegError):
             for frame in stream.decode(packet):
                 if frame.pts is not None and frame.time_base is not None:
                     start = round((frame.pts * frame.time_base - zero) * frame.sample_rate)
-                    clock = (
-                        start
-                        if clock is None or start > clock + HOLE * frame.sample_rate
-                        else clock
-                    )
+                    # Frames follow each other without a gap, but for true holes in the sound.
+                    if clock is None or start > clock + MIN_HOLE * frame.sample_rate:
+                        clock = start
                 frame.pts = clock or 0
                 frame.time_base = Fraction(1, frame.sample_rate)
                 clock = frame.pts + frame.samples
@@ -320,7 +358,8 @@ def _encode_audio(
     return convert
 
 
-def _encodes(codec: str, rate: int, layout: str) -> bool:
+def _encodes_layout(codec: str, rate: int, layout: str) -> bool:
+    """Return whether an encoder takes a layout of channels, by trying it."""
     import av
     from av.error import FFmpegError
 
@@ -335,14 +374,18 @@ def _encodes(codec: str, rate: int, layout: str) -> bool:
     return True
 
 
-def _encode_text(
+def _convert_subtitles(
     stream: SubtitleStream, output: OutputContainer, codec: str, zero: Fraction
-) -> Convert:
+) -> PacketConverter:
+    """Add a track of another codec for the texts of `stream`, and return its converter.
+
+    `zero` is the time in seconds that becomes 0.
+    """
     from av.error import FFmpegError
 
     encoded = cast("SubtitleStream", output.add_stream(codec))
     encoded.time_base = stream.time_base
-    stream.codec_context.open(strict=False)  # which makes its header
+    stream.codec_context.open(strict=False)  # opening makes the header that is copied next
     encoded.codec_context.subtitle_header = stream.codec_context.subtitle_header
     _copy_stream_tags(stream, encoded)
     shift = round(zero / (stream.time_base or MICROSECOND))
@@ -357,7 +400,8 @@ def _encode_text(
         if decoded is None:  # MP4 fills the time between two texts with empty ones
             return []
         text = encoded.codec_context.encode_subtitle(decoded)
-        text.pts = text.dts = (packet.pts or 0) - shift
+        text.pts = (packet.pts or 0) - shift
+        text.dts = text.pts
         text.duration = packet.duration
         text.time_base = packet.time_base
         text.stream = encoded
@@ -367,11 +411,12 @@ def _encode_text(
 
 
 def _copy_stream_tags(stream: Stream, copied: Stream) -> None:
-    """Copy what a person chose for a track."""
+    """Copy a track's language and title, and whether it is shown by default."""
     copied.metadata.update({k: v for k, v in stream.metadata.items() if k in KEPT_TAGS})
     copied.disposition = stream.disposition
 
 
 def _decoding_time(packet: Packet[Any]) -> float:
+    """Return the time in seconds at which a packet is decoded."""
     ticks = packet.pts if packet.dts is None else packet.dts
     return float((ticks or 0) * packet.time_base)

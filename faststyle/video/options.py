@@ -1,6 +1,6 @@
-"""What can be asked of a video, checked: options, containers, and the names of what is written.
+"""The options of a video job, the containers that can be written, and the names of outputs.
 
-What it is not: codecs, which write.py knows.
+Codecs are in write.py.
 """
 
 from __future__ import annotations
@@ -16,24 +16,28 @@ from faststyle.extras import require
 from faststyle.images import READABLE, WRITABLE, output_format
 
 NUMBERED = re.compile(r"%0?\d*d")  # as in frames/%05d.png
-PICTURES_NAME = "%05d.png"  # of the pictures in a folder that is named without a pattern
-NTSC = 1001  # largest denominator of a frame rate: 30000/1001
-MICROSECONDS = 1_000_000  # a second: times are not finer, so that 0.1 means a tenth
+PICTURES_NAME = "%05d.png"  # names of pictures when the output is a folder without a pattern
+MAX_RATE_DENOMINATOR = 1001  # NTSC rates are fractions such as 30000/1001
+# Times are rounded to 1/1,000,000 s. So 0.1 becomes exactly a tenth, not its binary neighbour.
+TIME_DENOMINATOR = 1_000_000
 
 
 class VideoError(FaststyleError):
-    """A video cannot be read, or cannot be written as it was asked for."""
+    """A video cannot be read, or cannot be written with the given options."""
 
 
 @dataclass(frozen=True)
 class VideoOptions:
-    """How a video is cut, resized and encoded; what is None stays as it is in the input.
+    """How a video is cut, resized and encoded. A field that is None keeps the input's value.
 
-    `codec` is h264, hevc, vp9, av1, prores, or any encoder of PyAV's FFmpeg; by default h264, and
-    vp9 in WebM. `quality` is the encoder's CRF, or a quantiser from 1, the best, to 31 where it has
-    none; `preset` its speed, or the profile of ProRes, by the encoder's names. `fps` makes the rate
-    constant. `start` and `end` are seconds from the beginning, `size` pixels of the shorter side,
-    `threads` those of decoder and encoder each. Raises: VideoError for values that make no sense.
+    `codec` is h264, hevc, vp9, av1, prores, or any encoder of PyAV's FFmpeg. Its default is h264,
+    and vp9 in WebM. `quality` is the encoder's CRF; for an encoder without CRF it is a quantiser
+    from 1, the best, to 31. `preset` is the encoder's speed (for ProRes: its profile), by the
+    encoder's own names. `fps` makes the rate constant. `start` and `end` are seconds from the
+    beginning. `size` is the shorter side in pixels. `threads` is for the decoder and for the
+    encoder, each. `overwrite` replaces an output that exists. `resume` continues a stopped job.
+
+    Raises: VideoError for a value outside its range.
     """
 
     codec: str | None = None
@@ -49,55 +53,56 @@ class VideoOptions:
 
     def __post_init__(self) -> None:
         if self.start is not None and not 0 <= self.start < float("inf"):
-            raise VideoError(f"--start must be 0 or more seconds, got {self.start:g}")
+            raise VideoError(f"`start` must be 0 or more seconds, got {self.start:g}")
         if self.end is not None and not (self.start or 0) < self.end < float("inf"):
             raise VideoError(
-                f"--end must be after --start ({self.start or 0:g} s), got {self.end:g}"
+                f"`end` must be after `start` ({self.start or 0:g} s), got {self.end:g}"
             )
         if self.fps is not None and not 0.01 <= self.fps <= 1000:
-            raise VideoError(f"--fps must be 0.01 to 1000, got {float(self.fps):g}")
+            raise VideoError(f"`fps` must be 0.01 to 1000, got {float(self.fps):g}")
         for name in ("size", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise VideoError(f"--{name} must be 1 or more, got {value}")
+                raise VideoError(f"`{name}` must be 1 or more, got {value}")
 
     @property
     def rate(self) -> Fraction | None:
-        """Frames a second."""
-        return None if self.fps is None else Fraction(self.fps).limit_denominator(NTSC)
+        """Return `fps` as a fraction of frames a second, or None."""
+        return (
+            None if self.fps is None else Fraction(self.fps).limit_denominator(MAX_RATE_DENOMINATOR)
+        )
 
     @property
     def begin(self) -> Fraction:
-        """Seconds from the beginning at which the output starts."""
-        return Fraction(self.start or 0).limit_denominator(MICROSECONDS)
+        """Return the time in the source, in seconds, at which the output starts."""
+        return Fraction(self.start or 0).limit_denominator(TIME_DENOMINATOR)
 
     @property
     def length(self) -> Fraction | None:
-        """Seconds after `begin` at which it ends."""
-        return (
-            None
-            if self.end is None
-            else Fraction(self.end).limit_denominator(MICROSECONDS) - self.begin
-        )
+        """Return the seconds between `begin` and the end, or None for all that follows."""
+        if self.end is None:
+            return None
+        return Fraction(self.end).limit_denominator(TIME_DENOMINATOR) - self.begin
 
 
 @dataclass(frozen=True)
 class Container:
-    """A file format: FFmpeg's name of it, and what goes into it where nothing else is asked for.
+    """A file format by FFmpeg's name, and the default codecs for it.
 
-    `codec` is that of the pictures; None is for formats whose pictures are made at the end, from
-    lossless segments. `audio` and `text` encode sound and subtitles that cannot be copied; None: it
-    holds none. `time_base` is for formats that know but one, `gap` the least time between two
-    frames, in ticks.
+    `codec` encodes the frames. It is None for formats that are made at the end from lossless
+    segments (GIF and numbered pictures). `audio` and `subtitles` encode the tracks that cannot be
+    copied; None means that the format holds no such tracks. `options` are for FFmpeg's muxer.
+    `time_base`, in seconds, is set for formats with a fixed one. `min_gap` is the shortest time
+    from one frame to the next, in ticks.
     """
 
     format: str
     codec: str | None = None
     audio: str | None = None
-    text: str | None = None
+    subtitles: str | None = None
     options: dict[str, str] = field(default_factory=dict)
     time_base: Fraction | None = None
-    gap: int = 1
+    min_gap: int = 1
 
 
 MP4 = Container("mp4", "h264", "aac", "mov_text", {"movflags": "+faststart"})
@@ -107,44 +112,46 @@ CONTAINERS = {
     ".mov": replace(MP4, format="mov"),
     ".mkv": Container("matroska", "h264", "libopus", "subrip", time_base=Fraction(1, 1000)),
     ".webm": Container("webm", "vp9", "libopus", "webvtt", time_base=Fraction(1, 1000)),
-    # Browsers show a frame of 10 ms for 100 ms.
-    ".gif": Container("gif", time_base=Fraction(1, 100), gap=2),
+    # Browsers show a GIF frame of 10 ms for 100 ms, so frames here last 20 ms or more.
+    ".gif": Container("gif", time_base=Fraction(1, 100), min_gap=2),
 }
 PICTURES = Container("pictures")
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where a video goes: a file, or pictures by a numbered pattern such as frames/%05d.png."""
+    """The output: a video file, or a pattern of numbered pictures such as frames/%05d.png."""
 
     path: Path
     container: Container
 
     @property
     def place(self) -> Path:
-        """What there is once all is done: the file, or the folder of pictures."""
+        """Return the video file, or the folder of the pictures."""
         return self.path.parent if self.container is PICTURES else self.path
 
     @property
     def partial(self) -> Target:
-        """The name for what there was when a job was stopped: out.partial.mp4, frames.partial/%05d.png."""
+        """Return the output of a stopped job: out.partial.mp4, or frames.partial/%05d.png."""
         place = self.place.with_name(f"{self.place.stem}.partial{self.place.suffix}")
-        return Target(
-            place / self.path.name if self.container is PICTURES else place, self.container
-        )
+        path = place / self.path.name if self.container is PICTURES else place
+        return Target(path, self.container)
 
     @property
     def parts(self) -> Path:
-        """The folder of segments beside it."""
+        """Return the folder beside the output that holds the segments of a running job."""
         return self.place.with_name(f"{self.place.name}.parts")
 
     def pictures(self) -> list[Path]:
-        """Return the pictures of this name that are there, by number."""
+        """Return the existing pictures that match the pattern, by number."""
         return numbered_files(self.path)
 
 
 def wants_video(inputs: Sequence[str], output: str) -> bool:
-    """Return whether what is asked for is a video, or numbered pictures, rather than pictures each on its own."""
+    """Return whether a command is about one video, and not about single pictures.
+
+    Numbered pictures, as input or output, count as a video too.
+    """
     source = Path(inputs[0])
     target = Path(output)
     if len(inputs) != 1 or "-" in (inputs[0], output):
@@ -159,17 +166,21 @@ def wants_video(inputs: Sequence[str], output: str) -> bool:
 
 
 def parse_rate(text: str) -> Fraction:
-    """Return frames a second of "25", "23.976" or "24000/1001". Raises: VideoError."""
+    """Return the frames a second in a text: "25", "23.976" or "24000/1001". Raises: VideoError."""
     try:
         return Fraction(text)
     except (ValueError, ZeroDivisionError):
         raise VideoError(
-            f"--fps must be a number or a fraction such as 24000/1001, got {text!r}"
+            f"`fps` must be a number or a fraction such as 24000/1001, got {text!r}"
         ) from None
 
 
 def find_target(path: Path) -> Target:
-    """Return what an output path asks for. Raises: VideoError, OutputError for formats that are not offered."""
+    """Return the target that an output path names.
+
+    Raises: VideoError for a video format that is not supported, or pictures without a folder;
+    OutputError for a picture format that is not supported.
+    """
     if is_numbered(path):
         output_format(path)
         if path.parent.resolve() == Path().resolve():
@@ -179,30 +190,28 @@ def find_target(path: Path) -> Target:
     if path.is_dir() or not suffix:
         return Target(path / PICTURES_NAME, PICTURES)
     if suffix not in CONTAINERS:
-        what = ", ".join(CONTAINERS)
+        videos = ", ".join(CONTAINERS)
         pictures = ", ".join(sorted(WRITABLE))
         raise VideoError(
-            f"{path}: cannot write {suffix}; use {what}, or a pattern as frames/%05d.png ({pictures})"
+            f"{path}: cannot write {suffix}; use {videos}, "
+            f"or a pattern such as frames/%05d.png ({pictures})"
         )
     return Target(path, CONTAINERS[suffix])
 
 
 def check_target(target: Target, source: Path, overwrite: bool) -> None:
-    """Check that writing would destroy nothing. Raises: OutputError."""
-    taken = (
-        target.pictures()
-        if target.container is PICTURES
-        else [target.path]
-        if target.path.exists()
-        else []
-    )
+    """Check that writing the output would destroy no file. Raises: OutputError."""
+    if target.container is PICTURES:
+        taken = target.pictures()
+    else:
+        taken = [target.path] if target.path.exists() else []
     inputs = {source.resolve(), *(p.resolve() for p in numbered_files(source))}
     if any(p.resolve() in inputs for p in [*taken, target.place]):
-        raise OutputError(f"-o {target.path}: the input itself; choose another name")
+        raise OutputError(f"`output` {target.path}: the input itself; choose another name")
     if target.container is not PICTURES and target.path.is_dir():
-        raise OutputError(f"-o {target.path}: a folder of that name is in the way")
+        raise OutputError(f"`output` {target.path}: a folder of that name is in the way")
     if taken and not overwrite:
-        raise OutputError(f"-o {taken[0]}: is there already; --overwrite replaces it")
+        raise OutputError(f"`output` {taken[0]}: is there already; `overwrite` replaces it")
 
 
 def is_numbered(path: Path) -> bool:
@@ -211,7 +220,10 @@ def is_numbered(path: Path) -> bool:
 
 
 def numbered_files(path: Path) -> list[Path]:
-    """Return the files that a pattern such as frames/%05d.png stands for, by number; none for other paths."""
+    """Return the existing files of a pattern such as frames/%05d.png, by number.
+
+    A path without a pattern has none.
+    """
     if not is_numbered(path) or not path.parent.is_dir():
         return []
     before, after = NUMBERED.split(path.name)
@@ -228,5 +240,5 @@ def require_av() -> None:
 
 
 def file_url(path: Path) -> str:
-    """Return a path as FFmpeg takes it: without this, a colon in a name would be read as a protocol."""
+    """Return a path for FFmpeg, which would take a colon in a bare name for a protocol's."""
     return f"file:{path}"

@@ -1,7 +1,7 @@
-"""What a job has done so far, in a folder beside its output: whole segments, and a manifest that
-lists them.
+"""The finished segments of a job, in a folder beside its output, with a manifest that lists them.
 
-What it is not: the content of segments. After kill -9 only what is not in the manifest is lost.
+A job that was killed loses only the segments that are not in the manifest. Segments are encoded in
+write.py.
 """
 
 from __future__ import annotations
@@ -21,21 +21,24 @@ from faststyle.video.options import VideoError
 from faststyle.video.write import Segment, SegmentEncoder
 
 MANIFEST = "manifest.json"
-# Seconds. A key frame as often costs H.264 3 % more bits than none at 10 seconds, and as much is
-# lost by kill -9.
+# Seconds. Each segment starts with a key frame. One in 5 s costs H.264 3 % more bits than one in
+# 10 s, and a kill loses no more than 5 s of frames.
 SEGMENT_LENGTH = 5
 
 
 class Parts:
-    """The segments of a job. `job` is what decides over their content: with another, they are of no
-    use.
+    """The segments of a job, in `folder`.
 
-    Raises: VideoError when they are to be resumed and belong to another job, OutputError when
-    nothing can be written.
+    `job` holds all settings that change their content. Segments are only resumed with the same.
+
+    Raises: VideoError when segments of another job are to be resumed, OutputError when the folder
+    cannot be written.
     """
 
     def __init__(self, folder: Path, job: dict[str, Any], resume: bool) -> None:
-        self.folder, self.job = folder, json.loads(json.dumps(job))
+        self.folder = folder
+        # Through JSON, so that it compares equal with the same job read from a manifest.
+        self.job = json.loads(json.dumps(job))
         self.segments: list[Segment] = []
         manifest = folder / MANIFEST
         if resume and manifest.is_file():
@@ -45,13 +48,13 @@ class Parts:
         self._save()
 
     @property
-    def next(self) -> int:
-        """The tick from which on frames are missing."""
+    def next_tick(self) -> int:
+        """Return the first tick that no segment covers."""
         return self.segments[-1].last + 1 if self.segments else 0
 
     @property
-    def frames(self) -> int:
-        """How many frames there are."""
+    def frame_count(self) -> int:
+        """Return the number of frames in all segments."""
         return sum(segment.frames for segment in self.segments)
 
     def paths(self) -> list[Path]:
@@ -59,9 +62,9 @@ class Parts:
         return [self.folder / segment.file for segment in self.segments]
 
     def write(self, frames: Iterable[Frame], encoder: SegmentEncoder) -> None:
-        """Encode frames into further segments, each listed once it is whole. Raises: OutputError."""
+        """Encode frames into new segments; list each when it is complete. Raises: OutputError."""
         suffix = ".mkv" if encoder.format == "matroska" else f".{encoder.format}"
-        for _, group in groupby(frames, key=_Cut(encoder.clip)):
+        for _, group in groupby(frames, key=_SegmentStarts(encoder.clip)):
             path = self.folder / f"segment-{len(self.segments):05d}{suffix}"
             with writing(path) as temporary:
                 segment = encoder.write(temporary, group)
@@ -69,14 +72,17 @@ class Parts:
             self._save()
 
     def remove(self) -> None:
-        """Delete them all, and what an interrupted write left. Raises: OutputError when other files are there too."""
+        """Delete the folder with its segments and temporary files.
+
+        Raises: OutputError when the folder holds other files too; they are not touched.
+        """
         try:
             for file in [*self.folder.glob("*manifest.*"), *self.folder.glob("*segment-*")]:
                 file.unlink()
             self.folder.rmdir()
         except OSError as error:
             raise OutputError(
-                f"{self.folder}: in the way of what is kept for resuming; rename it"
+                f"{self.folder}: in the way of the files that are kept for resuming; rename it"
             ) from error
 
     def _save(self) -> None:
@@ -84,24 +90,26 @@ class Parts:
         write_bytes(self.folder / MANIFEST, json.dumps(data, indent=1).encode())
 
     def _read(self, manifest: Path) -> list[Segment]:
+        """Return the listed segments up to the first whose file is missing. Raises: VideoError."""
         try:
             data = json.loads(manifest.read_text(encoding="utf-8"))
-            before = data["job"]
+            old_job = data["job"]
             segments = [Segment(**entry) for entry in data["segments"]]
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise VideoError(
-                f"{manifest}: cannot be read; run without --resume to begin again"
+                f"{manifest}: cannot be read; run without `resume` to begin again"
             ) from error
-        other = [key for key in self.job if before.get(key) != self.job[key]]
-        if other:
+        changed = [key for key in self.job if old_job.get(key) != self.job[key]]
+        if changed:
             raise VideoError(
-                f"{self.folder} was begun with another {' and '.join(other)}; run without --resume to begin again"
+                f"{self.folder} was begun with another {' and '.join(changed)}; "
+                "run without `resume` to begin again"
             )
         return list(takewhile(lambda segment: (self.folder / segment.file).is_file(), segments))
 
 
-class _Cut:
-    """Tells for each frame, in order, at which tick its segment starts."""
+class _SegmentStarts:
+    """Maps frames, which come in order, to the start tick of the segment that they belong to."""
 
     def __init__(self, clip: Clip) -> None:
         self.length = Fraction(SEGMENT_LENGTH) / clip.time_base

@@ -1,6 +1,6 @@
 """Make a GIF, or numbered pictures, from the lossless segments of a job.
 
-What it is not: files with sound, which mux.py writes.
+Videos, with their sound, are written in mux.py.
 """
 
 from __future__ import annotations
@@ -28,33 +28,23 @@ if TYPE_CHECKING:
     from av.filter import Graph
     from av.filter.context import FilterContext
 
-PALETTE_SIDE = 16  # pixels of the picture that palettegen keeps 256 colours in
+PALETTE_SIDE = 16  # pixels: FFmpeg's palettegen returns its 256 colours as a picture of 16x16
 
 
-def write_gif(path: Path, parts: Parts, clip: Clip, check: Callable[[], None]) -> None:
-    """Write a GIF in one palette made from all frames, with error diffusion; it is shown for ever.
+def write_gif(path: Path, parts: Parts, clip: Clip, raise_if_stopped: Callable[[], None]) -> None:
+    """Write an endless GIF with error diffusion and one palette, made from all frames.
 
-    Two passes, in memory for a few frames. `check` is called for each frame, and may raise. Raises:
-    OSError.
+    The segments are read twice: for the palette, then for the frames. Few frames are in memory at
+    a time. `raise_if_stopped` is called for each frame, and may raise.
+
+    Raises: OSError.
     """
     import av
     from av.error import BlockingIOError, EOFError
 
-    palette = _find_palette(parts, clip, check)
-    graph, frames = _graph(clip)
-    colors = graph.add_buffer(
-        width=PALETTE_SIDE, height=PALETTE_SIDE, format=palette.format, time_base=clip.time_base
-    )
-    apply = graph.add("paletteuse", "dither=sierra2_4a:diff_mode=rectangle")
-    sink = graph.add("buffersink")
-    frames.link_to(apply, 0, 0)
-    colors.link_to(apply, 0, 1)
-    apply.link_to(sink)
-    graph.configure()
-    palette.pts = 0
-    palette.time_base = clip.time_base
-    colors.push(palette)
-    colors.push(None)
+    palette = _make_palette(parts, clip, raise_if_stopped)
+    # The graph must stay in a variable: its filters do not keep it alive.
+    _graph, frames, sink = _palette_filter(clip, palette)
     last = parts.segments[-1]
     with av.open(
         file_url(path),
@@ -67,33 +57,37 @@ def write_gif(path: Path, parts: Parts, clip: Clip, check: Callable[[], None]) -
         stream.height = clip.height
         stream.pix_fmt = "pal8"
 
-        def encode() -> None:
+        def encode_ready_frames() -> None:
             while True:
                 try:
                     file.mux(stream.encode(cast("VideoFrame", sink.pull())))
-                except (BlockingIOError, EOFError):  # more frames are needed; there are no more
+                except (BlockingIOError, EOFError):  # the filter needs more frames, or has ended
                     return
 
-        for picture in _pictures(parts, clip):
-            check()
+        for picture in _stored_frames(parts, clip):
+            raise_if_stopped()
             frames.push(picture)
-            encode()
+            encode_ready_frames()
         frames.push(None)
-        encode()
+        encode_ready_frames()
         file.mux(stream.encode())
 
 
-def write_pictures(path: Path, parts: Parts, clip: Clip, check: Callable[[], None]) -> None:
-    """Write frames as pictures, by a pattern such as frames/%05d.png, from 1 on; all are there, or
-    none.
+def write_pictures(
+    path: Path, parts: Parts, clip: Clip, raise_if_stopped: Callable[[], None]
+) -> None:
+    """Write the frames as pictures by a pattern such as frames/%05d.png, counted from 1.
 
-    `check` is called for each, and may raise. Raises: OutputError.
+    Either all pictures are written or none. Older pictures of the same pattern are deleted.
+    `raise_if_stopped` is called for each frame, and may raise.
+
+    Raises: OutputError.
     """
     folder = path.parent
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     try:
-        for number, picture in enumerate(_pictures(parts, clip), 1):
-            check()
+        for number, picture in enumerate(_stored_frames(parts, clip), 1):
+            raise_if_stopped()
             rgb = torch.from_numpy(np.asarray(picture.to_ndarray(format="rgb24"), np.uint8))
             write_image(rgb.permute(2, 0, 1).float() / 255, temporary / (path.name % number))
         for old in numbered_files(path):
@@ -107,20 +101,40 @@ def write_pictures(path: Path, parts: Parts, clip: Clip, check: Callable[[], Non
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _find_palette(parts: Parts, clip: Clip, check: Callable[[], None]) -> VideoFrame:
-    """Return the 256 colours for all frames."""
-    graph, frames = _graph(clip)
+def _make_palette(parts: Parts, clip: Clip, raise_if_stopped: Callable[[], None]) -> VideoFrame:
+    """Return a picture of the 256 colours that suit all frames best."""
+    graph, frames = _filter_graph(clip)
     graph.link_nodes(
         frames, graph.add("palettegen", "stats_mode=full"), graph.add("buffersink")
     ).configure()
-    for picture in _pictures(parts, clip):
-        check()
+    for picture in _stored_frames(parts, clip):
+        raise_if_stopped()
         frames.push(picture)
     frames.push(None)
     return graph.vpull()
 
 
-def _graph(clip: Clip) -> tuple[Graph, FilterContext]:
+def _palette_filter(clip: Clip, palette: VideoFrame) -> tuple[Graph, FilterContext, FilterContext]:
+    """Return a graph that maps frames to the colours of a palette, its input, and its output."""
+    graph, frames = _filter_graph(clip)
+    colors = graph.add_buffer(
+        width=PALETTE_SIDE, height=PALETTE_SIDE, format=palette.format, time_base=clip.time_base
+    )
+    apply = graph.add("paletteuse", "dither=sierra2_4a:diff_mode=rectangle")
+    sink = graph.add("buffersink")
+    frames.link_to(apply, 0, 0)
+    colors.link_to(apply, 0, 1)
+    apply.link_to(sink)
+    graph.configure()
+    palette.pts = 0
+    palette.time_base = clip.time_base
+    colors.push(palette)
+    colors.push(None)
+    return graph, frames, sink
+
+
+def _filter_graph(clip: Clip) -> tuple[Graph, FilterContext]:
+    """Return an empty graph of FFmpeg filters, and its input for stored frames."""
     from av import VideoFormat
     from av.filter import Graph
 
@@ -131,8 +145,8 @@ def _graph(clip: Clip) -> tuple[Graph, FilterContext]:
     )
 
 
-def _pictures(parts: Parts, clip: Clip) -> Iterator[VideoFrame]:
-    """Yield all frames, as they are stored, with their times in the clip."""
+def _stored_frames(parts: Parts, clip: Clip) -> Iterator[VideoFrame]:
+    """Yield the frames of all segments in their stored format, with their times in the clip."""
     for segment, path in zip(parts.segments, parts.paths(), strict=True):
         with open_input(path) as file:
             step = (file.streams.video[0].time_base or Fraction(1)) / clip.time_base

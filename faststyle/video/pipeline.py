@@ -1,8 +1,4 @@
-"""Reading, the network and writing at the same time: three threads, and queues that hold a few
-frames.
-
-What it is not: faster than its slowest part.
-"""
+"""Read, stylize and write frames at the same time: three threads with short queues between them."""
 
 from __future__ import annotations
 
@@ -17,33 +13,36 @@ import numpy as np
 
 from faststyle.video.frames import Frame, Rgb
 
-QUEUE = 4  # frames that may wait before the network, and as many behind it
+QUEUE_SIZE = 4  # frames that may wait before the network, and the same number behind it
 
 
-class ClosedError(Exception):
-    """The other side of a channel has gone."""
+class QueueClosedError(Exception):
+    """The thread at the other end of a queue takes no more frames."""
 
 
-class Channel:
-    """A queue of frames between two threads, which waits when it is full, and which either of them can close."""
+class FrameQueue:
+    """A queue of frames between two threads. Either thread can close it.
 
-    def __init__(self, size: int = QUEUE) -> None:
+    `put` waits while the queue is full, and reading waits while it is empty.
+    """
+
+    def __init__(self, size: int = QUEUE_SIZE) -> None:
         self.size = size
         self.closed = False
         self.frames: deque[Frame] = deque()
         self.changed = threading.Condition()
 
     def put(self, frame: Frame) -> None:
-        """Add a frame once there is room. Raises: ClosedError."""
+        """Add a frame as soon as there is room. Raises: QueueClosedError."""
         with self.changed:
             self.changed.wait_for(lambda: self.closed or len(self.frames) < self.size)
             if self.closed:
-                raise ClosedError
+                raise QueueClosedError
             self.frames.append(frame)
             self.changed.notify_all()
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield frames until it is closed and empty."""
+        """Yield frames until the queue is closed and empty."""
         while True:
             with self.changed:
                 self.changed.wait_for(lambda: self.closed or self.frames)
@@ -54,68 +53,81 @@ class Channel:
             yield frame
 
     def close(self) -> None:
-        """Take no more frames; those that are inside can still be taken out."""
+        """Refuse new frames. The frames in the queue can still be read."""
         with self.changed:
             self.closed = True
             self.changed.notify_all()
 
 
-def overlap(
+def run_pipeline(
     frames: Generator[Frame, None, None],
     stylize: Callable[[Rgb], Rgb],
     write: Callable[[Iterator[Frame]], None],
     stopped: Callable[[], bool],
-    done: Callable[[], None],
+    frame_done: Callable[[], None],
 ) -> bool:
-    """Read `frames` in one thread, stylize them here, `write` them in another; return whether all
-    were read.
+    """Read `frames` in one thread, stylize them in this one, and `write` them in a third.
 
-    `stopped` is asked before each frame, `done` called after it. When one part fails, what the
-    others have begun comes to its end, all threads are gone, and its error is raised.
+    Before each frame `stopped` is called; after each, `frame_done`. Return True when all frames
+    were read, False when `stopped` returned True. When one of the three fails, the others finish
+    the frames that they have, all threads end, and the error is raised here.
     """
-    read = Channel()
-    styled = Channel()
+    read = FrameQueue()
+    styled = FrameQueue()
 
-    def fill() -> None:
-        with contextlib.closing(frames), contextlib.suppress(ClosedError):
+    def fill_read() -> None:
+        # A closed queue means that the other threads stopped: then reading ends in silence.
+        with contextlib.closing(frames), contextlib.suppress(QueueClosedError):
             try:
                 for frame in frames:
                     read.put(frame)
             finally:
                 read.close()
 
-    def drain() -> None:
+    def write_styled() -> None:
         try:
             write(iter(styled))
         finally:
             styled.close()
 
-    whole = False
+    complete = False
     with ThreadPoolExecutor(2, "video") as pool:
-        reader = pool.submit(fill)
-        writer = pool.submit(drain)
+        reader = pool.submit(fill_read)
+        writer = pool.submit(write_styled)
         try:
-            before = None
-            rgb = np.empty(0, np.uint8)
-            for frame in read:
-                if stopped():
-                    break
-                if frame.rgb is not before:  # a constant rate repeats frames
-                    before = frame.rgb
-                    rgb = stylize(frame.rgb)
-                    if (rgb.shape, rgb.dtype) != (before.shape, before.dtype):
-                        raise ValueError(
-                            f"{before.shape} {before.dtype} became {rgb.shape} {rgb.dtype}"
-                        )
-                styled.put(replace(frame, rgb=rgb))
-                done()
-            else:
-                whole = True
-        except ClosedError:  # the writer failed, and says why below
+            complete = _stylize_frames(read, styled, stylize, stopped, frame_done)
+        except QueueClosedError:  # the writer failed; writer.result() below raises its error
             pass
         finally:
             read.close()
             styled.close()
     writer.result()
     reader.result()
-    return whole
+    return complete
+
+
+def _stylize_frames(
+    read: FrameQueue,
+    styled: FrameQueue,
+    stylize: Callable[[Rgb], Rgb],
+    stopped: Callable[[], bool],
+    frame_done: Callable[[], None],
+) -> bool:
+    """Stylize the frames of one queue into the other; return False when `stopped` ended it."""
+    last_input = None
+    rgb = np.empty(0, np.uint8)
+    for frame in read:
+        if stopped():
+            return False
+        # A constant rate repeats frames. The same array needs the network only once.
+        if frame.rgb is not last_input:
+            last_input = frame.rgb
+            rgb = stylize(frame.rgb)
+            if (rgb.shape, rgb.dtype) != (last_input.shape, last_input.dtype):
+                raise ValueError(
+                    "stylize must keep shape and type: "
+                    f"{last_input.shape} {last_input.dtype} became {rgb.shape} {rgb.dtype}"
+                )
+        styled.put(replace(frame, rgb=rgb))
+        frame_done()
+    return True

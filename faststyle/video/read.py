@@ -1,7 +1,6 @@
-"""Read a video file as upright RGB frames with their times, through PyAV; what is damaged is left
-out and counted.
+"""Read a video file through PyAV, as upright RGB frames with their times.
 
-What it is not: sound and subtitles, which mux.py takes from the source unseen.
+Damaged frames are left out and counted. Sound and subtitles are read in mux.py.
 """
 
 from __future__ import annotations
@@ -40,15 +39,16 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 MICROSECOND = Fraction(1, 1_000_000)  # FFmpeg's AV_TIME_BASE
-# seconds before the target: files are searched by decoding time, which is before that of showing
+# Seconds before the wanted frame. FFmpeg seeks by decoding time, which is earlier than the time at
+# which a frame is shown.
 SEEK_MARGIN = 1
-BAD_READS = 100  # failed reads in a row after which a file has ended
-# AVFMT_TS_DISCONT: formats such as MPEG-TS, whose clock may stand anywhere at the beginning
+MAX_FAILED_READS = 100  # in a row; then the file counts as ended
+# AVFMT_TS_DISCONT: formats such as MPEG-TS, whose clock may start at any time.
 ANY_START = 0x0200
 
 
-class Shot(NamedTuple):
-    """A picture that is not converted yet, and when it is shown, in ticks."""
+class TimedPicture(NamedTuple):
+    """A decoded picture, not yet RGB, with its start and duration in ticks."""
 
     picture: VideoFrame
     pts: int
@@ -57,14 +57,18 @@ class Shot(NamedTuple):
 
 @dataclass(frozen=True)
 class Orientation:
-    """How a stored picture becomes upright: rows and columns are swapped first, then each is turned round."""
+    """How a stored picture becomes upright.
+
+    First rows and columns are swapped (`transposed`). Then the order of the rows (`upside_down`)
+    and of the columns (`mirrored`) is reversed.
+    """
 
     transposed: bool
     upside_down: bool
     mirrored: bool
 
     def apply(self, rgb: Rgb) -> Rgb:
-        """Return (H, W, 3) or (W, H, 3)."""
+        """Return the upright view of (H, W, 3): (W, H, 3) when transposed."""
         if self.transposed:
             rgb = rgb.transpose(1, 0, 2)
         return rgb[:: -1 if self.upside_down else 1, :: -1 if self.mirrored else 1]
@@ -73,158 +77,163 @@ class Orientation:
 def open_source(
     path: Path, options: VideoOptions, container: Container
 ) -> VideoSource | PictureSource:
-    """Return what reads a video file, or pictures by a pattern or in a folder, for `container`. Raises: VideoError."""
+    """Return the reader of a video file, a pattern or a folder. Raises: VideoError.
+
+    `container` is the output's: its time base and shortest frame apply to the frames.
+    """
     if path.is_dir() or is_numbered(path):
         return PictureSource(path, options, container)
     return VideoSource(path, options, container)
 
 
 class VideoSource:
-    """The frames of a video file. `skipped` counts damaged ones, `crowded` those too close to the one before."""
+    """The frames of a video file.
+
+    `skipped` counts damaged frames. `too_close` counts frames that are left out because they come
+    too soon after another for the container.
+    """
 
     def __init__(self, path: Path, options: VideoOptions, container: Container) -> None:
         from av.video.reformatter import VideoReformatter
 
         self.path = path
         self.options = options
-        self.gap = container.gap
-        self.skipped = self.crowded = 0
+        self.min_gap = container.min_gap
+        self.skipped = 0
+        self.too_close = 0
         self.reformatter = VideoReformatter()
         with open_input(path) as file:
             stream = find_stream(file, path)
-            self.time_base, self.rate = _timing(stream)
-            first = next(self._shots(file, stream), None)
+            self.time_base, self.rate = _time_base_and_rate(stream)
+            first = next(self._decode(file, stream), None)
             if first is None:
                 raise VideoError(f"{path}: no frame of it can be decoded")
-            self.clip = self._describe(file, stream, first.picture, container)
+            self.clip = self._describe_clip(file, stream, first.picture, container)
 
     def frames(self, first: int = 0) -> Generator[Frame, None, None]:
-        """Yield the frames from tick `first` of the clip's time base on, in order. Raises: VideoError."""
-        rate = self.options.rate
-        grid = self.time_base
-        zero = round(self.clip.zero / grid)
-        shots = self._from(zero + math.floor(first * self.clip.time_base / grid))
-        shots = (shot._replace(pts=shot.pts - zero) for shot in shots)
-        if self.options.start is not None:
-            shots = (shot for shot in shots if shot.pts >= 0)
-        if rate is not None:
-            shots = retime(shots, rate * grid)
-            grid = 1 / rate
-        before = None
-        rgb = np.empty(0, np.uint8)
-        for shot in self._placed(shots, grid, first):
-            if shot.picture is not before:  # a constant rate repeats pictures
-                before = shot.picture
-                rgb = self._upright(shot.picture)
-            yield Frame(rgb, shot.pts, shot.duration)
+        """Yield the frames in order, beginning at tick `first` of the clip's time base.
 
-    def _placed(self, shots: Iterable[Shot], grid: Fraction, first: int) -> Iterator[Shot]:
-        """Take times from a time base of `grid` to the clip's; leave out what is outside, or too close."""
-        step = grid / self.clip.time_base
+        Raises: VideoError.
+        """
+        rate = self.options.rate
+        tick = self.time_base  # seconds: length of the ticks that `timed` counts in
+        zero = round(self.clip.zero / tick)
+        timed = self._decode_from(zero + math.floor(first * self.clip.time_base / tick))
+        timed = (one._replace(pts=one.pts - zero) for one in timed)
+        if self.options.start is not None:
+            timed = (one for one in timed if one.pts >= 0)
+        if rate is not None:
+            timed = make_rate_constant(timed, rate * tick)
+            tick = 1 / rate
+        last_picture = None
+        rgb = np.empty(0, np.uint8)
+        for one in self._to_clip_ticks(timed, tick, first):
+            # A constant rate repeats pictures. Each is converted only once.
+            if one.picture is not last_picture:
+                last_picture = one.picture
+                rgb = self._to_upright_rgb(one.picture)
+            yield Frame(rgb, one.pts, one.duration)
+
+    def _to_clip_ticks(
+        self, timed: Iterable[TimedPicture], tick: Fraction, first: int
+    ) -> Iterator[TimedPicture]:
+        """Convert times from ticks of `tick` seconds to ticks of the clip.
+
+        Pictures before `first`, after the end, or too close to the one before are left out.
+        """
+        step = tick / self.clip.time_base
         length = self.options.length
         last: int | None = None
-        for shot in shots:
-            if length is not None and shot.pts * grid >= length:
+        for one in timed:
+            if length is not None and one.pts * tick >= length:
                 return
-            pts = round(shot.pts * step)
-            if last is not None and pts < last + self.gap:
-                self.crowded += pts >= first
+            pts = round(one.pts * step)
+            if last is not None and pts < last + self.min_gap:
+                # Those before `first` were counted by the run that is resumed.
+                self.too_close += pts >= first
                 continue
             last = pts
             if pts >= first:
-                yield Shot(shot.picture, pts, max(1, round(shot.duration * step)))
+                yield TimedPicture(one.picture, pts, max(1, round(one.duration * step)))
 
-    def _from(self, target: int) -> Iterator[Shot]:
-        """Yield shots from one at or before tick `target` on: by seeking, and from the beginning where that fails."""
+    def _decode_from(self, target: int) -> Iterator[TimedPicture]:
+        """Yield the pictures from one at or before tick `target` on.
+
+        Some files cannot seek, or land after the target. They are read from the beginning.
+        """
         from av.error import FFmpegError
 
         margin = math.ceil(SEEK_MARGIN / self.time_base)
         for seek in (True, False) if target > margin else (False,):
-            self.skipped = self.crowded = 0
+            self.skipped = 0
+            self.too_close = 0
             with open_input(self.path) as file:
                 stream = find_stream(file, self.path)
                 if seek:
                     with contextlib.suppress(FFmpegError):
                         file.seek(target - margin, stream=stream)
-                shots = self._shots(file, stream)
-                head = next(shots, None)
+                timed = self._decode(file, stream)
+                head = next(timed, None)
                 if seek and (head is None or head.pts > target):
                     continue
                 if head is not None:
                     yield head
-                    yield from shots
+                    yield from timed
                 return
 
-    def _shots(self, file: InputContainer, stream: VideoStream) -> Iterator[Shot]:
+    def _decode(self, file: InputContainer, stream: VideoStream) -> Iterator[TimedPicture]:
+        """Yield the pictures of a stream; count the damaged ones in `skipped`."""
         from av.error import FFmpegError
 
         stream.codec_context.thread_type = "AUTO"
         stream.codec_context.thread_count = self.options.threads or 0
         step = max(1, round(1 / (self.rate * self.time_base)))
-        packets = pictures = errors = expected = 0
+        packets = 0
+        pictures = 0
+        errors = 0
+        expected = 0  # tick of the next picture, for streams without times
         for packet in read_packets(file, [stream]):
-            # of Theora and others: the frame before is shown on
+            # Theora and others write an empty packet where the frame before is shown on.
             if not packet.size and packet.pts is not None:
                 continue
             packets += packet.size > 0
             try:
                 decoded: list[VideoFrame] = stream.decode(packet)
             except FFmpegError:
-                errors = errors + 1
+                errors += 1
                 decoded = []
             errors += sum(picture.is_corrupt for picture in decoded)
             for picture in decoded:
                 if picture.is_corrupt:
                     continue
-                pts = expected if picture.pts is None else picture.pts  # bare streams have none
-                shot = Shot(picture, pts, picture.duration or step)
-                pictures = pictures + 1
-                expected = shot.pts + shot.duration
-                yield shot
-            # What refers to a damaged frame is dropped in silence; only at the end is none still on
-            # its way.
-            self.skipped = max(errors, packets - pictures) if errors and not packet.size else errors
+                pts = expected if picture.pts is None else picture.pts
+                one = TimedPicture(picture, pts, picture.duration or step)
+                pictures += 1
+                expected = one.pts + one.duration
+                yield one
+            # Decoders silently drop the frames that refer to a damaged one. They show up as packets
+            # without a picture, but only at the end, when no frame is left inside the decoder.
+            at_end = not packet.size
+            self.skipped = max(errors, packets - pictures) if errors and at_end else errors
 
-    def _describe(
-        self, file: InputContainer, stream: VideoStream, picture: VideoFrame, into: Container
+    def _describe_clip(
+        self, file: InputContainer, stream: VideoStream, picture: VideoFrame, container: Container
     ) -> Clip:
+        """Return the facts about the clip, from the file's header and its first picture."""
         options = self.options
-        format = picture.format
-        origin = (
-            file.start_time * MICROSECOND
-            if file.format.flags & ANY_START and file.start_time
-            else Fraction(0)
-        )
-        h = picture.height
-        w = picture.width
+        origin = Fraction(0)
+        if file.format.flags & ANY_START and file.start_time:
+            origin = file.start_time * MICROSECOND
+        h, w = picture.height, picture.width
         aspect = stream.sample_aspect_ratio
         orientation = find_orientation(picture)
         if orientation is not None and orientation.transposed:
-            h, w, aspect = w, h, 1 / aspect if aspect else None
+            h, w = w, h
+            aspect = 1 / aspect if aspect else None
         if options.size is not None:
             h, w = fitted_size(h, w, options.size)
-        time_base = into.time_base or (1 / options.rate if options.rate else self.time_base)
-        rate = min(options.rate or self.rate, 1 / (time_base * into.gap))
-        color = Color(
-            picture.color_range, picture.colorspace, picture.color_primaries, picture.color_trc
-        )
-        if format.is_rgb or format.has_palette:
-            color = Color(space=RGB)
-        elif format.name.startswith("yuvj"):
-            color = Color(FULL, color.space, color.primaries, color.transfer)
-        notes = []
-        bits = max(component.bits for component in format.components)
-        if orientation is not None:
-            notes.append(
-                "frames are turned upright; the file's rotation is applied, not kept as metadata"
-            )
-        if bits > 8:
-            notes.append(f"{bits} bits a channel are taken to 8")
-        if (
-            any(c.is_alpha for c in format.components)
-            and picture.to_ndarray(format="rgba")[..., 3].min() < 255
-        ):
-            notes.append("transparency is not kept")
+        time_base = container.time_base or (1 / options.rate if options.rate else self.time_base)
+        rate = min(options.rate or self.rate, 1 / (time_base * container.min_gap))
         return Clip(
             path=self.path,
             identity=file_identity([self.path]),
@@ -232,14 +241,17 @@ class VideoSource:
             width=w,
             time_base=time_base,
             rate=rate,
-            frames=self._expected(file, stream, rate),
+            frames=self._expected_frames(file, stream, rate),
             zero=origin + options.begin,
-            color=color,
+            color=_color_of(picture),
             aspect=aspect if aspect and aspect != 1 else None,
-            notes=tuple(notes),
+            notes=_lost_properties(picture, orientation),
         )
 
-    def _expected(self, file: InputContainer, stream: VideoStream, rate: Fraction) -> int | None:
+    def _expected_frames(
+        self, file: InputContainer, stream: VideoStream, rate: Fraction
+    ) -> int | None:
+        """Return the probable number of frames in the output, or None for an unknown length."""
         options = self.options
         if stream.frames and rate == self.rate and options.start is options.end is None:
             return stream.frames
@@ -252,17 +264,18 @@ class VideoSource:
         rest = seconds - options.begin
         return max(0, round((rest if options.length is None else min(rest, options.length)) * rate))
 
-    def _upright(self, picture: VideoFrame) -> Rgb:
+    def _to_upright_rgb(self, picture: VideoFrame) -> Rgb:
         """Return a picture as RGB, in the size and orientation of the clip."""
         from av.video.reformatter import Interpolation
 
         orientation = find_orientation(picture)
         h, w = self.clip.height, self.clip.width
+        # Resizing comes before turning, so the size is that of the stored picture.
         if orientation is not None and orientation.transposed:
             h, w = w, h
         same = (h, w) == (picture.height, picture.width)
         # Without exact rounding and chroma at full width libswscale darkens 4:2:0 by 1 level of 255
-        # (docs/log.md).
+        # (docs/log/video.md).
         exact = (
             Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
         )
@@ -279,44 +292,47 @@ class VideoSource:
         return rgb if orientation is None else np.ascontiguousarray(orientation.apply(rgb))
 
 
-def retime(shots: Iterable[Shot], step: Fraction) -> Iterator[Shot]:
-    """Repeat and leave out shots so that there is one for each tick; `step` is new ticks in an old one."""
-    held: Shot | None = None
-    tick = least = 0
-    for shot in chain(shots, [None]):
+def make_rate_constant(timed: Iterable[TimedPicture], step: Fraction) -> Iterator[TimedPicture]:
+    """Repeat and leave out pictures so that there is one for each new tick.
+
+    `step` is the number of new ticks in an old one.
+    """
+    held: TimedPicture | None = None
+    tick = 0  # the next new tick to fill
+    least = 0  # the first picture fills at least the ticks before this one
+    for one in chain(timed, [None]):
         if held is not None:
-            end = _nearest((held.pts + held.duration if shot is None else shot.pts) * step)
+            # A picture is shown until the next one starts; the last one for its own duration.
+            end = _round_half_up((held.pts + held.duration if one is None else one.pts) * step)
             for pts in range(tick, max(end, least)):
-                yield Shot(held.picture, pts, 1)
+                yield TimedPicture(held.picture, pts, 1)
             tick = max(tick, end, least)
-        elif shot is not None:
-            tick = _nearest(shot.pts * step)
-            least = tick + 1  # however short it is
-        held = shot
+        elif one is not None:
+            tick = _round_half_up(one.pts * step)
+            least = tick + 1  # even the shortest clip has one frame
+        held = one
 
 
 def find_orientation(picture: VideoFrame) -> Orientation | None:
-    """Return what makes a picture upright by its display matrix, None where there is nothing to do."""
+    """Return how a picture becomes upright, by its display matrix; None when it is upright."""
     from av.sidedata.sidedata import Type
 
     matrix = cast("Mapping[Type, Buffer]", picture.side_data).get(Type.DISPLAYMATRIX)
     if matrix is None:
         return None
-    a, b, _, c, d = struct.unpack("=9i", bytes(matrix))[:5]  # (x, y) is shown at (ax + cy, bx + dy)
+    # The point (x, y) of the stored picture is shown at (ax + cy, bx + dy).
+    a, b, _, c, d = struct.unpack("=9i", bytes(matrix))[:5]
     transposed = abs(b) > abs(a)
-    orientation = Orientation(
-        transposed, (b if transposed else d) < 0, (c if transposed else a) < 0
-    )
-    return (
-        orientation
-        if any((orientation.transposed, orientation.upside_down, orientation.mirrored))
-        else None
-    )
+    upside_down = (b if transposed else d) < 0
+    mirrored = (c if transposed else a) < 0
+    if not any((transposed, upside_down, mirrored)):
+        return None
+    return Orientation(transposed, upside_down, mirrored)
 
 
 @contextlib.contextmanager
 def open_input(path: Path) -> Iterator[InputContainer]:
-    """Open a media file. Raises: VideoError for what is none."""
+    """Open a media file, and close it after the block. Raises: VideoError."""
     import av
     from av.error import FFmpegError
 
@@ -335,7 +351,7 @@ def open_input(path: Path) -> Iterator[InputContainer]:
 
 
 def find_stream(file: InputContainer, path: Path) -> VideoStream:
-    """Return the stream of pictures, which is not the picture of a cover. Raises: VideoError."""
+    """Return the first video stream that is not a cover picture. Raises: VideoError."""
     from av.stream import Disposition
 
     streams = [s for s in file.streams.video if not s.disposition & Disposition.attached_pic]
@@ -347,7 +363,10 @@ def find_stream(file: InputContainer, path: Path) -> VideoStream:
 
 
 def read_packets(file: InputContainer, streams: list[Stream]) -> Iterator[Packet[Stream]]:
-    """Yield packets, and empty ones at the end; go on after a failed read where there is more."""
+    """Yield the packets of streams, and an empty one at the end of each.
+
+    After a failed read the next is tried, because damaged files often go on behind the damage.
+    """
     from av.error import FFmpegError
 
     failed = 0
@@ -359,15 +378,42 @@ def read_packets(file: InputContainer, streams: list[Stream]) -> Iterator[Packet
             return
         except FFmpegError:
             failed += 1
-            if failed >= BAD_READS:
+            if failed >= MAX_FAILED_READS:
                 return
 
 
-def _timing(stream: VideoStream) -> tuple[Fraction, Fraction]:
-    """Return seconds a tick and frames a second."""
+def _time_base_and_rate(stream: VideoStream) -> tuple[Fraction, Fraction]:
+    """Return the seconds in a tick, and the frames a second."""
     rate = stream.average_rate or stream.guessed_rate or stream.base_rate or Fraction(25)
     return stream.time_base or 1 / rate, rate
 
 
-def _nearest(value: Fraction) -> int:
+def _color_of(picture: VideoFrame) -> Color:
+    """Return the colour properties of a decoded picture."""
+    format = picture.format
+    if format.is_rgb or format.has_palette:
+        return Color(space=RGB)
+    # The yuvj formats are full range by definition, whatever the stream says.
+    range = FULL if format.name.startswith("yuvj") else picture.color_range
+    return Color(range, picture.colorspace, picture.color_primaries, picture.color_trc)
+
+
+def _lost_properties(picture: VideoFrame, orientation: Orientation | None) -> tuple[str, ...]:
+    """Return notes on the properties of the source that 8-bit upright RGB cannot hold."""
+    components = picture.format.components
+    notes = []
+    if orientation is not None:
+        notes.append(
+            "frames are turned upright; the file's rotation is applied, not kept as metadata"
+        )
+    bits = max(component.bits for component in components)
+    if bits > 8:
+        notes.append(f"{bits} bits a channel are reduced to 8")
+    has_alpha = any(component.is_alpha for component in components)
+    if has_alpha and picture.to_ndarray(format="rgba")[..., 3].min() < 255:
+        notes.append("transparency is not kept")
+    return tuple(notes)
+
+
+def _round_half_up(value: Fraction) -> int:
     return math.floor(value + Fraction(1, 2))

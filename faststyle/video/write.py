@@ -1,7 +1,6 @@
-"""Encode frames into segments, each with an encoder of its own, so that each is whole and none
-depends on another.
+"""Encode frames into segments. Each has an encoder of its own, so that none depends on another.
 
-What it is not: sound, and putting segments together, which mux.py does.
+Sound is added, and segments are joined, in mux.py.
 """
 
 from __future__ import annotations
@@ -36,18 +35,19 @@ if TYPE_CHECKING:
     from av.container import OutputContainer
     from av.video.stream import VideoStream
 
-QUANTISER = "3"  # of encoders without CRF, from 1, the best, to 31
-# pictures that were RGB: BT.709 with the curve of sRGB
+DEFAULT_QUANTISER = "3"  # for encoders without CRF: from 1, the best, to 31
+# The output colours of an RGB source: BT.709 with the curve of sRGB (transfer 13).
 SRGB = Color(LIMITED, BT709, primaries=1, transfer=13)
 
 
 @dataclass(frozen=True)
-class Coding:
-    """How pictures are encoded.
+class EncoderSettings:
+    """The settings of one of FFmpeg's encoders.
 
-    `quality` and `preset` name the encoder's options for them, where it has any. `even`: it takes
-    even sizes only. `full`: it can say that levels are 0-255; what cannot is given 16-235. `least`
-    is the shortest side that it takes.
+    `format` is the pixel format, `options` are FFmpeg's. `quality` and `preset` name the encoder's
+    options that set these, where it has any. An encoder with `even_sizes` takes no odd width or
+    height. One with `full_range` can store that levels are 0-255; others get levels of 16-235.
+    `min_side` is the shortest side that it takes, in pixels.
     """
 
     encoder: str
@@ -55,58 +55,59 @@ class Coding:
     options: dict[str, str] = field(default_factory=dict)
     quality: tuple[str, ...] = ()
     preset: str | None = None
-    even: bool = False
-    full: bool = False
-    least: int = 1
+    even_sizes: bool = False
+    full_range: bool = False
+    min_side: int = 1
 
 
-# Qualities that look as the frames do, presets that keep up with a network.
-CODINGS = {
-    "h264": Coding(
+# By these qualities frames look as the network painted them. By these presets encoding keeps up
+# with the network.
+CODECS = {
+    "h264": EncoderSettings(
         "libx264",
         options={"crf": "18", "preset": "superfast"},
         quality=("crf",),
         preset="preset",
-        even=True,
-        full=True,
+        even_sizes=True,
+        full_range=True,
     ),
-    "hevc": Coding(
+    "hevc": EncoderSettings(
         "libx265",
         options={"crf": "22", "preset": "superfast", "x265-params": "log-level=none"},
         quality=("crf",),
         preset="preset",
-        even=True,
-        full=True,
-        # pixels, of one coding tree unit: 48 across corrupted the memory of the process, in x265 of
-        # PyAV 18
-        least=64,
+        even_sizes=True,
+        full_range=True,
+        # One coding tree unit. With a width of 48, x265 in PyAV 18 corrupted the process's memory.
+        min_side=64,
     ),
-    "vp9": Coding(
+    "vp9": EncoderSettings(
         "libvpx-vp9",
         options={"crf": "28", "b": "0", "deadline": "realtime", "cpu-used": "7", "row-mt": "1"},
         quality=("crf",),
         preset="cpu-used",
-        full=True,
+        full_range=True,
     ),
-    "av1": Coding(
+    "av1": EncoderSettings(
         "libsvtav1",
         options={"crf": "28", "preset": "10"},
         quality=("crf",),
         preset="preset",
-        full=True,
+        full_range=True,
     ),
-    "prores": Coding("prores_ks", "yuv422p10le", {"profile": "hq"}, preset="profile"),
+    "prores": EncoderSettings("prores_ks", "yuv422p10le", {"profile": "hq"}, preset="profile"),
 }
-LOSSLESS = Coding("ffv1", "bgr0")  # what GIF and pictures are made from at the end
-LOSSLESS_FORMAT = "matroska"
+LOSSLESS = EncoderSettings("ffv1", "bgr0")  # for segments that become a GIF or pictures
+LOSSLESS_CONTAINER = "matroska"
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A piece of the output: a file, and its times in ticks of the clip.
+    """A part of the output: a file, and its times in ticks of the clip.
 
-    `start` and `last` are those of its first and its last frame, `end` is when that one ends.
-    `delay` is by how many frames decoding runs ahead of showing.
+    `start` and `last` are the times at which its first and its last frame start. `end` is the time
+    at which the last frame ends. `delay` is the number of frames by which decoding runs ahead of
+    showing.
     """
 
     file: str
@@ -118,70 +119,74 @@ class Segment:
 
 
 class SegmentEncoder:
-    """Writes segments of a clip for a container; `notes` says what of the clip the codec cannot
-    hold.
+    """Writes segments of a clip for a container.
 
-    Raises: VideoError, before anything is written, for a codec that is not there, or not for this
-    container.
+    `notes` name the properties of the clip that the codec cannot hold.
+
+    Raises: VideoError, before anything is written, for a codec that FFmpeg does not have or that
+    the container does not take.
     """
 
     def __init__(self, clip: Clip, options: VideoOptions, container: Container) -> None:
         from av.video.reformatter import VideoReformatter
 
-        os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 tells of itself on stderr, but for errors
+        os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 prints errors only, no banner
         self.clip = clip
         self.threads = options.threads or 0
-        self.coding = find_coding(options, container)
-        self.format = LOSSLESS_FORMAT if self.coding is LOSSLESS else container.format
-        self.color = _output_color(clip.color, self.coding)
+        self.settings = find_settings(options, container)
+        self.format = LOSSLESS_CONTAINER if self.settings is LOSSLESS else container.format
+        self.color = _output_color(clip.color, self.settings)
         self.reformatter = VideoReformatter()
-        grain = 2 if self.coding.even else 1
-        self.height, self.width = (side + -side % grain for side in (clip.height, clip.width))
-        if min(self.height, self.width) < self.coding.least:
+        multiple = 2 if self.settings.even_sizes else 1
+        self.height, self.width = (side + -side % multiple for side in (clip.height, clip.width))
+        encoder = self.settings.encoder
+        if min(self.height, self.width) < self.settings.min_side:
             raise VideoError(
-                f"{self.coding.encoder} takes sides of {self.coding.least} pixels or more, not "
-                f"{self.width}x{self.height}; use another --codec, or a larger --size"
+                f"{encoder} takes sides of {self.settings.min_side} pixels or more, not "
+                f"{self.width}x{self.height}; use another `codec`, or a larger `size`"
             )
         self.notes = []
         if (self.height, self.width) != (clip.height, clip.width):
             self.notes.append(
-                f"{clip.width}x{clip.height} becomes {self.width}x{self.height}, its last row or column repeated: "
-                f"{self.coding.encoder} takes even sizes only"
+                f"{clip.width}x{clip.height} becomes {self.width}x{self.height}, "
+                f"its last row or column repeated: {encoder} takes even sizes only"
             )
         if self.color.range == LIMITED and clip.color.range == FULL:
             self.notes.append(
-                f"levels of 0-255 become 16-235: {self.coding.encoder} cannot say that they are full"
+                f"levels of 0-255 become 16-235: {encoder} cannot store that they are full"
             )
-        with _open(io.BytesIO(), self.format) as file:
+        # A trial in memory finds settings that the encoder or the container refuses.
+        with _open_output(io.BytesIO(), self.format) as file:
             self._add_stream(file)
 
     def write(self, path: Path, frames: Iterable[Frame]) -> Segment:
         """Encode frames into a file of their own, whose times start at 0. Raises: OSError."""
-        times: list[int] = []  # of frames, as they are shown
-        durations: dict[int, int] = {}  # by time from the start
-        order: list[int] = []  # times of packets from the start, as they are decoded
-        with _open(file_url(path), self.format) as file:
+        starts: list[int] = []  # of the frames, in the clip
+        durations: dict[int, int] = {}  # of the frames, by their time in this file
+        packet_times: list[int] = []  # in this file, in decoding order
+        with _open_output(file_url(path), self.format) as file:
             stream = self._add_stream(file)
 
             def mux(packets: Iterable[Packet[VideoStream]]) -> None:
                 for packet in packets:
                     pts = packet.pts or 0
-                    order.append(pts)
+                    packet_times.append(pts)
                     packet.duration = durations.get(pts, packet.duration)
                     file.mux(packet)
 
             for frame in frames:
-                times.append(frame.pts)
-                durations[frame.pts - times[0]] = frame.duration
-                mux(stream.encode(self._picture(frame, start=times[0])))
+                starts.append(frame.pts)
+                durations[frame.pts - starts[0]] = frame.duration
+                mux(stream.encode(self._picture(frame, start=starts[0])))
             mux(stream.encode())
-        rank = {pts: i for i, pts in enumerate(sorted(order))}
-        delay = max(i - rank[pts] for i, pts in enumerate(order))
-        end = times[-1] + durations[times[-1] - times[0]]
-        return Segment(path.name, times[0], times[-1], end, len(times), delay)
+        # With B-frames a packet may be decoded earlier than its place in showing order.
+        rank = {pts: i for i, pts in enumerate(sorted(packet_times))}
+        delay = max(i - rank[pts] for i, pts in enumerate(packet_times))
+        end = starts[-1] + durations[starts[-1] - starts[0]]
+        return Segment(path.name, starts[0], starts[-1], end, len(starts), delay)
 
     def _picture(self, frame: Frame, start: int) -> VideoFrame:
-        """Return a frame as the encoder takes it."""
+        """Return a frame in the format of the encoder, with its time after tick `start`."""
         from av import VideoFrame
         from av.video.reformatter import Interpolation
 
@@ -191,7 +196,7 @@ class SegmentEncoder:
         )
         picture = self.reformatter.reformat(
             VideoFrame.from_ndarray(rgb, "rgb24"),
-            format=self.coding.format,
+            format=self.settings.format,
             dst_colorspace=yuv_matrix(self.color.space, h, w),
             dst_color_range=self.color.range or LIMITED,
             interpolation=Interpolation.BILINEAR
@@ -206,27 +211,30 @@ class SegmentEncoder:
         return picture
 
     def _add_stream(self, file: OutputContainer) -> VideoStream:
-        """Add an open encoder to a file. Raises: VideoError when one does not take the other."""
+        """Add a stream with an open encoder to a file.
+
+        Raises: VideoError when the file does not take the encoder, or the encoder its settings.
+        """
         from av.error import FFmpegError
 
-        coding = self.coding
+        settings = self.settings
         clip = self.clip
         try:
             stream: VideoStream = file.add_stream(
-                coding.encoder,
+                settings.encoder,
                 rate=clip.rate,
-                options=dict(coding.options),
+                options=dict(settings.options),
                 width=self.width,
                 height=self.height,
-                pix_fmt=coding.format,
+                pix_fmt=settings.format,
                 time_base=clip.time_base,
             )  # type: ignore[assignment]
         except ValueError:
-            takes = ", ".join(
-                name for name in CODINGS if CODINGS[name].encoder in file.supported_codecs
+            accepted = ", ".join(
+                name for name, known in CODECS.items() if known.encoder in file.supported_codecs
             )
             raise VideoError(
-                f"{self.format} does not take {coding.encoder}; it takes {takes}"
+                f"{self.format} does not take {settings.encoder}; it takes {accepted}"
             ) from None
         stream.time_base = clip.time_base
         context = stream.codec_context
@@ -240,88 +248,94 @@ class SegmentEncoder:
         try:
             context.open()
         except (FFmpegError, ValueError) as error:
-            settings = " ".join(f"{k}={v}" for k, v in coding.options.items())
+            listed = " ".join(f"{k}={v}" for k, v in settings.options.items())
             raise VideoError(
-                f"{coding.encoder} refuses {self.width}x{self.height} {coding.format} {settings} "
+                f"{settings.encoder} refuses {self.width}x{self.height} {settings.format} {listed} "
                 f"({getattr(error, 'strerror', error)})"
             ) from error
         return stream
 
 
-def find_coding(options: VideoOptions, container: Container) -> Coding:
-    """Return how pictures are encoded for `container`. Raises: VideoError for a codec or preset that is not there."""
+def find_settings(options: VideoOptions, container: Container) -> EncoderSettings:
+    """Return the encoder settings for `container`.
+
+    Raises: VideoError for an unknown codec, or a quality or preset that the codec does not have.
+    """
     if container.codec is None:
         if (options.codec, options.quality, options.preset) != (None, None, None):
             raise VideoError(
-                f"--codec, --quality and --preset are for video files, not for {container.format}"
+                f"`codec`, `quality` and `preset` are for video files, not for {container.format}"
             )
         return LOSSLESS
     name = options.codec or container.codec
-    coding = CODINGS.get(name) or Coding(name)
-    if not _is_encoder(coding.encoder):
-        raise VideoError(
-            f"--codec {name}: not in this build of FFmpeg.{did_you_mean(name, _encoders(container))}"
-        )
-    if name not in CODINGS:
-        coding = _plain_coding(name)
-    chosen = dict(coding.options)
+    settings = CODECS.get(name) or EncoderSettings(name)
+    if not _is_encoder(settings.encoder):
+        hint = did_you_mean(name, _accepted_codecs(container))
+        raise VideoError(f"`codec` {name}: not in this build of FFmpeg.{hint}")
+    if name not in CODECS:
+        settings = _generic_settings(name)
+    chosen = dict(settings.options)
     if options.quality is not None:
-        if not coding.quality:
-            raise VideoError(f"--quality {options.quality:g}: {name} has none; it has --preset")
-        chosen |= dict.fromkeys(coding.quality, f"{options.quality:g}")
+        if not settings.quality:
+            raise VideoError(f"`quality` {options.quality:g}: {name} has none; it has `preset`")
+        chosen |= dict.fromkeys(settings.quality, f"{options.quality:g}")
     if options.preset is not None:
-        if coding.preset is None:
-            raise VideoError(f"--preset {options.preset}: {name} has none; it has --quality")
-        chosen[coding.preset] = options.preset
-    return replace(coding, options=chosen)
+        if settings.preset is None:
+            raise VideoError(f"`preset` {options.preset}: {name} has none; it has `quality`")
+        chosen[settings.preset] = options.preset
+    return replace(settings, options=chosen)
 
 
-def _plain_coding(name: str) -> Coding:
-    """Return a coding for an encoder that is not in the table."""
+def _generic_settings(name: str) -> EncoderSettings:
+    """Return settings for an encoder that is not in CODECS."""
     import av
     from av.codec.codec import Capabilities, find_best_pix_fmt_of_list
 
     context = av.CodecContext.create(name, "w")
     format, _ = find_best_pix_fmt_of_list(context.codec.video_formats or ["yuv420p"], "yuv420p")
-    own = {option.name for option in context.supported_options.private}
-    quality = ("crf",) if "crf" in own else ("qmin", "qmax")
-    # What runs in hardware knows better than a constant quantiser.
-    plain = "crf" not in own and not context.codec.capabilities & Capabilities.hardware
-    return Coding(
+    option_names = {option.name for option in context.supported_options.private}
+    has_crf = "crf" in option_names
+    quality = ("crf",) if has_crf else ("qmin", "qmax")
+    # Hardware encoders choose better qualities themselves than a constant quantiser gives.
+    is_hardware = context.codec.capabilities & Capabilities.hardware
+    return EncoderSettings(
         name,
         "yuv420p" if format is None else format.name,
-        dict.fromkeys(quality, QUANTISER) if plain else {},
+        {} if has_crf or is_hardware else dict.fromkeys(quality, DEFAULT_QUANTISER),
         quality=quality,
-        preset="preset" if "preset" in own else None,
-        even=True,
+        preset="preset" if "preset" in option_names else None,
+        even_sizes=True,
     )
 
 
-def _output_color(color: Color, coding: Coding) -> Color:
-    """Return how the numbers of the output are meant: as in the input, where the codec can hold it."""
+def _output_color(color: Color, settings: EncoderSettings) -> Color:
+    """Return the colour properties of the output: the source's, where the codec can hold them."""
     from av import VideoFormat
 
-    if VideoFormat(coding.format).is_rgb:
+    if VideoFormat(settings.format).is_rgb:
         return Color(space=RGB)
     if color.space == RGB:
         color = SRGB
-    # converted with another matrix, for want of its own
+    # libswscale has no matrix for this space, so the pixels are converted with that of BT.709.
     if color.space not in (*MATRICES, UNSPECIFIED):
         color = replace(color, space=BT709)
-    if coding.format.startswith("yuvj"):
+    if settings.format.startswith("yuvj"):
         return replace(color, range=FULL)
-    return replace(color, range=LIMITED) if color.range == FULL and not coding.full else color
+    if color.range == FULL and not settings.full_range:
+        return replace(color, range=LIMITED)
+    return color
 
 
-def _encoders(container: Container) -> list[str]:
-    """Return the codecs of this build of FFmpeg that go into a container, each once."""
-    with _open(io.BytesIO(), container.format) as file:
-        takes = file.supported_codecs
-    ours = {name for name, coding in CODINGS.items() if coding.encoder in takes}
-    return sorted(ours | set(filter(_is_encoder, takes)))
+def _accepted_codecs(container: Container) -> list[str]:
+    """Return the codecs of this build of FFmpeg that a container takes, without repeats."""
+    with _open_output(io.BytesIO(), container.format) as file:
+        accepted = file.supported_codecs
+    ours = {name for name, settings in CODECS.items() if settings.encoder in accepted}
+    return sorted(ours | set(filter(_is_encoder, accepted)))
 
 
 def _is_encoder(name: str) -> bool:
+    """Return whether this build of FFmpeg has a video encoder of that name."""
     import av
 
     try:
@@ -330,7 +344,7 @@ def _is_encoder(name: str) -> bool:
         return False
 
 
-def _open(file: str | io.BytesIO, format: str) -> OutputContainer:
+def _open_output(file: str | io.BytesIO, format: str) -> OutputContainer:
     import av
 
     return av.open(file, "w", format=format)
