@@ -1,4 +1,4 @@
-"""Descent on quadratics, whose minima are known by hand or to scipy, and its bookkeeping step by step."""
+"""Descent on quadratics with known minima, by hand or by scipy, and its record of each step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from faststyle.slow.descent import FIRST_MOVE, Descent, Step
 
 SHAPE = (1, 3, 5, 7)
 STEPS = {"lbfgs": 40, "adam": 400}
-# Adam goes on by about its learning rate, 0.02, around the minimum
+# Around the minimum Adam keeps moving by about its learning rate, 0.02.
 CLOSE = {"lbfgs": 1e-4, "adam": 0.01}
 
 
@@ -27,7 +27,7 @@ def uniform(seed: int, low: float = 0.0, high: float = 1.0) -> Tensor:
 def bowl(
     target: Tensor, curvature: Tensor | float = 1.0
 ) -> Callable[[Tensor], Mapping[str, Tensor]]:
-    """The sum of curvature times squared distance: its minimum is the target, or the nearest image to it."""
+    """Return curvature times squared distance: its minimum is the image nearest to the target."""
     return lambda x: {
         "total": (curvature * (x - target) ** 2).sum(),
         "half": 0.5 * (x - target).square().sum(),
@@ -54,7 +54,7 @@ def test_a_minimum_outside_is_approached_up_to_the_bounds(optimizer: str) -> Non
     target = uniform(0, -0.6, 1.6)
     rows = go(STEPS[optimizer], torch.full(SHAPE, 0.5), bowl(target, uniform(2, 0.5, 4)), optimizer)
     expected = torch.from_numpy(np.clip(target.numpy(), 0, 1))
-    # some are outside, and some are not
+    # Some pixels of the target are outside, and some are not.
     assert 0.2 < float((expected != target).float().mean()) < 0.8
     torch.testing.assert_close(rows[-1].image, expected, rtol=0, atol=CLOSE[optimizer])
     assert all(float(row.image.min()) >= 0 and float(row.image.max()) <= 1 for row in rows)
@@ -117,7 +117,7 @@ def test_a_gradient_of_zero_leaves_the_image_as_it_is() -> None:
 
 
 def test_seconds_start_at_zero_and_count_the_steps_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that goes on by one second at each look: two looks a step, whatever the reader does in between."""
+    """A clock that moves by a second at each reading: the caller's own readings do not count."""
     now = iter(range(100))
     monkeypatch.setattr("faststyle.slow.descent.time.perf_counter", lambda: float(next(now)))
     seconds = []
@@ -129,7 +129,10 @@ def test_seconds_start_at_zero_and_count_the_steps_alone(monkeypatch: pytest.Mon
 
 def test_adam_takes_the_steps_of_the_paper() -> None:
     """Kingma and Ba (2014), algorithm 1, in numpy."""
-    start, target, rate, (b1, b2) = uniform(1), uniform(0), 0.02, (0.9, 0.99)
+    start = uniform(1)
+    target = uniform(0)
+    rate = 0.02
+    b1, b2 = 0.9, 0.99
     rows = go(5, start, bowl(target), "adam")
     x = start.double().numpy()
     m = np.zeros(SHAPE)
@@ -164,7 +167,7 @@ def test_the_average_is_the_mean_of_the_images_by_age(optimizer: str) -> None:
 
 
 def test_the_average_takes_noise_out() -> None:
-    """An objective with a gradient that is random at each look: the mean ends nearer to the minimum than the last."""
+    """With noise in each gradient the mean ends nearer to the minimum than the last image."""
     target = uniform(0, 0.3, 0.7)
     generator = torch.Generator().manual_seed(5)
 
@@ -188,7 +191,7 @@ def test_moments_are_resized_to_another_size() -> None:
     assert found is not None
     first, second, count = found
     assert (first.shape, second.shape, count) == (SHAPE, SHAPE, 4)
-    # A constant stays what it is, and a step at the new size goes on counting.
+    # A constant stays the same, and the count of steps goes on at the new size.
     constant = (torch.full_like(first, -0.25), torch.full_like(second, 0.5), count)
     large = Descent(torch.zeros(1, 3, 9, 12), lambda x: {"total": 0 * x.sum()}, "adam")
     large.warm_start(constant)
@@ -230,7 +233,7 @@ def test_lbfgs_has_no_moments_and_starts_anew() -> None:
 
 @pytest.mark.parametrize("rate", [0.5, 1.0, 2.0])
 def test_the_first_step_of_lbfgs_has_a_known_length(rate: float) -> None:
-    """Its direction is the gradient, its length the mean move of a pixel, whatever the scale of the objective."""
+    """It follows the gradient, by a mean move of a pixel that does not depend on its scale."""
     start = uniform(1, 0.4, 0.6)
     target = uniform(0)
     gradient = (start - target).double().numpy()

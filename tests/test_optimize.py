@@ -1,4 +1,4 @@
-"""The slow path on tensors: what it starts from, the sizes on the way, and each part of its objective. A tiny VGG."""
+"""The slow path on tensors, with a tiny VGG: starts, sizes, and each part of the objective."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Run = Callable[..., list[Progress]]
 
 @pytest.fixture
 def run(tiny_weights: VGGWeights) -> Run:
-    """Optimise, and return what `on_step` saw."""
+    """Optimise, and return the steps that `on_step` was given."""
 
     def go(
         config: SlowConfig = CONFIG, content: Tensor | None = None, styles: Any = None
@@ -114,7 +114,7 @@ def test_every_size_has_its_steps_and_the_image_grows(run: Run) -> None:
 
 
 def test_a_size_goes_on_from_the_one_before(run: Run) -> None:
-    """With next to no steps the first image at 64 pixels is the start, carried up: near to what it was made from."""
+    """With tiny steps every image is the start at another size."""
     start = picture(5)
     seen = run(replace(SEVERAL, init=start, steps=1, optimizer="adam", learning_rate=1e-4))
     for now in seen:
@@ -156,7 +156,7 @@ def test_the_layers_are_those_of_the_paper_and_those_of_training() -> None:
 def test_each_row_has_the_terms_of_its_own_image_and_they_fall(
     run: Run, tiny_weights: VGGWeights, name: str, optimizer: str
 ) -> None:
-    """The objective is set up here again, from the photo and the painting at each size."""
+    """The test builds the objective again, from the photo and the painting at each size."""
     config = replace(
         SEVERAL, size=96, smallest=64, loss=LAYERS[name], optimizer=optimizer, average=0.0, steps=5
     )
@@ -274,7 +274,7 @@ def test_style_weights_decide_which_painting_is_nearer(run: Run, tiny_weights: V
 def test_masks_put_each_painting_into_its_half(
     run: Run, tiny_weights: VGGWeights, swapped: bool
 ) -> None:
-    """From grey, a dark painting on one side and a bright one on the other: statistics go each their own way."""
+    """From grey, with a dark painting on one side and a bright one on the other."""
     paintings = [picture(1) * 0.4, 1 - picture(2) * 0.4]
     left = torch.zeros(1, 1, 30, 40)  # of another size than the image
     left[..., :20] = 1
@@ -325,7 +325,7 @@ def test_large_images_take_the_lean_way_to_the_same_result(
     monkeypatch.setattr(features, "_observe_lean", spy)
     run(config, styles=styles)
     assert not lean_sizes
-    # of 32 x 40, 45 x 56 and 64 x 80 only the last is above
+    # Of 32 x 40, 45 x 56 and 64 x 80 only the last is above.
     monkeypatch.setattr(optimize, "LEAN_FROM", 45 * 56)
     lean = run(config, styles=styles)
     assert (64, 80) in lean_sizes
@@ -351,7 +351,7 @@ def test_bf16_is_near_float32(run: Run) -> None:
     assert first[1] == pytest.approx(first[0], rel=0.05)
 
 
-# What it starts from.
+# Starts.
 
 
 def start(run: Run, init: str | Tensor, **changes: Any) -> Tensor:
@@ -490,13 +490,13 @@ def test_the_smallest_image_that_the_layers_allow(run: Run) -> None:
     [
         ({"size": 0}, ImageError, "sizes must be 1 or more pixels, got 0"),
         ({"smallest": -3}, ImageError, "got -3"),
-        ({"steps": 0}, RecipeError, "steps must be 1 or more"),
-        ({"style_scale": 0.0}, RecipeError, "style-scale must be above 0"),
-        ({"style_scale": float("nan")}, RecipeError, "style-scale must be above 0"),
-        ({"style_scale": float("inf")}, RecipeError, "style-scale must be above 0"),
+        ({"steps": 0}, RecipeError, "`steps` must be 1 or more"),
+        ({"style_scale": 0.0}, RecipeError, "`style_scale` must be above 0"),
+        ({"style_scale": float("nan")}, RecipeError, "`style_scale` must be above 0"),
+        ({"style_scale": float("inf")}, RecipeError, "`style_scale` must be above 0"),
         ({"init": "noize"}, RecipeError, "Did you mean 'noise'"),
-        ({"seed": -1}, RecipeError, "seed must be 0 or more"),
-        ({"seed": 2**64}, RecipeError, "seed must be 0 or more"),
+        ({"seed": -1}, RecipeError, "`seed` must be 0 or more"),
+        ({"seed": 2**64}, RecipeError, "`seed` must be 0 or more"),
         ({"optimizer": "sgd"}, RecipeError, "unknown optimizer 'sgd'"),
         ({"learning_rate": -1.0}, RecipeError, "learning rate must be above 0"),
         ({"average": 1.0}, RecipeError, "below 1"),
@@ -519,5 +519,5 @@ def test_settings_that_make_no_sense_are_refused_before_weights_are_looked_for(
 
 
 def test_a_start_from_no_painting_is_an_error(run: Run) -> None:
-    with pytest.raises(RecipeError, match="--init style needs a painting"):
+    with pytest.raises(RecipeError, match="`init` style needs a painting"):
         run(replace(CONFIG, init="style"), styles=[])

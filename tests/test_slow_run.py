@@ -1,4 +1,4 @@
-"""`faststyle slow` from files to files: what it reads, writes and prints, how it stops, and how it fails."""
+"""`faststyle slow` from files to files: input, output, messages, signals and errors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,15 @@ from faststyle.perceptual.weights import VGGWeights
 from faststyle.slow import optimize
 from faststyle.slow import run as module
 from faststyle.slow.optimize import PAPER, Progress, SlowConfig
-from faststyle.slow.run import SlowJob, configure, parse_layers, parse_style, run_slow
+from faststyle.slow.run import (
+    SlowJob,
+    SlowResult,
+    configure,
+    parse_layers,
+    parse_objective,
+    parse_painting,
+    run_slow,
+)
 
 ROOT = Path(__file__).parents[1]
 TERMS = (
@@ -56,26 +64,17 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, painting: Path) -
 
 @pytest.fixture
 def slow(workplace: Path, vgg_file: Path) -> Slow:
-    """Run the command on the photo and a painting, with what is given besides."""
+    """Run the command on the photo and a painting, with the arguments of a test."""
 
     def go(
         *arguments: str | Path,
         content: str = "photo.png",
-        style: str = "dots.png",
+        painting: str = "dots.png",
         output: str = "out.png",
     ) -> Result:
-        styles = ["--style", style] if style else []
-        command = [
-            "slow",
-            content,
-            *styles,
-            "-o",
-            output,
-            "--vgg-weights",
-            vgg_file,
-            *ONE_SIZE,
-            *arguments,
-        ]
+        paintings = ["--painting", painting] if painting else []
+        files = [content, *paintings, "-o", output, "--vgg-weights", vgg_file]
+        command = ["slow", *files, *ONE_SIZE, *arguments]
         return CliRunner().invoke(app, [str(a) for a in command])
 
     return go
@@ -87,7 +86,7 @@ def pixels(path: str | Path) -> np.ndarray:
 
 
 def coarse(picture: Image.Image | str) -> np.ndarray:
-    """Means over 6 x 5 pixels, which the 256 colours of a GIF leave nearly as they were."""
+    """Return means over 6 x 5 pixels, which the 256 colours of a GIF hardly change."""
     array = pixels(picture) if isinstance(picture, str) else np.asarray(picture.convert("RGB"))
     return array[..., :3].reshape(HEIGHT // 6, 6, WIDTH // 5, 5, 3).mean((1, 3))
 
@@ -102,14 +101,14 @@ def frames_of(path: str) -> list[Image.Image]:
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
-    """All below a folder: files with their bytes, and folders."""
+    """Return all files below a folder with their bytes, and all folders."""
     return {
         str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None
         for p in sorted(folder.rglob("*"))
     }
 
 
-# What is typed.
+# Texts of the command line.
 
 
 @pytest.mark.parametrize(
@@ -134,13 +133,13 @@ def tree(folder: Path) -> dict[str, bytes | None]:
     ],
 )
 def test_a_weight_is_a_number_behind_the_last_colon(text: str, name: str, weight: float) -> None:
-    assert parse_style(text) == (Path(name), weight)
+    assert parse_painting(text) == (Path(name), weight)
 
 
 @pytest.mark.parametrize("text", ["a.jpg:-1", "a.jpg:-0.001", "a.jpg:1e999"])
-def test_a_style_of_negative_or_infinite_weight_is_refused(text: str) -> None:
-    with pytest.raises(RecipeError, match=re.escape(text)):
-        parse_style(text)
+def test_a_painting_of_negative_or_infinite_weight_is_refused(text: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(f"`painting` {text}: a weight")):
+        parse_painting(text)
 
 
 def test_layers_have_weights_and_scales() -> None:
@@ -156,32 +155,22 @@ def test_layers_have_weights_and_scales() -> None:
 
 def settings(**changes: Any) -> tuple[SlowConfig, Path | None]:
     plain: dict[str, Any] = {
-        "layers": "paper",
-        "content_layers": [],
-        "style_layers": [],
+        "loss": parse_objective(),
         "dream": [],
-        "strength": 1.0,
-        "tv": None,
         "init": "content",
         "precision": "auto",
     }
     return configure(**(plain | changes))
 
 
-def test_nothing_asked_for_is_the_default() -> None:
+def test_without_options_all_is_the_default() -> None:
     assert settings() == (SlowConfig(), None)
-    assert settings(layers="training")[0].loss == LossConfig()
+    assert parse_objective("training") == LossConfig()
 
 
 def test_options_change_the_objective() -> None:
-    config, file = settings(
-        strength=0.5,
-        tv=3.5,
-        content_layers=["relu3_3"],
-        style_layers=["relu2_1:2"],
-        dream=["relu4_3:0.1"],
-        steps=7,
-    )
+    objective = parse_objective("paper", ["relu3_3"], ["relu2_1:2"], 0.5, 3.5)
+    config, file = settings(loss=objective, dream=["relu4_3:0.1"], steps=7)
     loss = replace(
         PAPER,
         strength=0.5,
@@ -201,10 +190,40 @@ def test_a_start_is_a_word_or_a_file(init: str, expected: str | None) -> None:
     assert config.init == (init if expected is None else "content")
 
 
+# All options of the objective and of the descent, each away from its default.
+EVERY_OPTION = """--painting waves.png:0.3 --mask left.png --mask right.png --size 40 --smallest 20
+    --strength inf --tv 0.25 --layers training --content-layer relu3_3 --style-layer relu1_1:2
+    --style-scale 1.5 --dream relu4_1:0.2 --pooling average --optimizer lbfgs --steps 9
+    --init first.png --learning-rate 0.5 --average 0.75 --seed 11 --precision float32 --threads 1
+    --json"""
+EVERY_SETTING = SlowConfig(
+    size=40,
+    smallest=20,
+    steps=9,
+    optimizer="lbfgs",
+    learning_rate=0.5,
+    average=0.75,
+    loss=LossConfig(
+        strength=float("inf"),
+        tv_weight=0.25,
+        content_layers={"relu3_3": 1.0},
+        style_layers={"relu1_1": 2.0},
+    ),
+    style_scale=1.5,
+    pooling="average",
+    dream={"relu4_1": 0.2},
+    precision="float32",
+    seed=11,
+)
+
+
+def as_tensor(path: str) -> Tensor:
+    return torch.from_numpy(pixels(path) / 255).permute(2, 0, 1)[None].float()
+
+
 def test_every_option_reaches_the_work(
     slow: Slow, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All options of the objective and of the descent at once, each away from its default."""
     got: dict[str, Any] = {}
 
     def spy(
@@ -224,45 +243,17 @@ def test_every_option_reaches_the_work(
     Image.fromarray(left).save("left.png")
     Image.fromarray(255 - left).save("right.png")
     draw(7, 30, 30).save("first.png")
-    text = """--style waves.png:0.3 --mask left.png --mask right.png --size 40 --smallest 20 --strength inf --tv 0.25
-    --layers training --content-layer relu3_3 --style-layer relu1_1:2 --style-scale 1.5 --dream relu4_1:0.2
-    --pooling average --optimizer lbfgs --steps 9 --init first.png --learning-rate 0.5 --average 0.75 --seed 11
-    --precision float32 --threads 1 --json"""
-    result = slow(*text.split(), style="dots.png:0.7")
+    result = slow(*EVERY_OPTION.split(), painting="dots.png:0.7")
     assert (result.exit_code, result.stderr) == (0, "")
-    config = got["config"]
-    assert torch.equal(
-        config.init, torch.from_numpy(pixels("first.png") / 255).permute(2, 0, 1)[None].float()
-    )
-    loss = LossConfig(
-        strength=float("inf"),
-        tv_weight=0.25,
-        content_layers={"relu3_3": 1.0},
-        style_layers={"relu1_1": 2.0},
-    )
-    assert replace(config, init="content") == SlowConfig(
-        size=40,
-        smallest=20,
-        steps=9,
-        optimizer="lbfgs",
-        learning_rate=0.5,
-        average=0.75,
-        loss=loss,
-        style_scale=1.5,
-        pooling="average",
-        dream={"relu4_1": 0.2},
-        precision="float32",
-        seed=11,
-    )
+    assert torch.equal(got["config"].init, as_tensor("first.png"))
+    assert replace(got["config"], init="content") == EVERY_SETTING
     assert (got["weights"].id, got["device"]) == ("vgg16-tiny", "cpu")
-    assert [style.weight for style in got["styles"]] == [0.7, 0.3]
-    for style, name, mask in zip(
-        got["styles"], ("dots.png", "waves.png"), (left, 255 - left), strict=True
-    ):
-        assert torch.equal(
-            style.painting, torch.from_numpy(pixels(name) / 255).permute(2, 0, 1)[None].float()
-        )
-        assert np.array_equal(style.mask[0, 0].numpy() > 0.5, mask > 0)
+    first, second = got["styles"]
+    assert (first.weight, second.weight) == (0.7, 0.3)
+    assert torch.equal(first.painting, as_tensor("dots.png"))
+    assert torch.equal(second.painting, as_tensor("waves.png"))
+    assert np.array_equal(first.mask[0, 0].numpy() > 0.5, left > 0)
+    assert np.array_equal(second.mask[0, 0].numpy() > 0.5, left == 0)
     assert json.loads(result.stdout) == {
         "output": "out.png",
         "size": [40, 54],
@@ -273,11 +264,29 @@ def test_every_option_reaches_the_work(
     }
 
 
+def test_a_painting_may_be_called_style(slow: Slow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--style is the older name of --painting; both may stand in one command."""
+    got: list[tuple[Path, float]] = []
+
+    def spy(job: SlowJob, *_: Any, **__: Any) -> SlowResult:
+        got.extend(job.styles)
+        return SlowResult(job.output, (HEIGHT, WIDTH), 1, 1.0, {})
+
+    monkeypatch.setattr(module, "run_slow", spy)
+    result = slow("--style", "waves.png:2")
+    assert result.exit_code == 0, result.stderr
+    assert got == [(Path("dots.png"), 1.0), (Path("waves.png"), 2.0)]
+    result = slow("--style", "waves.png:-1", painting="")
+    assert result.stderr == (
+        "error: --painting waves.png:-1: a weight must not be negative, or infinite\n"
+    )
+
+
 def test_help_shows_the_panels_and_an_example(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     result = CliRunner().invoke(app, ["slow", "--help"])
     assert (result.exit_code, result.stderr) == (0, "")
-    assert "Example: faststyle slow photo.jpg --style painting.jpg -o out.png" in result.stdout
+    assert "Example: faststyle slow photo.jpg --painting painting.jpg -o out.png" in result.stdout
     panels = re.findall(r"^╭─ ([\w ]+?) ─", result.stdout, re.MULTILINE)
     assert sorted(panels) == [
         "Arguments",
@@ -290,7 +299,7 @@ def test_help_shows_the_panels_and_an_example(monkeypatch: pytest.MonkeyPatch) -
     ]
     assert all(
         f"--{name} " in result.stdout
-        for name in ("style", "mask", "dream", "init", "gif", "trace", "tv")
+        for name in ("painting", "mask", "dream", "init", "gif", "trace", "tv")
     )
     assert CliRunner().invoke(app, ["slow", "-h"]).stdout == result.stdout
 
@@ -310,7 +319,7 @@ def test_wrong_usage_exits_with_2(workplace: Path, arguments: list[str]) -> None
     assert tree(workplace) == before
 
 
-# What is written.
+# Files that are written.
 
 
 @pytest.mark.parametrize(
@@ -321,7 +330,8 @@ def test_the_extension_is_the_format(slow: Slow, workplace: Path, name: str, kin
     result = slow("--steps", "1", output=f"new/deep/{name}")
     assert (result.exit_code, result.stderr) == (0, "")
     assert re.fullmatch(
-        rf"1 steps in \d+ s  content_rel [\d.]+  style_rel [\d.]+  total [\d.]+\nwrote new/deep/{name}\n",
+        r"1 steps in \d+ s  content_rel [\d.]+  style_rel [\d.]+  total [\d.]+\n"
+        rf"wrote new/deep/{name}\n",
         result.stdout,
     )
     assert set(tree(workplace)) - set(before) == {"new", "new/deep", f"new/deep/{name}"}
@@ -339,11 +349,11 @@ def test_photos_are_reduced_to_512_and_never_enlarged(
     monkeypatch.setattr(module, "LARGEST_DEFAULT", 64)
     assert slow("--steps", "1").exit_code == 0
     assert pixels("out.png").shape == (HEIGHT, WIDTH, 3)
-    assert slow("--steps", "1", "--size", "60").exit_code == 0  # unless it is asked for
+    assert slow("--steps", "1", "--size", "60").exit_code == 0  # unless --size says so
     assert pixels("out.png").shape == (60, 81, 3)
 
 
-def test_what_was_seen_last_is_what_is_written(slow: Slow) -> None:
+def test_the_last_image_is_written(slow: Slow) -> None:
     """Without style and smoothing the photo is the minimum: the file has its very pixels."""
     assert slow("--strength", "0", "--tv", "0", "--steps", "2").exit_code == 0
     assert np.array_equal(pixels("out.png"), pixels("photo.png"))
@@ -363,7 +373,7 @@ def test_the_alpha_of_a_photo_is_kept(slow: Slow) -> None:
 
 
 def test_kept_colours_are_those_of_the_photo(slow: Slow) -> None:
-    """Where nothing is clipped every channel changes by the same, so that their differences are the photo's."""
+    """Where nothing is clipped all channels change alike, so their differences are the photo's."""
     assert slow("--keep-colors", "--steps", "6", "--strength", "inf").exit_code == 0
     out = pixels("out.png")
     photo = pixels("photo.png")
@@ -400,7 +410,7 @@ def test_the_last_image_is_not_kept_twice(slow: Slow, workplace: Path) -> None:
 
 
 def test_images_on_the_way_up_have_the_size_of_the_result(slow: Slow, workplace: Path) -> None:
-    """48 x 61 pixels are 24 x 30 at half the size, and those again 48 x 60: the last pixel must not be lost."""
+    """48 x 61 pixels are 24 x 30 at half the size, and those 48 x 60: no pixel must be lost."""
     array = np.asarray(draw(3, 48, 61))
     Image.fromarray(np.dstack([array, np.full((48, 61), 200, np.uint8)])).save("odd.png")
     result = slow(
@@ -460,8 +470,7 @@ def test_an_animation_has_few_frames_and_is_small(
 ) -> None:
     monkeypatch.setattr(module, "GIF_FRAMES", 5)
     monkeypatch.setattr(module, "GIF_SIDE", 26)
-    # A flat photo would have frames that are the same, which Pillow makes one of: this one has
-    # noise that changes.
+    # Pillow joins equal frames, and a flat photo would have such. Noise changes at each step.
     assert (
         slow(
             "--steps", steps, "--gif", "way.gif", "--init", "noise", "--style-layer", "relu1_1"
@@ -500,7 +509,7 @@ def test_terms_are_printed_every_n_steps(slow: Slow) -> None:
 
 
 def test_a_dream_needs_no_painting(slow: Slow) -> None:
-    result = slow("--dream", "relu3_1:1", "--steps", "2", "--json", style="")
+    result = slow("--dream", "relu3_1:1", "--steps", "2", "--json", painting="")
     assert result.exit_code == 0, result.stderr
     assert set(json.loads(result.stdout)["terms"]) == {"total", "tv", "dream"}
 
@@ -532,7 +541,7 @@ def test_vgg_weights_are_looked_for_where_none_are_given(
     )
 
 
-# What is refused.
+# Bad input.
 
 
 def break_things(folder: Path) -> None:
@@ -550,42 +559,48 @@ def break_things(folder: Path) -> None:
     Path("out.png.probe").write_text("not ours")
 
 
-PHOTO = ["photo.png", "--style", "dots.png"]
+PHOTO = ["photo.png", "--painting", "dots.png"]
 OUT = ["-o", "out.png"]
 BAD: dict[str, tuple[list[str], str]] = {
-    "missing photo": (["none.png", "--style", "dots.png", *OUT], "none.png: no such file"),
-    "missing painting": (["photo.png", "--style", "none.png", *OUT], "none.png: no such file"),
+    "missing photo": (["none.png", "--painting", "dots.png", *OUT], "none.png: no such file"),
+    "missing painting": (["photo.png", "--painting", "none.png", *OUT], "none.png: no such file"),
     "painting and new folder": (
-        ["photo.png", "--style", "none.png", "-o", "new/out.png"],
+        ["photo.png", "--painting", "none.png", "-o", "new/out.png"],
         "none.png: no such file",
     ),
     "painting with a bad weight": (
-        ["photo.png", "--style", "dots.png:x", *OUT],
+        ["photo.png", "--painting", "dots.png:x", *OUT],
         "dots.png:x: no such file",
     ),
     "painting of negative weight": (
-        ["photo.png", "--style", "dots.png:-1", *OUT],
+        ["photo.png", "--painting", "dots.png:-1", *OUT],
         "must not be negative",
     ),
     "painting that is text": (
-        ["photo.png", "--style", "text.jpg", *OUT],
+        ["photo.png", "--painting", "text.jpg", *OUT],
         "text.jpg: not an image that can be read",
     ),
     "painting that is empty": (
-        ["photo.png", "--style", "empty.png", *OUT],
+        ["photo.png", "--painting", "empty.png", *OUT],
         "empty.png: the file is empty",
     ),
-    "photo that is a folder": (["folder.png", "--style", "dots.png", *OUT], "folder.png: a folder"),
+    "photo that is a folder": (
+        ["folder.png", "--painting", "dots.png", *OUT],
+        "folder.png: a folder",
+    ),
     "mask missing": ([*PHOTO, *OUT, "--mask", "none.png"], "none.png: no such file"),
     "mask black": (
         [*PHOTO, *OUT, "--mask", "black.png"],
         "black.png: the mask is black everywhere",
     ),
     "masks too few": (
-        [*PHOTO, *OUT, "--style", "waves.png", "--mask", "white.png"],
-        "2 --style and 1 --mask",
+        [*PHOTO, *OUT, "--painting", "waves.png", "--mask", "white.png"],
+        "2 --painting and 1 --mask",
     ),
-    "mask without style": (["photo.png", *OUT, "--mask", "white.png"], "0 --style and 1 --mask"),
+    "mask without painting": (
+        ["photo.png", *OUT, "--mask", "white.png"],
+        "0 --painting and 1 --mask",
+    ),
     "start missing": (
         [*PHOTO, *OUT, "--init", "noize"],
         "unknown start 'noize'. Did you mean 'noise'?",
@@ -599,7 +614,7 @@ BAD: dict[str, tuple[list[str], str]] = {
         "would be written over",
     ),
     "output over a link to the photo": (
-        ["link.png", "--style", "dots.png", "-o", "photo.png"],
+        ["link.png", "--painting", "dots.png", "-o", "photo.png"],
         "would be written over",
     ),
     "output over painting": ([*PHOTO, "-o", "dots.png"], "dots.png would be written over"),
@@ -618,7 +633,7 @@ BAD: dict[str, tuple[list[str], str]] = {
         "a.gif would be written over",
     ),
     "image on the way over photo": (
-        ["out-000100.png", "--style", "dots.png", *OUT, "--save-every", "50"],
+        ["out-000100.png", "--painting", "dots.png", *OUT, "--save-every", "50"],
         "out-000100.png could be written over by --save-every",
     ),
     "unknown format": (
@@ -701,20 +716,20 @@ BAD: dict[str, tuple[list[str], str]] = {
     "no threads": ([*PHOTO, *OUT, "--threads", "0"], "--threads must be 1 or more"),
     "missing weights": ([*PHOTO, *OUT], "absent.pth: no such file of VGG weights"),
 }
-# What shows only once VGG is there.
+# Errors that are found only once VGG is there.
 LATE: dict[str, tuple[list[str], str]] = {
     "size that is too small": (
         [*PHOTO, "-o", "new/out.png", "--size", "15"],
         "too small for relu5_1: its shorter side must be at least 16",
     ),
     "photo that is too small": (
-        ["flat.png", "--style", "dots.png", *OUT],
+        ["flat.png", "--painting", "dots.png", *OUT],
         "too small for relu5_1: its shorter side must be",
     ),
     "smallest that is too small": ([*PHOTO, *OUT, "--smallest", "8"], "too small for relu5_1"),
     "strokes that are too small": ([*PHOTO, *OUT, "--style-scale", "0.1"], "too small for relu5_1"),
-    "styles without weight": (
-        ["photo.png", "--style", "dots.png:0", *OUT],
+    "paintings without weight": (
+        ["photo.png", "--painting", "dots.png:0", *OUT],
         "the weights of styles must not be",
     ),
     "start from no painting": (
@@ -730,7 +745,7 @@ LATE: dict[str, tuple[list[str], str]] = {
 def test_bad_input_gives_one_line_and_leaves_nothing(
     workplace: Path, vgg_file: Path, case: str
 ) -> None:
-    """The weights of `BAD` are not there: that must not be what it is about, or a long download would come first."""
+    """Weights are missing in the cases of `BAD`: other errors must come before a download."""
     break_things(workplace)
     before = tree(workplace)
     arguments, message = (BAD | LATE)[case]
@@ -761,11 +776,11 @@ def test_an_output_that_is_there_is_replaced_only_at_the_end(slow: Slow, workpla
     assert pixels("out.png").shape == (HEIGHT, WIDTH, 3)
 
 
-# How it ends before its time.
+# Early ends.
 
 
 def at_look(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[Terms], Terms]) -> None:
-    """Let `act` see, and change, the terms of the objective when it is looked at for the `number`th time, from 0."""
+    """Let `act` change the terms at one evaluation of the objective, counted from 0."""
     original = PerceptualLoss.forward
     count = [0]
 
@@ -788,8 +803,8 @@ def test_a_term_that_is_not_finite_keeps_the_last_good_image(
     result = slow("--steps", "8", "--average", "0", "--trace", "t.jsonl", "--gif", "o.gif")
     assert result.exit_code == 1
     assert result.stderr.splitlines() == [
-        "error: step 5: the style term is not finite; try a lower --learning-rate, or --optimizer adam. "
-        "out.png is the image of step 4"
+        "error: step 5: the style term is not finite; "
+        "try a lower --learning-rate, or --optimizer adam. out.png is the image of step 4"
     ]
     assert np.array_equal(pixels("out.png"), pixels("good-000004.png"))
     assert len(Path("t.jsonl").read_text().splitlines()) == 5
@@ -798,7 +813,7 @@ def test_a_term_that_is_not_finite_keeps_the_last_good_image(
 
 
 def test_its_step_is_counted_through_all_sizes(slow: Slow, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sizes 24, 34 and 48, of three steps and four looks each: the sixth look is at step 4."""
+    """Sizes 24, 34 and 48, with three steps and four evaluations each: the sixth is at step 4."""
     at_look(monkeypatch, 5, lambda terms: terms._replace(total=terms.total / 0))
     result = slow("--steps", "3", "--smallest", "24")
     assert result.exit_code == 1
@@ -854,7 +869,7 @@ def test_a_signal_at_a_small_size_leaves_an_image_of_the_size_asked_for(
     assert "stopped after step 1 of 15" in result.stderr
 
 
-def test_a_signal_before_the_first_step_leaves_what_it_would_have_started_from(
+def test_a_signal_before_the_first_step_leaves_the_start(
     slow: Slow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = PerceptualLoss.__init__
@@ -870,7 +885,7 @@ def test_a_signal_before_the_first_step_leaves_what_it_would_have_started_from(
     assert np.array_equal(pixels("out.png"), pixels("photo.png"))
 
 
-def test_a_signal_in_the_last_look_comes_too_late(
+def test_a_signal_at_the_last_evaluation_comes_too_late(
     slow: Slow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_look(monkeypatch, 3, send(signal.SIGINT))
@@ -938,7 +953,7 @@ def test_a_signal_from_outside(
 
 @pytest.mark.slow
 def test_two_signals_from_outside_do_not_wait_for_the_step(workplace: Path, vgg_file: Path) -> None:
-    """A step that takes ten minutes: the first signal waits for its end, the second does not."""
+    """Here a step takes ten minutes: the first signal waits for its end, the second does not."""
     code = """
 import sys, time
 from faststyle.perceptual.losses import PerceptualLoss

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +21,10 @@ from faststyle.cli.common import (
     reports_errors,
 )
 
+if TYPE_CHECKING:  # slow/ imports torch, which --help does not wait for
+    from faststyle.slow.run import SlowResult
+
+# Panels of --help.
 OBJECTIVE = "Objective"
 DESCENT = "Descent"
 STEPS = "On the way"
@@ -32,17 +38,20 @@ def slow(
         Path,
         typer.Option("-o", "--output", help="A file: .png, .jpg or .webp.", rich_help_panel=OUTPUT),
     ],
-    style: Annotated[
+    painting: Annotated[
         list[str] | None,
         typer.Option(
-            "--style", help="A painting; several are blended by weight.", metavar="FILE[:WEIGHT]"
+            "--painting",
+            "--style",
+            help="A painting; several are blended by weight.",
+            metavar="FILE[:WEIGHT]",
         ),
     ] = None,
     mask: Annotated[
         list[Path] | None,
         typer.Option(
             "--mask",
-            help="Where a style applies: white on black, one for each --style, in their order.",
+            help="Where a painting applies: white on black; one for each --painting, in order.",
         ),
     ] = None,
     size: Annotated[
@@ -70,14 +79,14 @@ def slow(
     layers: Annotated[
         str,
         typer.Option(
-            help="paper (Gatys et al.) or training (what networks are trained on).",
+            help="paper (Gatys et al.) or training (the objective of networks).",
             rich_help_panel=OBJECTIVE,
         ),
     ] = "paper",
     content_layer: Annotated[
         list[str] | None,
         typer.Option(
-            help="Layers of content instead: relu3_3.",
+            help="Content layers, in place of those of --layers: relu3_3.",
             metavar="LAYER[:WEIGHT]",
             rich_help_panel=OBJECTIVE,
         ),
@@ -85,7 +94,7 @@ def slow(
     style_layer: Annotated[
         list[str] | None,
         typer.Option(
-            help="Layers of style instead: relu3_1:2.",
+            help="Style layers, in place of those of --layers: relu3_1:2.",
             metavar="LAYER[:WEIGHT]",
             rich_help_panel=OBJECTIVE,
         ),
@@ -119,7 +128,7 @@ def slow(
     smallest: Annotated[
         int,
         typer.Option(
-            help="First of the sizes, in pixels; that of --size for one only.",
+            help="The first size, in pixels; equal to --size: one size only.",
             rich_help_panel=DESCENT,
         ),
     ] = 128,
@@ -130,7 +139,7 @@ def slow(
     average: Annotated[
         float | None,
         typer.Option(
-            help="Decay of the running mean of images; default: 0.98 for Adam, 0 else.",
+            help="Decay of a running mean of images; default: 0.98 for Adam, 0 for L-BFGS.",
             rich_help_panel=DESCENT,
         ),
     ] = None,
@@ -145,11 +154,13 @@ def slow(
         ),
     ] = 0,
     gif: Annotated[
-        Path | None, typer.Option(help="An animation of the way.", rich_help_panel=STEPS)
+        Path | None, typer.Option(help="A file for an animation of the way.", rich_help_panel=STEPS)
     ] = None,
     trace: Annotated[
         Path | None,
-        typer.Option(help="JSON lines: step, seconds, each term, memory.", rich_help_panel=STEPS),
+        typer.Option(
+            help="A file of JSON lines: step, seconds, each term, memory.", rich_help_panel=STEPS
+        ),
     ] = None,
     vgg_weights: VggWeights = None,
     device: Device = "auto",
@@ -159,24 +170,17 @@ def slow(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Optimise one image, as Gatys et al. (2015) do: slow, and the reference for what networks
-    learn.
+    """Optimise one image, as Gatys et al. (2015) do: slow, and the reference for networks.
 
-    Example: faststyle slow photo.jpg --style painting.jpg -o out.png
+    Example: faststyle slow photo.jpg --painting painting.jpg -o out.png
     """
-    from dataclasses import asdict
-
     from faststyle.devices import set_threads
     from faststyle.perceptual.weights import find_weights
-    from faststyle.slow.run import SlowJob, configure, parse_style, run_slow
+    from faststyle.slow.run import SlowJob, configure, parse_objective, parse_painting, run_slow
 
+    loss = parse_objective(layers, content_layer or [], style_layer or [], strength, tv, vgg)
     config, init_file = configure(
-        layers=layers,
-        content_layers=content_layer or [],
-        style_layers=style_layer or [],
-        dream=dream or [],
-        strength=strength,
-        tv=tv,
+        loss=loss,
         init=init,
         steps=steps,
         smallest=smallest,
@@ -184,31 +188,34 @@ def slow(
         learning_rate=learning_rate,
         average=average,
         style_scale=style_scale,
+        dream=dream or [],
         pooling=pooling,
         vgg=vgg,
         precision=precision,
         seed=seed,
     )
-    styles = [parse_style(text) for text in style or []]
     job = SlowJob(
-        content,
-        output,
-        styles,
-        mask or [],
-        init_file,
-        keep_colors,
-        print_every,
-        save_every,
-        gif,
-        trace,
+        content=content,
+        output=output,
+        styles=[parse_painting(text) for text in painting or []],
+        masks=mask or [],
+        init_file=init_file,
+        keep_colors=keep_colors,
+        print_every=print_every,
+        save_every=save_every,
+        gif=gif,
+        trace=trace,
     )
     set_threads(threads)
-    result = run_slow(
-        job, config, size, lambda: find_weights(vgg, vgg_weights), device, quiet=False
-    )
+    weights = partial(find_weights, vgg, vgg_weights)
+    _print_result(run_slow(job, config, size, weights, device, quiet=False), as_json)
+
+
+def _print_result(result: SlowResult, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(asdict(result), default=str))
         return
+    # A dream alone has no content_rel and no style_rel.
     terms = "  ".join(
         f"{name} {result.terms[name]:.3f}"
         for name in ("content_rel", "style_rel", "total")

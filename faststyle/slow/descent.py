@@ -1,6 +1,6 @@
 """Gradient descent on the pixels of one image: L-BFGS or Adam, one step at a time.
 
-What it is not: what is minimised (any objective), or the way up through sizes (optimize.py).
+The objective is given by the caller. The way up through sizes is in optimize.py.
 """
 
 from __future__ import annotations
@@ -17,25 +17,24 @@ from torch import Tensor
 
 from faststyle.errors import RecipeError, TrainingError, did_you_mean
 
-# an image to its terms, of which "total" is minimised
+# From an image to its terms; "total" is minimised.
 Objective = Callable[[Tensor], Mapping[str, Tensor]]
 
 LEARNING_RATES = {"lbfgs": 1.0, "adam": 0.02}  # of pixels in [0, 1]
 HISTORY = 20  # pairs of vectors that L-BFGS keeps: at 1024 x 1024 pixels each pair takes 24 MiB
 ADAM_BETAS = (0.9, 0.99)
-# How far the first step of L-BFGS moves a pixel on average, at a learning rate of 1; all later ones
-# learn their length from it. torch's own is a millionth of that: too small for float32 to tell the
-# curvature from rounding.
+# How far the first step of L-BFGS moves a pixel on average, at a learning rate of 1. All later
+# steps learn their length from it. torch's own first step is a millionth of that: too small for
+# float32 to tell the curvature from rounding.
 FIRST_MOVE = 0.01
 
 
 @dataclass(frozen=True)
 class Step:
-    """The image after `step` steps, (1, 3, H, W) in [0, 1], its terms, and the seconds that it took
-    to get there.
+    """The image after `step` steps, (1, 3, H, W) in [0, 1], with its terms and seconds.
 
-    Where images are averaged, the terms on the way are those of the newest; those of the last step
-    are the average's.
+    `seconds` is the time that all steps so far have taken. Where images are averaged, `terms` on
+    the way belong to the newest image, and those of the last step to the average.
     """
 
     step: int
@@ -48,9 +47,9 @@ class Descent:
     """Minimises `objective` over the pixels of an image, from `image`, (1, 3, H, W) in [0, 1].
 
     After each step pixels are put back into [0, 1], as the bounded L-BFGS of Gatys et al. keeps
-    them, so that every image on the way is one, and its terms can be set beside those of a network.
-    `average` is the decay of a running mean of the images, which takes the noise out of Adam's last
-    steps; 0 is without. Raises: RecipeError for settings that make no sense.
+    them. So every image on the way can be saved, and its terms can be compared with a network's.
+    `average` is the decay of a running mean of the images; 0 is none. The mean takes the noise out
+    of Adam's last steps. Raises: RecipeError for settings that make no sense.
 
     Example:
         >>> for step in Descent(photo, lambda x: loss(x, targets).named()).run(100):
@@ -70,17 +69,17 @@ class Descent:
         self.decay = average
         self.pixels = image.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
         self.mean = torch.zeros_like(self.pixels, requires_grad=False) if average else None
-        rate = self.rate = LEARNING_RATES[optimizer] if learning_rate is None else learning_rate
+        self.rate = LEARNING_RATES[optimizer] if learning_rate is None else learning_rate
         self.optimizer: torch.optim.Optimizer
         if optimizer == "adam":
-            self.optimizer = torch.optim.Adam([self.pixels], lr=rate, betas=ADAM_BETAS)
+            self.optimizer = torch.optim.Adam([self.pixels], lr=self.rate, betas=ADAM_BETAS)
         else:
-            # max_iter=1: one look at the objective a step. Without a line search, as everyone runs
-            # it: the first step is scaled by the gradient, later ones by the curvature, and a
-            # search would cost looks of its own.
+            # max_iter=1: the objective is computed once a step. There is no line search, since it
+            # would compute the objective more often: the gradient scales the first step, and the
+            # curvature all later ones.
             self.optimizer = torch.optim.LBFGS(
                 [self.pixels],
-                lr=rate,
+                lr=self.rate,
                 max_iter=1,
                 history_size=HISTORY,
                 tolerance_grad=0,
@@ -90,7 +89,7 @@ class Descent:
     def run(self, steps: int, first: int = 0) -> Iterator[Step]:
         """Yield the image before the first step, and after each of `steps` steps.
 
-        Raises: TrainingError when a term is not finite; it counts steps from `first`.
+        Raises: TrainingError when a term is not finite; its message counts steps from `first`.
         """
         seconds = 0.0
         for number in range(steps):
@@ -106,7 +105,7 @@ class Descent:
         yield self._checked(Step(steps, seconds, terms, image), first)
 
     def moments(self) -> tuple[Tensor, Tensor, int] | None:
-        """Return Adam's first and second moment, (1, 3, H, W) each, and its count of steps; None for L-BFGS."""
+        """Return Adam's two moments, (1, 3, H, W) each, and its count of steps; None for L-BFGS."""
         state = self.optimizer.state[self.pixels]
         return (
             (state["exp_avg"], state["exp_avg_sq"], int(state["step"]))
@@ -115,7 +114,7 @@ class Descent:
         )
 
     def warm_start(self, moments: tuple[Tensor, Tensor, int] | None) -> None:
-        """Give Adam the moments of a descent at another size, resized; L-BFGS starts anew at each size."""
+        """Give Adam the moments of a descent at another size, resized; None changes nothing."""
         if moments is None:
             return
         first, second, count = moments
@@ -123,6 +122,7 @@ class Descent:
         self.optimizer.state[self.pixels] = {
             "step": torch.tensor(float(count)),
             "exp_avg": F.interpolate(first, (h, w), mode="bicubic"),
+            # Bilinear: bicubic weights could make a mean of squares negative.
             "exp_avg_sq": F.interpolate(second, (h, w), mode="bilinear").clamp_min(0),
         }
 
@@ -139,10 +139,10 @@ class Descent:
             seen.update(_floats(terms))
             gradient = self.pixels.grad
             if gradient is not None and isinstance(self.optimizer, torch.optim.LBFGS):
-                # Pixels that a bound holds are left out of the step, so that the others see a
-                # problem without bounds. Otherwise L-BFGS learns a curvature from moves that never
-                # came about, and goes astray. Source: Bertsekas, "Projected Newton methods for
-                # optimization problems with simple constraints" (1982).
+                # A pixel at a bound, which the gradient pushes outside, is left out of the step.
+                # The others then see a problem without bounds. Otherwise L-BFGS learns a curvature
+                # from moves that never happened, and goes astray. Source: Bertsekas, "Projected
+                # Newton methods for optimization problems with simple constraints" (1982).
                 held.copy_(((before <= 0) & (gradient > 0)) | ((before >= 1) & (gradient < 0)))
                 gradient[held] = 0
             return terms["total"].detach()
@@ -165,9 +165,10 @@ class Descent:
         )
 
     def _image(self, steps: int) -> Tensor:
-        """Return a copy of the image after so many steps: the mean of those so far, where one is kept."""
+        """Return a copy of the image after `steps` steps, or the mean so far where one is kept."""
         if self.mean is None or steps == 0:
             return self.pixels.detach().clone()
+        # The mean began at zero; this is the correction of Adam for its moments.
         return self.mean / (1 - self.decay**steps)
 
     def _checked(self, step: Step, first: int) -> Step:
@@ -175,13 +176,13 @@ class Descent:
             if not math.isfinite(value):
                 raise TrainingError(
                     f"step {first + step.step}: the {name} term is not finite; "
-                    "try a lower --learning-rate, or --optimizer adam"
+                    "try a lower `learning_rate`, or `optimizer` adam"
                 )
         return step
 
 
 def check_optimizer(optimizer: str, learning_rate: float | None, average: float) -> None:
-    """Raise RecipeError for settings of a descent that make no sense."""
+    """Check the settings of a descent. Raises: RecipeError for those that make no sense."""
     if optimizer not in LEARNING_RATES:
         raise RecipeError(
             f"unknown optimizer {optimizer!r}.{did_you_mean(optimizer, LEARNING_RATES)}"
@@ -193,5 +194,6 @@ def check_optimizer(optimizer: str, learning_rate: float | None, average: float)
 
 
 def _floats(terms: Mapping[str, Tensor]) -> dict[str, float]:
+    # Stacked first: one transfer from the device instead of one for each term.
     values = torch.stack([t.detach().float().reshape(()) for t in terms.values()])
     return dict(zip(terms, values.tolist(), strict=True))

@@ -1,8 +1,7 @@
 """One image from a photo and paintings, by gradient descent on its pixels: the reference slow path.
 
-It minimises the same PerceptualLoss as training does, so that its numbers can be set beside a
-network's. What it is not: files, progress and intermediates (run.py), or the optimiser
-(descent.py).
+It minimises the same PerceptualLoss as training does, so that its numbers can be compared with a
+network's. The optimiser is in descent.py; files, progress and intermediates are in run.py.
 
 Source: Gatys, Ecker, Bethge (2015), https://arxiv.org/abs/1508.06576; sizes going up as in their
 "Controlling perceptual factors in neural style transfer" (2017), section 6,
@@ -12,7 +11,7 @@ https://arxiv.org/abs/1611.07865
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -35,16 +34,17 @@ from faststyle.perceptual.vgg import Feats
 from faststyle.perceptual.weights import VGGWeights, find_weights, load_vgg
 from faststyle.slow.descent import Descent, Objective, Step, check_optimizer
 
-# pixels: shorter side of the first size, where large shapes are settled at little cost
+# Shorter side of the first size, in pixels. Large shapes are settled there at little cost.
 SMALLEST = 128
 GROWTH = math.sqrt(2)  # from one size to the next: twice the pixels
-# pixels above which activations are computed again, which takes half as long again
+# Pixels of the image. Above it, activations of VGG are computed again in the backward pass instead
+# of kept: that saves memory, and takes half as long again.
 LEAN_FROM = 640 * 640
 INITS = ("content", "noise", "style")
 
-# The paper's layers, each squared error of Gram matrices over that of a black image. Differs from
-# Gatys et al. (2015): their errors are not relative, and their ratio of weights is one for each
-# picture; this one suits all.
+# The paper's layers. Each error of Gram matrices is relative to the error of a black image. Differs
+# from Gatys et al. (2015): their errors are not relative, so that each picture needs a ratio of
+# weights of its own. This ratio suits all pictures.
 PAPER = LossConfig(
     content_layers="gatys",
     style_layers="gatys",
@@ -60,13 +60,13 @@ LAYERS = {"paper": PAPER, "training": TRAINING}
 
 @dataclass(frozen=True)
 class SlowConfig:
-    """How an image is optimised. `size` is its shorter side in pixels, reached from `smallest` in
-    steps of sqrt(2).
+    """Settings of an optimisation: sizes, steps, start and objective.
 
-    `steps` are taken at each size. `init` is "content", "noise", "style", or the image itself, (1,
-    3, H, W). `style_scale` is the painting's shorter side over the image's: 2 doubles the strokes.
-    `average` is the decay of the running mean of Adam's images. `dream` is a table of layers whose
-    activations are maximised, with weights.
+    `size` is the shorter side in pixels, reached from `smallest` by factors of sqrt(2). `steps` are
+    taken at each size. `init` is "content", "noise", "style", or the image to start from, (1, 3, H,
+    W). `style_scale` is the painting's shorter side over the image's: 2 doubles the strokes.
+    `average` is the decay of a running mean of the images. `dream` holds layers whose activations
+    are maximised, with their weights.
     """
 
     size: int = 512
@@ -74,7 +74,7 @@ class SlowConfig:
     steps: int = 300
     optimizer: Literal["lbfgs", "adam"] = "lbfgs"
     learning_rate: float | None = None
-    average: float | None = None  # None: 0.98 for Adam, none for L-BFGS
+    average: float | None = None  # None: 0.98 for Adam, 0 (no mean) for L-BFGS
     init: str | Tensor = "content"
     loss: LossConfig = PAPER
     style_scale: float = 1.0
@@ -87,7 +87,7 @@ class SlowConfig:
 
 @dataclass(frozen=True)
 class Progress:
-    """A step at one of the sizes: `total_step` of `total_steps` counts through all of them, so does `seconds`."""
+    """A step at one size; `total_step`, `total_steps` and `seconds` count through all sizes."""
 
     total_step: int
     total_steps: int
@@ -95,7 +95,7 @@ class Progress:
     seconds: float
     terms: Mapping[str, float]
     image: Tensor
-    last: bool  # of all
+    last: bool  # whether this is the last step of all sizes
 
 
 def optimize_image(
@@ -106,71 +106,81 @@ def optimize_image(
     device: str = "auto",
     on_step: Callable[[Progress], bool | None] | None = None,
 ) -> Tensor:
-    """Return the photo `content` in the style of the paintings, (1, 3, H, W) in [0, 1], the shorter
-    side as asked for.
+    """Return the photo `content` in the style of the paintings, (1, 3, H, W) in [0, 1].
 
-    Pictures are RGB in [0, 1], of any size; paintings are resized here. Without styles the
-    objective is content alone, or with `dream` that alone. `on_step` sees every step and the image
-    after it; what it returns as True ends the work. Raises: ImageError for images too small for the
-    layers, RecipeError, WeightsError, DeviceError, TrainingError.
+    Pictures are RGB in [0, 1], of any size; paintings are resized here. The shorter side of the
+    result is `config.size`. Without paintings the objective is content alone, or `dream` alone
+    where it is given. `on_step` sees every step and the image after it; it ends the work by
+    returning True. Raises: ImageError for images that are too small for the layers, RecipeError,
+    WeightsError, DeviceError, TrainingError.
 
     Example:
-        >>> optimize_image(read_image("photo.jpg"), [WeightedPainting(read_image("painting.jpg"))], SlowConfig(size=256))
+        >>> painting = WeightedPainting(read_image("painting.jpg"))
+        >>> optimize_image(read_image("photo.jpg"), [painting], SlowConfig(size=256))
     """
     config = config or SlowConfig()
     check_config(config)
-    if config.size**2 <= LEAN_FROM:  # above, memory is what there is too little of
+    if config.size**2 <= LEAN_FROM:  # above it, memory is scarce
         keep_freed_memory()
     where = find_device(device)
     found = weights or find_weights(config.vgg)
     torch.manual_seed(config.seed)
-    sizes = image_sizes(config.size, config.smallest)
-    total = config.steps * len(sizes)
-    content = content.to(where)
     if not styles and not config.dream:
         config = replace(config, loss=replace(config.loss, strength=0.0))
+    image = None
+    for now in _climb(content.to(where), styles, config, found):
+        image = now.image
+        if on_step and on_step(now):
+            break
+    assert image is not None
+    return image.cpu()
+
+
+def _climb(
+    content: Tensor,
+    styles: Sequence[WeightedPainting],
+    config: SlowConfig,
+    weights: VGGWeights,
+) -> Iterator[Progress]:
+    """Yield every step at every size, from the smallest size up to the last one."""
+    sizes = image_sizes(config.size, config.smallest)
     image = None
     moments = None
     seconds = 0.0
     for turn, size in enumerate(sizes):
         photo = fit_shorter(content, size)
         start = _start(config, photo, styles) if image is None else resize(image, *photo.shape[-2:])
-        objective = _objective(
-            config, photo, _at_size(styles, size, config.style_scale, where), found
-        )
+        paintings = _at_size(styles, size, config.style_scale, content.device)
+        objective = _objective(config, photo, paintings, weights)
         descent = Descent(
             start, objective, config.optimizer, config.learning_rate, _average(config)
         )
         descent.warm_start(moments)
+        first = turn * config.steps
         step: Step | None = None
-        for step in descent.run(config.steps, turn * config.steps):
+        for step in descent.run(config.steps, first):
             last = turn == len(sizes) - 1 and step.step == config.steps
             if step.step == config.steps and not last:
                 continue  # the first step of the next size shows the same image
-            if on_step and on_step(
-                Progress(
-                    turn * config.steps + step.step,
-                    total,
-                    size,
-                    seconds + step.seconds,
-                    step.terms,
-                    step.image,
-                    last,
-                )
-            ):
-                return step.image.cpu()
+            yield Progress(
+                first + step.step,
+                config.steps * len(sizes),
+                size,
+                seconds + step.seconds,
+                step.terms,
+                step.image,
+                last,
+            )
         assert step is not None
         image = step.image
         moments = descent.moments()
-        seconds = seconds + step.seconds
-    assert image is not None
-    return image.cpu()
+        seconds += step.seconds
 
 
 def image_sizes(size: int, smallest: int = SMALLEST) -> list[int]:
     """Return the shorter sides on the way to `size`: from `smallest` up by sqrt(2).
 
-    The last step may be smaller, but not by more than half, or the size before it is left out.
+    The last factor may be smaller. Where it would be below 2^(1/4), the size before it is left out.
 
     Example:
         >>> image_sizes(512)
@@ -184,17 +194,17 @@ def image_sizes(size: int, smallest: int = SMALLEST) -> list[int]:
 
 
 def check_config(config: SlowConfig) -> None:
-    """Raise what is wrong with settings before anything is loaded: ImageError, RecipeError or WeightsError."""
+    """Check settings before anything is loaded. Raises: ImageError, RecipeError, WeightsError."""
     if config.size < 1 or config.smallest < 1:
         raise ImageError(f"sizes must be 1 or more pixels, got {min(config.size, config.smallest)}")
     if config.steps < 1:
-        raise RecipeError(f"--steps must be 1 or more, got {config.steps}")
+        raise RecipeError(f"`steps` must be 1 or more, got {config.steps}")
     if not 0 < config.style_scale < math.inf:
-        raise RecipeError(f"--style-scale must be above 0, got {config.style_scale}")
+        raise RecipeError(f"`style_scale` must be above 0, got {config.style_scale}")
     if isinstance(config.init, str) and config.init not in INITS:
         raise RecipeError(f"unknown start {config.init!r}.{did_you_mean(config.init, INITS)}")
     if not 0 <= config.seed < 2**64:
-        raise RecipeError(f"--seed must be 0 or more, and below 2^64, got {config.seed}")
+        raise RecipeError(f"`seed` must be 0 or more, and below 2^64, got {config.seed}")
     check_optimizer(config.optimizer, config.learning_rate, _average(config))
     if config.dream:
         resolve_layers(config.dream, {}, config.vgg)
@@ -213,11 +223,12 @@ def _start(config: SlowConfig, photo: Tensor, styles: Sequence[WeightedPainting]
         return torch.rand(photo.shape).to(photo)
     if config.init == "style":
         if not styles:
-            raise RecipeError("--init style needs a painting: --style FILE")
+            raise RecipeError("`init` style needs a painting: give one as `painting`")
         h, w = photo.shape[-2:]
-        # covers the image; its middle is taken
+        # As large as covers the image, so that its middle can be cut out.
         painting = fit_shorter(styles[0].painting, max(h, w)).to(photo)
-        top, left = (painting.shape[-2] - h) // 2, (painting.shape[-1] - w) // 2
+        top = (painting.shape[-2] - h) // 2
+        left = (painting.shape[-1] - w) // 2
         return painting[..., top : top + h, left : left + w]
     return photo
 
@@ -239,14 +250,14 @@ def _at_size(
 def _objective(
     config: SlowConfig, photo: Tensor, styles: list[WeightedPainting], weights: VGGWeights
 ) -> Objective:
-    """Return what is minimised at this size: content and style, total variation, and what is dreamt of."""
+    """Return the objective at this size: content, style, total variation and dream."""
     lean = photo.shape[-1] * photo.shape[-2] > LEAN_FROM
     layers = {name.partition("@")[0] for name in config.dream}
     perceptual = bool(styles) or not config.dream
     if perceptual:
         layers |= set(deepest_layers(config.loss, config.vgg))
     vgg = load_vgg(weights, layers, config.pooling)
-    layout = torch.channels_last  # what the convolutions of the CPU and of tensor cores work in
+    layout = torch.channels_last  # convolutions on CPUs and on tensor cores are fastest in it
     vgg = vgg.to(photo.device).to(memory_format=layout)
     photo = photo.contiguous(memory_format=layout)
     precision = find_precision(config.precision, photo.device)
@@ -278,11 +289,10 @@ def _objective(
 
 
 def _dream(feats: Feats, layers: Layers) -> Tensor:
-    """Return minus the logarithm of the mean square of activations, by layer and weight.
+    """Return minus the logarithm of the mean square of activations, a weighted sum over layers.
 
-    Differs from Mordvintsev et al., "Inceptionism" (2015), who climb with a gradient that is
-    normalised at each step: that is the gradient of the logarithm, which also leaves one scale for
-    all layers.
+    Differs from Mordvintsev et al., "Inceptionism" (2015), who normalise the gradient at each step.
+    The gradient of the logarithm is such a normalised one, and all layers have one scale in it.
     """
     terms = [
         -weight * feats[layer].float().square().mean().clamp_min(1e-12).log()

@@ -1,6 +1,6 @@
 """`faststyle slow`: the slow path from files to files, with progress, intermediates, and a trace.
 
-What it is not: the optimisation (optimize.py).
+The optimisation is in optimize.py.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from faststyle.images import (
     transfer_luma,
     write_image,
 )
-from faststyle.perceptual.losses import WeightedPainting
+from faststyle.perceptual.losses import LossConfig, WeightedPainting
 from faststyle.perceptual.weights import VGGWeights, find_weights
 from faststyle.progress import StepProgress
 from faststyle.signals import Stop, noted_signals
@@ -54,7 +54,7 @@ from faststyle.slow.optimize import (
     optimize_image,
 )
 
-LARGEST_DEFAULT = 512  # pixels: what the shorter side is reduced to where no size is asked for
+LARGEST_DEFAULT = 512  # pixels: the shorter side is at most this where no size is given
 PRECISIONS = ("auto", "float32", "bf16")
 GIF_FRAMES = 40  # at most, evenly over the steps
 GIF_SIDE = 512  # pixels: longer side of an animation
@@ -64,7 +64,12 @@ GIF_LAST_TIME = 2000  # milliseconds that the result is shown
 
 @dataclass(frozen=True)
 class SlowJob:
-    """What is read and what is written. `styles` are (file, weight); `masks` one file for each style, or none."""
+    """The files to read and to write, and how often to report on the way.
+
+    `styles` are paintings, (file, weight); `masks` holds one file for each of them, or none. Every
+    `print_every` steps the terms are printed, every `save_every` steps the image is kept; 0 is
+    never.
+    """
 
     content: Path
     output: Path
@@ -80,7 +85,7 @@ class SlowJob:
 
 @dataclass(frozen=True)
 class SlowResult:
-    """What a finished job leaves: the image, its size (height, width), and the terms of its last step."""
+    """The image of a finished job, its size (height, width), and the terms of its last step."""
 
     output: Path
     size: tuple[int, int]
@@ -90,21 +95,27 @@ class SlowResult:
     intermediates: list[Path] = field(default_factory=list)
 
 
-def parse_style(text: str) -> tuple[Path, float]:
-    """Return (file, weight) of "FILE[:WEIGHT]", split at the last colon only before a number.
+def parse_painting(text: str) -> tuple[Path, float]:
+    """Return (file, weight) of "FILE[:WEIGHT]"; the weight is 1 where none is given.
+
+    A colon that no number follows belongs to the file's name. Raises: RecipeError for a weight that
+    is negative or infinite.
 
     Example:
-        >>> parse_style("c:/a.jpg:0.7"), parse_style("c:/a.jpg")
+        >>> parse_painting("c:/a.jpg:0.7"), parse_painting("c:/a.jpg")
         ((PosixPath('c:/a.jpg'), 0.7), (PosixPath('c:/a.jpg'), 1.0))
     """
     name, weight = _split_number(text)
     if not 0 <= weight < math.inf:
-        raise RecipeError(f"--style {text}: a weight must not be negative, or infinite")
+        raise RecipeError(f"`painting` {text}: a weight must not be negative, or infinite")
     return Path(name), weight
 
 
 def parse_layers(texts: Sequence[str]) -> dict[str, float]:
-    """Return {layer: weight} of several "LAYER[:WEIGHT]". Raises: RecipeError unless all weights are above 0."""
+    """Return {layer: weight} of several "LAYER[:WEIGHT]".
+
+    Raises: RecipeError unless all weights are above 0.
+    """
     layers = dict(_split_number(text) for text in texts)
     for name, weight in layers.items():
         if not 0 < weight < math.inf:
@@ -112,35 +123,25 @@ def parse_layers(texts: Sequence[str]) -> dict[str, float]:
     return layers
 
 
-def configure(
-    *,
-    layers: str,
-    content_layers: Sequence[str],
-    style_layers: Sequence[str],
-    dream: Sequence[str],
-    strength: float,
-    tv: float | None,
-    init: str,
-    precision: str,
-    **fields: Any,
-) -> tuple[SlowConfig, Path | None]:
-    """Return the settings that command-line texts ask for, and the file to start from when `init`
-    is one.
+def parse_objective(
+    layers: str = "paper",
+    content_layers: Sequence[str] = (),
+    style_layers: Sequence[str] = (),
+    strength: float = 1.0,
+    tv: float | None = None,
+    vgg: str = "vgg16",
+) -> LossConfig:
+    """Return the objective that command-line texts describe: a table of `LAYERS` with changes.
 
-    `fields` are those of SlowConfig as they are. Raises: RecipeError.
+    `content_layers` and `style_layers` are "LAYER[:WEIGHT]", and replace those of the table where
+    given. `tv` is the weight of total variation. Raises: RecipeError.
     """
     if layers not in LAYERS:
-        raise RecipeError(f"unknown --layers {layers!r}.{did_you_mean(layers, LAYERS)}")
+        raise RecipeError(f"unknown `layers` {layers!r}.{did_you_mean(layers, LAYERS)}")
     if not strength >= 0:
-        raise RecipeError(f"--strength must be 0 or more, got {strength}")
+        raise RecipeError(f"`strength` must be 0 or more, got {strength}")
     if tv is not None and not 0 <= tv < math.inf:
-        raise RecipeError(f"--tv must be 0 or more, got {tv}")
-    for name, value, allowed in (
-        ("pooling", fields.get("pooling", "max"), ("max", "average")),
-        ("precision", precision, PRECISIONS),
-    ):
-        if value not in allowed:
-            raise RecipeError(f"unknown --{name} {value!r}.{did_you_mean(value, allowed)}")
+        raise RecipeError(f"`tv` must be 0 or more, got {tv}")
     changes: dict[str, Any] = {"strength": strength}
     if tv is not None:
         changes["tv_weight"] = tv
@@ -151,14 +152,30 @@ def configure(
     if style_layers:
         changes["style_layers"] = parse_layers(style_layers)
     loss = dataclasses.replace(LAYERS[layers], **changes)
-    loss.layers(fields.get("vgg", "vgg16"))  # an unknown layer is an error now
+    loss.layers(vgg)  # raises for an unknown layer now, before any work
+    return loss
+
+
+def configure(
+    *, init: str, dream: Sequence[str], precision: str, **fields: Any
+) -> tuple[SlowConfig, Path | None]:
+    """Return the settings that command-line texts describe, and the file to start from.
+
+    The file is None where `init` is a word. `dream` are "LAYER[:WEIGHT]"; `fields` are those of
+    SlowConfig as they are. Raises: RecipeError.
+    """
+    for name, value, allowed in (
+        ("pooling", fields.get("pooling", "max"), ("max", "average")),
+        ("precision", precision, PRECISIONS),
+    ):
+        if value not in allowed:
+            raise RecipeError(f"unknown `{name}` {value!r}.{did_you_mean(value, allowed)}")
     file = None if init in INITS else Path(init)
     if file and not file.suffix and not file.exists():
         raise RecipeError(
             f"unknown start {init!r}.{did_you_mean(init, INITS)} A file has a suffix."
         )
     config = SlowConfig(
-        loss=loss,
         dream=parse_layers(dream),
         init="content" if file else init,
         precision=precision,
@@ -175,14 +192,12 @@ def run_slow(
     device: str = "auto",
     quiet: bool = True,
 ) -> SlowResult:
-    """Do a job. `size` is the shorter side of the result; None: that of the photo, at most 512.
+    """Do a job. `size` is the shorter side of the result; None is that of the photo, at most 512.
 
-    `weights` finds those of VGG, asked only once the files are known to be good; None: as
-    `find_weights` does.
-
-    What there is so far is written when a signal comes or a term is not finite, and the error says
-    so. Raises: ImageError, OutputError, RecipeError, WeightsError, DeviceError, TrainingError,
-    Interrupted.
+    `weights` finds the weights of VGG; None is `find_weights`. It is called only after the files
+    were checked, because it may download. When a signal comes or a term is not finite, the image so
+    far is written, and the error says so. Raises: ImageError, OutputError, RecipeError,
+    WeightsError, DeviceError, TrainingError, Interrupted.
     """
     _check_paths(job)
     photo = open_picture(job.content)
@@ -226,7 +241,7 @@ class _Recorder:
             self.bar.__exit__()
 
     def see(self, now: Progress) -> bool:
-        """Take note of a step; return whether to stop."""
+        """Record a step; return whether to stop."""
         job = self.job
         self.now = now
         if self.bar is None:
@@ -236,30 +251,29 @@ class _Recorder:
             self.bar.update(now.total_step, now.terms)
         if job.trace:
             self.trace.append(json.dumps(_trace_row(now)))
-        if (
-            job.save_every
-            and now.total_step
-            and now.total_step % job.save_every == 0
-            and not now.last
-        ):
+        between = now.total_step > 0 and not now.last  # the last image is the output
+        if job.save_every and between and now.total_step % job.save_every == 0:
             path = job.output.with_name(
                 f"{job.output.stem}-{now.total_step:06d}{job.output.suffix}"
             )
             self._write(path, now.image)
             self.saved.append(path)
-        # The first and the last frame are there besides.
-        if job.gif and (
-            now.last or now.total_step % math.ceil(now.total_steps / (GIF_FRAMES - 2)) == 0
-        ):
+        # -2: the first and the last frame are added to the evenly spaced ones.
+        stride = math.ceil(now.total_steps / (GIF_FRAMES - 2))
+        if job.gif and (now.last or now.total_step % stride == 0):
             self.frames.append(self._frame(now.image))
         return self.stop.number > 0 and not now.last
 
     def finish(self) -> SlowResult:
-        """Write what the job asks for, of a finished or a stopped run. Raises: Interrupted, OutputError."""
+        """Write all files of the job, and return its result.
+
+        Raises: Interrupted after a run that was stopped, OutputError.
+        """
         now = self._write_all()
         if not now.last:
             raise Interrupted(
-                f"stopped after step {now.total_step} of {now.total_steps}; {self.job.output} is the image so far",
+                f"stopped after step {now.total_step} of {now.total_steps}; "
+                f"{self.job.output} is the image so far",
                 self.stop.number,
             )
         return SlowResult(
@@ -267,7 +281,7 @@ class _Recorder:
         )
 
     def failed(self, error: TrainingError) -> TrainingError:
-        """Write the last good image, where there is one, and return the error that says so."""
+        """Write the last good image, where there is one, and return the error that names it."""
         if self.now is None:
             return error
         self._write_all()
@@ -280,7 +294,8 @@ class _Recorder:
         if self.job.trace:
             write_bytes(self.job.trace, "".join(f"{row}\n" for row in self.trace).encode())
         if self.job.gif:
-            if not self.now.last:  # as in a finished run, what is shown longest is the result
+            # The last frame is shown longest: it must be the image so far.
+            if not self.now.last:
                 self.frames.append(self._frame(self.now.image))
             self._write_gif(self.job.gif)
         self._write(self.job.output, self.now.image)
@@ -291,7 +306,7 @@ class _Recorder:
         write_image(self._finished(image), path, alpha, self.photo.icc)
 
     def _finished(self, image: Tensor) -> Tensor:
-        """Return an image of any of the sizes at that of the result, in the colours that were asked for."""
+        """Return an image of any size in the size and the colours of the result."""
         image = image.cpu()
         if tuple(image.shape[-2:]) != self.size:
             image = F.interpolate(image, self.size, mode="bicubic", antialias=True).clamp(0, 1)
@@ -329,15 +344,16 @@ def _trace_row(now: Progress) -> dict[str, Any]:
 
 
 def _check_paths(job: SlowJob) -> None:
-    """Raise before an hour of work what would be raised after it."""
+    """Check all paths before the work, which may take an hour. Raises: OutputError, RecipeError."""
     output_format(job.output)
     if job.gif is not None and job.gif.suffix.lower() != ".gif":
-        raise OutputError(f"--gif {job.gif}: an animation is a file that ends in .gif")
+        raise OutputError(f"`gif` {job.gif}: an animation is a file that ends in .gif")
     if min(job.print_every, job.save_every) < 0:
-        raise RecipeError("--print-every and --save-every must not be negative")
+        raise RecipeError("`print_every` and `save_every` must not be negative")
     if job.masks and len(job.masks) != len(job.styles):
         raise RecipeError(
-            f"{len(job.styles)} --style and {len(job.masks)} --mask: give one mask for each style"
+            f"{len(job.styles)} `painting` and {len(job.masks)} `mask`: "
+            "give one mask for each painting"
         )
     inputs = [
         job.content,
@@ -352,23 +368,32 @@ def _check_paths(job: SlowJob) -> None:
                 f"{output} would be written over a file of this command: choose another name"
             )
         _check_place(output)
-    for path in inputs if job.save_every else []:
-        if path.resolve().parent == job.output.resolve().parent and re.fullmatch(
-            rf"{re.escape(job.output.stem)}-\d{{6,}}{re.escape(job.output.suffix)}", path.name
-        ):
+    if job.save_every:
+        _check_intermediates(job, inputs)
+
+
+def _check_intermediates(job: SlowJob, inputs: Sequence[Path]) -> None:
+    """Raise OutputError for an input whose name an image on the way may take."""
+    stem = re.escape(job.output.stem)
+    suffix = re.escape(job.output.suffix)
+    folder = job.output.resolve().parent
+    for path in inputs:
+        named_alike = re.fullmatch(rf"{stem}-\d{{6,}}{suffix}", path.name)
+        if named_alike and path.resolve().parent == folder:
             raise OutputError(
-                f"{path} could be written over by --save-every: choose another name for {job.output}"
+                f"{path} could be written over by `save_every`: "
+                f"choose another name for {job.output}"
             )
 
 
 def _check_place(path: Path) -> None:
-    """Raise OutputError when `path` cannot be written, and leave nothing behind."""
+    """Raise OutputError when `path` cannot be written. Nothing is left behind."""
     try:
         if path.is_dir():
             raise OutputError(f"{path}: a folder, where a file is to be written")
         folder = next(parent for parent in path.absolute().parents if parent.exists())
         with tempfile.TemporaryFile(dir=folder):
-            pass
+            pass  # permissions alone do not tell: a disk may be read-only
     except OSError as error:
         raise output_error(path, error) from error
 
@@ -384,7 +409,10 @@ def _read_styles(job: SlowJob) -> list[WeightedPainting]:
 
 
 def _read_mask(path: Path) -> Tensor:
-    """Return the mask of a picture, (1, 1, H, W): white is 1, black is 0. Raises: ImageError when all is black."""
+    """Return the mask of a picture, (1, 1, H, W): white is 1, black is 0.
+
+    Raises: ImageError when all of it is black.
+    """
     mask = read_image(path).mean(1, keepdim=True)
     if not mask.any():
         raise ImageError(f"{path}: the mask is black everywhere; white is where the style goes")
