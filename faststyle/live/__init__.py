@@ -1,1 +1,1 @@
-"""Webcams and streams, stylized as they come: the newest frame first, what comes too fast is dropped."""
+"""Stylize webcams and streams as they come: always the newest frame; older ones are dropped."""

@@ -1,7 +1,6 @@
-"""Where live frames go: a window, a file, a virtual camera, or an MJPEG stream for browsers on this
-machine.
+"""Outputs of live frames: a window, a recording, a virtual camera, or an MJPEG stream.
 
-What it is not: what the frames are of, which live/loop.py decides.
+The frames are made in live/loop.py.
 """
 
 from __future__ import annotations
@@ -25,17 +24,19 @@ from faststyle.video.frames import Rgb
 from faststyle.video.options import VideoError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+DEFAULT_PORT = 8080
 JPEG_QUALITY = 85
-BOUNDARY = "frame"
+BOUNDARY = "frame"  # the line between two pictures of an MJPEG stream
 RECORDED = (".mp4", ".mkv", ".mov")
-CLOCK = Fraction(1, 1000)  # seconds a tick of recordings
+CLOCK = Fraction(1, 1000)  # seconds in a tick of recordings
+KEY_NAMES = {"space": " ", "plus": "+", "minus": "-", "Escape": "q"}  # from tkinter's names
 
 
 class Output(Protocol):
-    """Takes frames as they are done."""
+    """A receiver of stylized frames. Some outputs also have keys."""
 
     def show(self, rgb: Rgb, seconds: float) -> None:
-        """Take a frame, (H, W, 3) uint8, that is of `seconds` after the first."""
+        """Show a frame, (H, W, 3) uint8, that came `seconds` after the first."""
         ...
 
     def pressed(self) -> str:
@@ -43,31 +44,32 @@ class Output(Protocol):
         ...
 
     def close(self) -> None:
-        """Finish what was begun."""
+        """Finish and close the output."""
         ...
 
 
 def open_output(target: str | None, rate: float) -> Output:
     """Return the output for None (a window), FILE.mp4, /dev/videoN, or http://127.0.0.1:PORT.
 
-    `rate` is what frames a second are expected. Raises: VideoError for what is none of these;
-    OutputError.
+    `rate` is the expected number of frames a second.
+
+    Raises: VideoError for another target; OutputError when it cannot be opened.
     """
     if target is None:
-        return Window()
+        return WindowOutput()
     if target.startswith("http://"):
-        return Stream(target)
+        return MjpegOutput(target)
     if target.startswith("/dev/video"):
-        return File(Path(target), rate, "v4l2")
+        return FileOutput(Path(target), rate, "v4l2")
     if Path(target).suffix.lower() in RECORDED:
-        return File(Path(target), rate)
+        return FileOutput(Path(target), rate)
     known = ", ".join(RECORDED)
     raise VideoError(
-        f"--output {target}: use a file ({known}), /dev/videoN, or http://127.0.0.1:8080"
+        f"`output` {target}: use a file ({known}), /dev/videoN, or http://127.0.0.1:{DEFAULT_PORT}"
     )
 
 
-class Window:
+class WindowOutput:
     """A window on the screen. Raises: VideoError where there is no screen."""
 
     def __init__(self) -> None:
@@ -77,20 +79,19 @@ class Window:
             self._root = tkinter.Tk()
         except Exception as error:  # no tkinter in this Python, or TclError: no display
             raise VideoError(
-                f"no window can be opened here ({error}); use --output FILE.mp4 or --output http://127.0.0.1:8080"
+                f"no window can be opened here ({error}); use `output` FILE.mp4 or "
+                f"`output` http://127.0.0.1:{DEFAULT_PORT}"
             ) from None
         self._root.title("faststyle")
         self._label = tkinter.Label(self._root)
         self._label.pack()
         self._pressed = ""
-        self._root.bind("<Key>", lambda event: self._press(event.keysym))
-        self._root.protocol("WM_DELETE_WINDOW", lambda: self._press("q"))
-        self._photo: Any = None
+        self._root.bind("<Key>", lambda event: self._add_key(event.keysym))
+        self._root.protocol("WM_DELETE_WINDOW", lambda: self._add_key("q"))
+        self._photo: Any = None  # tkinter does not keep the shown picture alive
 
-    def _press(self, name: str) -> None:
-        self._pressed += {"space": " ", "plus": "+", "minus": "-", "Escape": "q"}.get(
-            name, name[:1]
-        )
+    def _add_key(self, name: str) -> None:
+        self._pressed += KEY_NAMES.get(name, name[:1])
 
     def show(self, rgb: Rgb, seconds: float) -> None:
         from PIL import ImageTk
@@ -109,28 +110,34 @@ class Window:
         self._root.destroy()
 
 
-class File:
-    """A recording, which has its name once it is whole, or a virtual camera (v4l2loopback)."""
+class FileOutput:
+    """A recording, or a virtual camera (v4l2loopback) with the format "v4l2".
+
+    A recording gets its name only when it is complete.
+    """
 
     def __init__(self, path: Path, rate: float, format: str | None = None) -> None:
         self.path = path
         self.rate = rate
         self.format = format
         self._stack = contextlib.ExitStack()
-        self._file: Any = None
+        self._file: Any = None  # opened with the first frame, which tells the size
         self._stream: Any = None
-        self._last = -1
+        self._last_pts = -1
 
     def show(self, rgb: Rgb, seconds: float) -> None:
+        """Encode a frame. Raises: OutputError."""
         import av
         from av.error import FFmpegError
 
-        h, w = (side - side % 2 for side in rgb.shape[:2])
+        h, w = (side - side % 2 for side in rgb.shape[:2])  # yuv420p has even sizes only
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb[:h, :w]), "rgb24")
         try:
             if self._file is None:
-                self._open(h, w)
-            picture.pts = self._last = max(self._last + 1, round(seconds / CLOCK))
+                self._open_file(h, w)
+            # Times must rise, also where two frames come within a tick.
+            self._last_pts = max(self._last_pts + 1, round(seconds / CLOCK))
+            picture.pts = self._last_pts
             picture.time_base = CLOCK
             self._file.mux(self._stream.encode(picture))
         except (FFmpegError, OSError) as error:
@@ -138,7 +145,7 @@ class File:
                 f"cannot write {self.path}: {getattr(error, 'strerror', error)}"
             ) from error
 
-    def _open(self, h: int, w: int) -> None:
+    def _open_file(self, h: int, w: int) -> None:
         import av
 
         if self.format is not None:
@@ -148,15 +155,16 @@ class File:
             )
         else:
             temporary = self._stack.enter_context(writing(self.path))
-            format = {".mkv": "matroska"}.get(
-                self.path.suffix.lower(), self.path.suffix.lower()[1:]
-            )
+            suffix = self.path.suffix.lower()
+            format = {".mkv": "matroska"}.get(suffix, suffix[1:])
             self._file = self._stack.enter_context(av.open(str(temporary), "w", format=format))
             options = {"crf": "18", "preset": "ultrafast", "tune": "zerolatency"}
             self._stream = self._file.add_stream("libx264", rate=round(self.rate), options=options)
             self._stream.pix_fmt = "yuv420p"
-            self._stream.time_base = self._stream.codec_context.time_base = CLOCK
-        self._stream.width, self._stream.height = w, h
+            self._stream.time_base = CLOCK
+            self._stream.codec_context.time_base = CLOCK
+        self._stream.width = w
+        self._stream.height = h
 
     def pressed(self) -> str:
         return ""
@@ -167,20 +175,25 @@ class File:
         self._stack.close()
 
 
-class Stream:
-    """An MJPEG stream over HTTP, for browsers and players on this machine alone."""
+class MjpegOutput:
+    """An MJPEG stream over HTTP, for browsers and players on this machine alone.
+
+    `port` is the port that is served.
+
+    Raises: VideoError for another machine, OutputError for a port that is taken.
+    """
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         if parts.hostname not in LOOPBACK:
             raise VideoError(
-                f"--output {url}: only this machine is served; use http://127.0.0.1:8080"
+                f"`output` {url}: only this machine is served; use http://127.0.0.1:{DEFAULT_PORT}"
             )
         self._changed = threading.Condition()
         self._jpeg = b""
-        self._number = 0
+        self._number = 0  # of the newest picture, counted from 1
         self._closed = False
-        stream = self
+        output = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
@@ -188,17 +201,17 @@ class Stream:
                 self.send_header("Content-Type", f"multipart/x-mixed-replace; boundary={BOUNDARY}")
                 self.end_headers()
                 with contextlib.suppress(OSError):  # the viewer went away
-                    for jpeg in stream._pictures():
-                        head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
-                        self.wfile.write(head.encode() + jpeg + b"\r\n")
+                    for jpeg in output._pictures():
+                        self.wfile.write(_multipart(jpeg))
 
             def log_message(self, *_: Any) -> None:
                 pass
 
         try:
-            self._server = ThreadingHTTPServer((parts.hostname, parts.port or 8080), Handler)
+            address = (parts.hostname, parts.port or DEFAULT_PORT)
+            self._server = ThreadingHTTPServer(address, Handler)
         except OSError as error:
-            raise OutputError(f"--output {url}: {error.strerror}") from error
+            raise OutputError(f"`output` {url}: {error.strerror}") from error
         self._server.daemon_threads = True
         self.port = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, name="mjpeg", daemon=True).start()
@@ -208,11 +221,11 @@ class Stream:
         Image.fromarray(rgb).save(file, "JPEG", quality=JPEG_QUALITY)
         with self._changed:
             self._jpeg = file.getvalue()
-            self._number = self._number + 1
+            self._number += 1
             self._changed.notify_all()
 
     def _pictures(self) -> Iterator[bytes]:
-        """Yield each picture that is newer than the one before, until the stream is closed."""
+        """Yield the newest picture each time there is one, until the stream is closed."""
         seen = 0
         while True:
             with self._changed:
@@ -233,3 +246,9 @@ class Stream:
             self._changed.notify_all()
         self._server.shutdown()
         self._server.server_close()
+
+
+def _multipart(jpeg: bytes) -> bytes:
+    """Return a picture as a part of a multipart response."""
+    head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+    return head.encode() + jpeg + b"\r\n"
