@@ -1,8 +1,7 @@
-"""The only place that touches image files: EXIF rotation, alpha, grey, CMYK, 16-bit, ICC profiles,
-whole writes.
+"""Reading and writing image files, for the whole package: EXIF, alpha, CMYK, 16 bits, ICC profiles.
 
-What it is not: augmentation (training/photos.py) or stylization. Pictures are RGB, (1, 3, H, W),
-float32 in [0, 1]; 8-bit integers exist at the edge to files only.
+Inside the package pictures are RGB, (1, 3, H, W), float32 in [0, 1]. Integers of 8 bits exist only
+where files are read and written.
 """
 
 from __future__ import annotations
@@ -40,14 +39,19 @@ LONGEST = {"JPEG": 65_500, "WEBP": 16_383}  # pixels a side that the formats can
 QUALITY = 95  # of JPEG and WebP, 0-100: below it, 8x8 blocks show in flat brush strokes
 MAX_PIXELS = 178_956_970  # where Pillow calls a file a decompression bomb
 WHITE = (255, 255, 255)
+# Pillow's decoders raise all of these on damaged files.
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, RuntimeError)
 
-# Rec. 601 luma, and the chroma that goes with it: what JPEG uses, on RGB in [0, 1].
+# of red, green and blue in luma: ITU-R BT.601, as in JPEG
 LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What a file holds: `rgb` (1, 3, H, W) and, if it has them, `alpha` (1, 1, H, W), both in [0, 1], and `icc`."""
+    """The content of an image file: colours, and alpha and an ICC profile if it has them.
+
+    `rgb` is (1, 3, H, W) and `alpha` (1, 1, H, W), both in [0, 1].
+    """
 
     rgb: Tensor
     alpha: Tensor | None = None
@@ -57,10 +61,10 @@ class Picture:
 def decode(
     source: str | Path | bytes | Image.Image, name: str = "image", shrink_to: int | None = None
 ) -> Image.Image:
-    """Return a picture as an upright Pillow image of mode RGB or RGBA, whatever it was.
+    """Return a picture of any format as an upright Pillow image of mode RGB or RGBA.
 
-    `shrink_to` lets JPEG files be decoded at a fraction of their size, the shorter side no less
-    than that. Raises: ImageError for what is not a readable, whole image.
+    With `shrink_to`, JPEG files may be decoded at a fraction of their size, with a shorter side of
+    no less than `shrink_to` pixels. Raises: ImageError unless it is a readable, whole image.
     """
     if isinstance(source, str | Path):
         name = str(source)
@@ -69,7 +73,7 @@ def decode(
         raise ImageError(f"{name}: the file is empty")
     try:
         with warnings.catch_warnings():
-            # what Pillow finds odd, damaged EXIF above all, and reads all the same
+            # Pillow warns of damaged EXIF and the like, and reads the picture all the same.
             warnings.simplefilter("ignore")
             image = source if isinstance(source, Image.Image) else Image.open(io.BytesIO(source))
             if shrink_to and isinstance(source, bytes):
@@ -83,21 +87,12 @@ def decode(
         raise ImageError(f"{name}: not an image that can be read; use {_names(READABLE)}") from None
     except Image.DecompressionBombError:
         raise ImageError(f"{name}: more than {MAX_PIXELS:,} pixels; reduce it first") from None
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        struct.error,
-        IndexError,
-        RuntimeError,
-    ) as error:
+    except DAMAGED as error:
         raise ImageError(f"{name}: damaged or truncated image ({error})") from error
 
 
 def open_picture(source: ImageSource, name: str = "image") -> Picture:
-    """Return a picture with its alpha and ICC profile, from a path, bytes, a Pillow image, an array
-    or a tensor.
+    """Return a picture with its alpha and ICC profile, from any `ImageSource`.
 
     Arrays are (H, W), (H, W, 3) or (H, W, 4), uint8 or float in [0, 1]; tensors (3, H, W) or (1, 3,
     H, W) in [0, 1]. Raises: ImageError.
@@ -107,18 +102,20 @@ def open_picture(source: ImageSource, name: str = "image") -> Picture:
     if isinstance(source, np.ndarray):
         source = _from_array(source)
     image = decode(source, name)
-    # (1, 3 or 4, H, W)
-    data = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    data = pixels[None].float() / 255  # (1, 3 or 4, H, W)
+    alpha = data[:, 3:].contiguous() if data.shape[1] == 4 else None
     icc = image.info.get("icc_profile")
     if icc is not None and icc[16:20] != b"RGB ":  # the profile of a grey picture fits no RGB file
         icc = None
-    return Picture(
-        data[:, :3].contiguous(), data[:, 3:].contiguous() if data.shape[1] == 4 else None, icc
-    )
+    return Picture(data[:, :3].contiguous(), alpha, icc)
 
 
 def read_image(source: ImageSource) -> Tensor:
-    """Return a picture as RGB, (1, 3, H, W), in [0, 1]; what is transparent is laid on white. Raises: ImageError."""
+    """Return a picture as RGB, (1, 3, H, W), in [0, 1], with transparent pixels laid on white.
+
+    Raises: ImageError.
+    """
     picture = open_picture(source)
     if picture.alpha is None:
         return picture.rgb
@@ -132,18 +129,20 @@ def write_image(
     icc: bytes | None = None,
     quality: int = QUALITY,
 ) -> None:
-    """Write (1, 3, H, W) or (3, H, W) in [0, 1] as PNG, JPEG, WebP or TIFF, by the extension; whole
-    or not at all.
+    """Write (1, 3, H, W) or (3, H, W) in [0, 1], whole or not at all.
 
-    JPEG has no alpha: there the picture is laid on white. Raises: OutputError, and ImageError for
-    too many pixels.
+    The extension of `path` decides between PNG, JPEG, WebP and TIFF. JPEG has no alpha: there the
+    picture is laid on white. Raises: OutputError, and ImageError for too many pixels.
     """
     path = Path(path)
     write_bytes(path, encode_image(image, output_format(path), alpha, icc, quality))
 
 
 def output_format(path: str | Path) -> str:
-    """Return the format that an output path asks for. Raises: OutputError for an extension that is not offered."""
+    """Return the format of an output path, by its extension.
+
+    Raises: OutputError for an extension that cannot be written.
+    """
     suffix = Path(path).suffix.lower()
     if suffix not in WRITABLE:
         raise OutputError(
@@ -159,11 +158,15 @@ def encode_image(
     icc: bytes | None = None,
     quality: int = QUALITY,
 ) -> bytes:
-    """Return an image file of `format`, PNG, JPEG, WEBP or TIFF. Raises: ImageError when it is too large for that."""
+    """Return an image file of `format`: PNG, JPEG, WEBP or TIFF.
+
+    Raises: ImageError when the picture is too large for the format.
+    """
     h, w = image.shape[-2:]
     if max(h, w) > LONGEST.get(format, math.inf):
         raise ImageError(
-            f"{h}x{w} pixels are too many for {format}: at most {LONGEST[format]} a side; PNG takes more"
+            f"{h}x{w} pixels are too many for {format}: at most {LONGEST[format]} a side; "
+            "PNG takes more"
         )
     picture = to_pil(image, alpha)
     if format == "JPEG" and picture.mode == "RGBA":
@@ -183,27 +186,16 @@ def encode_image(
 
 
 def to_pil(image: Tensor, alpha: Tensor | None = None) -> Image.Image:
-    """Return (1, 3, H, W) or (3, H, W) in [0, 1], and alpha if given, as a Pillow image of 8 bits a channel."""
+    """Return (1, 3, H, W) or (3, H, W) in [0, 1], with alpha if given, as an 8-bit Pillow image."""
     data = image if image.dim() == 4 else image[None]
     if alpha is not None:
         data = torch.cat([data, alpha.to(data)], 1)
-    array = (
-        data[0]
-        .detach()
-        .float()
-        .clamp(0, 1)
-        .mul(255)
-        .round()
-        .to(torch.uint8)
-        .permute(1, 2, 0)
-        .cpu()
-        .numpy()
-    )
-    return Image.fromarray(array)
+    bytes_ = data[0].detach().float().clamp(0, 1).mul(255).round().to(torch.uint8)
+    return Image.fromarray(bytes_.permute(1, 2, 0).cpu().numpy())
 
 
 def flatten(image: Image.Image) -> Image.Image:
-    """Return an RGB or RGBA image as RGB, what is transparent laid on white."""
+    """Return an RGB or RGBA image as RGB, with transparent pixels laid on white."""
     if image.mode != "RGBA":
         return image
     white = Image.new("RGBA", image.size, (*WHITE, 255))
@@ -217,12 +209,12 @@ def fitted_size(height: int, width: int, size: int) -> tuple[int, int]:
 
 
 def fit_shorter(image: Tensor, size: int) -> Tensor:
-    """Return (1, C, H, W) resized so that the shorter side has `size` pixels (antialiased bicubic, in [0, 1])."""
+    """Return (1, C, H, W) in [0, 1] with a shorter side of `size` pixels (antialiased bicubic)."""
     return resize(image, *fitted_size(image.shape[-2], image.shape[-1], size))
 
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:
-    """Return (1, C, H, W) resized (antialiased bicubic, in [0, 1])."""
+    """Return (1, C, height, width), resized from (1, C, H, W) in [0, 1] (antialiased bicubic)."""
     if image.shape[-2:] == (height, width):
         return image
     return torch.nn.functional.interpolate(
@@ -231,10 +223,11 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
 
 
 def crop_centre(image: Tensor, size: int) -> Tensor:
-    """Return the middle (1, C, size, size) of an image whose shorter side was first resized to `size`."""
+    """Return the middle (1, C, size, size) of an image, resized to a shorter side of `size`."""
     image = fit_shorter(image, size)
     h, w = image.shape[-2:]
-    top, left = (h - size) // 2, (w - size) // 2
+    top = (h - size) // 2
+    left = (w - size) // 2
     return image[..., top : top + size, left : left + size]
 
 
@@ -242,8 +235,7 @@ def transfer_luma(stylized: Tensor, photo: Tensor) -> Tensor:
     """Return the lightness of `stylized` with the colours of `photo`, both (B, 3, H, W) in [0, 1].
 
     Source: Gatys et al., "Preserving color in neural artistic style transfer" (2016), section 3.2,
-    https://arxiv.org/abs/1606.05897, on luma instead of luminance in YIQ, which is the same
-    weighting.
+    https://arxiv.org/abs/1606.05897. They use luminance in YIQ, which has the weights of luma.
     """
     weights = torch.tensor(LUMA).view(1, 3, 1, 1)
     change = (stylized * weights).sum(1, keepdim=True) - (photo * weights).sum(1, keepdim=True)
@@ -274,10 +266,12 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def _eight_bit(values: np.ndarray[Any, Any], name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Grey of 16 or 32 bits, or float in [0, 1] or [0, 255], as 8-bit grey."""
+    """Return grey of 16 or 32 bits, or float in [0, 1] or [0, 255], as 8-bit grey."""
     if not np.isfinite(values).all():
         raise ImageError(f"{name}: has pixels that are not finite")
-    full = 65535.0 if values.dtype.kind in "iu" else (1.0 if values.max(initial=0) <= 1 else 255.0)
+    # Files of floats do not tell their range: the largest value has to.
+    of_floats = 1.0 if values.max(initial=0) <= 1 else 255.0
+    full = 65535.0 if values.dtype.kind in "iu" else of_floats
     return np.asarray((values.astype(np.float64) / full * 255).round().clip(0, 255), dtype=np.uint8)
 
 
@@ -287,12 +281,11 @@ def _cmyk_to_srgb(image: Image.Image) -> Image.Image:
         converted = ImageCms.profileToProfile(
             image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
         )
-    # a damaged profile: what Pillow does without one is close enough
-    except (ImageCms.PyCMSError, OSError):
+    except (ImageCms.PyCMSError, OSError):  # a damaged profile: a conversion without one will do
         converted = image.convert("RGB")
     if converted is None:
         converted = image.convert("RGB")
-    converted.info.pop("icc_profile", None)  # it describes CMYK, which the picture no longer is
+    converted.info.pop("icc_profile", None)  # that is the profile of CMYK
     return converted
 
 
@@ -303,7 +296,8 @@ def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
         or 0 in array.shape
     ):
         raise ImageError(
-            f"an array of shape {array.shape} is not a picture; allowed: (H, W), (H, W, 3), (H, W, 4)"
+            f"an array of shape {array.shape} is not a picture; "
+            "allowed: (H, W), (H, W, 3), (H, W, 4)"
         )
     if array.dtype.kind == "f":
         if not np.isfinite(array).all():

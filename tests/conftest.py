@@ -1,4 +1,4 @@
-"""What all tests share: a tiny seeded VGG, a painting, photos, a checkpoint, and no internet."""
+"""Shared by all tests: a tiny seeded VGG, a painting, photos, a checkpoint, and no internet."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _offline(
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ):
-    """No test of the unit tier downloads anything, and none touches the user's caches."""
+    """Keep tests of the unit tier from downloading, and from the user's caches."""
     if "weights" in request.keywords:
         return
     monkeypatch.setenv("FASTSTYLE_CACHE", str(tmp_path_factory.mktemp("cache")))
@@ -38,7 +38,7 @@ def _offline(
 
 @pytest.fixture(autouse=True, scope="session")
 def _without_bf16():
-    """Tests compare numbers in float32 on every CPU; those that are about bf16 ask for it, emulated or not."""
+    """Let tests compare numbers in float32 on every CPU; tests of bf16 ask for it by name."""
     with pytest.MonkeyPatch.context() as patch:
         for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
             patch.setattr(torch.cpu, probe, lambda: False, raising=False)
@@ -47,7 +47,7 @@ def _without_bf16():
 
 @pytest.fixture(scope="session")
 def vgg_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A VGG-16 of a sixteenth of the width with seeded weights, as a file that `--vgg-weights` takes."""
+    """A file for `--vgg-weights`: a VGG-16 of a sixteenth of the width with seeded weights."""
     path = tmp_path_factory.mktemp("vgg") / "tiny.safetensors"
     torch.manual_seed(0)
     vgg = VGG("vgg16", [f"relu{n}" for n in layer_names("vgg16")], width=TINY_WIDTH)
@@ -58,7 +58,7 @@ def vgg_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "mean": [0.5] * 3,
         "std": [0.25] * 3,
     }
-    for conv in vgg.convs.values():  # keep activations alive through thirteen layers
+    for conv in vgg.convs.values():  # or activations would die out in thirteen layers
         torch.nn.init.kaiming_normal_(conv.weight)
     save_file(dict(vgg.convs.state_dict()), path, metadata={"faststyle_vgg": json.dumps(about)})
     return path
@@ -70,7 +70,10 @@ def tiny_weights(vgg_file: Path) -> VGGWeights:
 
 
 def needs(*packages: str) -> pytest.MarkDecorator:
-    """Skip where an extra is not installed. Not importorskip: that would import OpenVINO, telemetry and all."""
+    """Skip where an extra is not installed.
+
+    `pytest.importorskip` would import it: OpenVINO, with its telemetry.
+    """
     missing = [package for package in packages if find_spec(package) is None]
     return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
 
@@ -107,7 +110,7 @@ def draw_batch(count: int, h: int, w: int) -> Tensor:
 
 
 def painted(checkpoint: Path, images: Tensor) -> Tensor:
-    """Return what a checkpoint makes of images, in torch, at once."""
+    """Return the pictures that a checkpoint paints of images, in torch."""
     with torch.no_grad():
         out: Tensor = load_checkpoint(checkpoint)[0](images)
     return out
@@ -118,7 +121,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, painting: Path) -> Path
     """A network with random weights."""
     torch.manual_seed(0)
     network = Johnson(4, 1)
-    network.head.weight.data.mul_(0.1)  # no extremes: they are what 8 bits keep worst
+    network.head.weight.data.mul_(0.1)  # 8 bits keep extreme values worst: avoid them
     path = tmp_path_factory.mktemp("checkpoint") / "dots.safetensors"
     about = About(
         NETWORK, {"file": "dots.png"}, vgg={}, photos="none", recipe={}, license="CC0-1.0"
@@ -129,19 +132,19 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, painting: Path) -> Path
 
 @pytest.fixture
 def one_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One conversion, which takes ten seconds, serves the tests of engines and of exports."""
+    """One cache for the tests of engines and of exports: a conversion takes ten seconds."""
     monkeypatch.setenv("FASTSTYLE_CACHE", str(tmp_path_factory.getbasetemp() / "graphs"))
 
 
 def numpy_squares(image: np.ndarray, side: int = 8) -> np.ndarray:
-    """Of (3, H, W), as (3, H / 8, W / 8)."""
+    """Means over squares of (3, H, W): (3, H / 8, W / 8)."""
     h, w = (length // side for length in image.shape[1:])
     cut = image[:, : side * h, : side * w]
     return cut.reshape(3, h, side, w, side).mean((2, 4))
 
 
 def numpy_light_error(x: np.ndarray, photo: np.ndarray, painting: np.ndarray) -> float:
-    """The dampened term for light of pictures (3, H, W), from the docstrings of light.py."""
+    """The dampened light term of pictures (3, H, W), by the docstrings of light.py."""
     y, p = (numpy_squares(image).reshape(3, -1) for image in (x, photo))
     s = numpy_squares(painting, 2).reshape(3, -1)
     s = s[:, np.linspace(0, s.shape[1] - 1, 256).round().astype(int)]

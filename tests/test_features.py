@@ -1,4 +1,4 @@
-"""Moments against numpy; the lean way against the plain one, values and gradients; and what lean saves."""
+"""Moments against numpy; `lean` against the plain way: values, gradients and memory."""
 
 from __future__ import annotations
 
@@ -121,10 +121,10 @@ def test_lean_keeps_next_to_nothing_of_the_first_blocks(
             )
         return sum(sizes.values())
 
-    assert saved(True) < 0.4 * saved(False)
+    assert saved(lean=True) < 0.4 * saved(lean=False)
 
 
-def test_lean_says_when_an_image_is_too_small(vgg: VGG) -> None:
+def test_lean_refuses_an_image_that_is_too_small(vgg: VGG) -> None:
     with pytest.raises(ImageError, match="at least 8 pixels"):
         observe(vgg, random_image(7, 40), {"relu4_2": 1.0}, {}, lean=True)
 
@@ -144,7 +144,7 @@ def test_a_blend_is_the_mean_of_its_styles_by_weight(tiny_weights: VGGWeights) -
 
 
 def test_masks_give_each_style_its_region(tiny_weights: VGGWeights) -> None:
-    """Left half painting a, right half painting b: with matching masks the style term is far below the swapped one."""
+    """The left half is painting a, the right half painting b; swapped masks fit far worse."""
     a = random_image(64, 64, 0) * 0.3
     b = random_image(64, 64, 1) * 0.3 + 0.7
     output = torch.cat([a[..., :32], b[..., 32:]], 3)
@@ -186,7 +186,7 @@ def test_strength_zero_and_infinity_leave_one_side() -> None:
 
 
 def test_average_pooling_keeps_activations_at_their_size(tiny_weights: VGGWeights) -> None:
-    """Of a flat image the mean of four equal values is that value, times the scale that is documented."""
+    """In a flat image the mean of four values is that value: only the scale of 1.66 is left."""
     vgg = load_vgg(tiny_weights, ["relu1_1"], "average")
     x = torch.full((1, 4, 8, 8), 2.0)
     torch.testing.assert_close(vgg.pool(x, 1), torch.full((1, 4, 4, 4), 3.32))
@@ -195,7 +195,7 @@ def test_average_pooling_keeps_activations_at_their_size(tiny_weights: VGGWeight
     )
 
 
-def test_layers_that_are_watched_come_beside_those_of_content(vgg: VGG) -> None:
+def test_watched_layers_are_returned_beside_those_of_content(vgg: VGG) -> None:
     image = random_image(32, 32)
     seen = observe(vgg, image, {"relu2_2": 1.0}, {"relu1_1": 1.0}, watched=["relu2_1"])
     assert set(seen.feats) == {"relu2_2", "relu2_1"}

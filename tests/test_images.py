@@ -1,3 +1,5 @@
+"""Image files of all kinds: how they are read and written, and errors for damaged ones."""
+
 from __future__ import annotations
 
 import io
@@ -44,7 +46,7 @@ def noise(*shape: int, dtype: type = np.uint8) -> np.ndarray[Any, Any]:
 
 
 def png_of_size(width: int, height: int) -> bytes:
-    """A PNG file that announces a size, and holds next to nothing."""
+    """A PNG file with a size in its header, and next to no pixels."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return (
@@ -57,10 +59,10 @@ def png_of_size(width: int, height: int) -> bytes:
 
 
 def cmyk_profile(lightness: dict[tuple[int, int, int, int], int]) -> bytes:
-    """A printer whose inks are greys: CIE lightness, 0-100, at given corners of CMYK, 0 at the
-    others.
+    """The profile of a printer with grey inks: CIE lightness, 0-100, at the corners of CMYK.
 
-    An ICC profile of version 2 with one table of type lut8 (ICC.1:2001-04, section 6.5.8).
+    Corners that are not in `lightness` have 0. It is an ICC profile of version 2 with one table
+    of type lut8 (ICC.1:2001-04, section 6.5.8).
     """
     grid = bytearray()
     for corner in range(16):  # cyan varies slowest
@@ -79,8 +81,8 @@ def cmyk_profile(lightness: dict[tuple[int, int, int, int], int]) -> bytes:
     return struct.pack(">I", len(profile)) + profile[4:]
 
 
-# The EXIF standard says where the first row and the first column of the stored picture are on the
-# upright one.
+# {EXIF orientation: stored picture -> upright picture}. The EXIF standard gives the places of the
+# first row and the first column.
 UPRIGHT = {
     1: lambda stored: stored,
     2: lambda stored: stored[:, ::-1],
@@ -126,7 +128,7 @@ def test_damaged_exif_spoils_nothing(start: int, stop: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = 1
     whole = encode(Image.new("RGB", (8, 6), (255, 255, 255)), "JPEG", exif=exif)
-    # Pillow warns, and warnings are errors here
+    # Pillow warns of it. In these tests warnings are errors, so this shows that none gets out.
     got = read_image(whole[:start] + b"\xff\xee" + whole[stop:])
     assert got.shape == (1, 3, 6, 8)
     assert got.min() > 0.98
@@ -195,7 +197,7 @@ def test_a_palette_with_shades_of_transparency() -> None:
     "icc", [None, b"not a profile" * 20, SRGB], ids=["none", "damaged", "of RGB"]
 )
 @pytest.mark.parametrize("format", ["TIFF", "JPEG"])
-def test_cmyk_without_a_profile_of_use(format: str, icc: bytes | None) -> None:
+def test_cmyk_without_a_usable_profile(format: str, icc: bytes | None) -> None:
     inks = [(0, 0, 0, 0), (255, 0, 0, 0), (0, 255, 0, 0), (0, 0, 255, 0), (0, 0, 0, 255)]
     light = [(1, 1, 1), (0, 1, 1), (1, 0, 1), (1, 1, 0), (0, 0, 0)]
     for ink, expected in zip(inks, light, strict=True):
@@ -207,7 +209,7 @@ def test_cmyk_without_a_profile_of_use(format: str, icc: bytes | None) -> None:
 
 
 @pytest.mark.parametrize("format", ["TIFF", "JPEG"])
-def test_cmyk_with_a_profile_is_what_the_profile_says(format: str) -> None:
+def test_cmyk_is_converted_by_its_profile(format: str) -> None:
     icc = cmyk_profile({(0, 0, 0, 0): 100, (1, 0, 0, 0): 50, (0, 0, 0, 1): 20})
     for ink, lightness in [((0, 0, 0, 0), 100), ((255, 0, 0, 0), 50), ((0, 0, 0, 255), 20)]:
         linear = ((lightness + 16) / 116) ** 3  # CIE 1976
@@ -298,7 +300,7 @@ def test_a_damaged_avif_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "PPM"])
-def test_whatever_is_damaged_is_read_or_is_an_image_error(format: str) -> None:
+def test_a_damaged_file_is_read_or_is_an_image_error(format: str) -> None:
     whole = encode(draw(0, 24, 30), format)
     rng = random.Random(0)
     refused: list[str] = []
@@ -441,7 +443,7 @@ def test_a_picture_too_long_for_its_format_is_an_error(
     assert longest.size == (limit, 1)
     with pytest.raises(ImageError, match=f"1x{limit + 1} pixels are too many for {format}"):
         encode_image(torch.zeros(1, 3, 1, limit + 1), format)
-    assert capfd.readouterr().err == ""  # libjpeg writes there by itself
+    assert capfd.readouterr().err == ""  # libjpeg would write a line of its own
 
 
 def test_values_out_of_range_are_clipped_and_others_rounded() -> None:

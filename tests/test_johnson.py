@@ -9,7 +9,7 @@ from faststyle.networks.johnson import Johnson
 
 
 def test_layer_sizes_are_those_of_the_papers_table() -> None:
-    """Supplementary material, Table 1, for 256x256 pixels: channels and sizes after each convolution."""
+    """Channels and sizes after each convolution, for 256x256 pixels (supplement, Table 1)."""
     network = Johnson()
     seen: list[tuple[int, ...]] = []
     for module in network.modules():
@@ -24,5 +24,5 @@ def test_layer_sizes_are_those_of_the_papers_table() -> None:
     assert seen == expected
 
 
-def test_has_1_679_235_parameters() -> None:
+def test_the_network_has_1_679_235_parameters() -> None:
     assert sum(p.numel() for p in build_network({"name": "johnson"}).parameters()) == 1_679_235

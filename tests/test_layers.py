@@ -24,8 +24,10 @@ def test_instance_norm_is_that_of_torch() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("size", [(3, 2), (5, 7), (16, 16)])
-def test_the_norm_by_hand_is_torchs(relu: bool, size: tuple[int, int], dtype: torch.dtype) -> None:
-    """Values and all three gradients, on features whose mean is far from 0; torch's own always in float32."""
+def test_the_gradient_by_hand_is_that_of_torch(
+    relu: bool, size: tuple[int, int], dtype: torch.dtype
+) -> None:
+    """Values and all three gradients, with features far from 0, against torch in float32."""
     norm = InstanceNorm(6)
     torch.nn.init.normal_(norm.weight)
     torch.nn.init.normal_(norm.bias)
@@ -42,7 +44,7 @@ def test_the_norm_by_hand_is_torchs(relu: bool, size: tuple[int, int], dtype: to
         found.append((y, image.grad, norm.weight.grad, norm.bias.grad))
     assert found[0][0].dtype == found[0][1].dtype == dtype
     for mine, torchs in zip(*found, strict=True):
-        # bf16: 8 bits
+        # bf16 has 8 bits.
         near = 1e-4 if dtype == torch.float32 else 0.02 * float(torchs.detach().abs().max())
         torch.testing.assert_close(mine.float(), torchs, rtol=near, atol=near)
 

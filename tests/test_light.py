@@ -1,4 +1,4 @@
-"""Light and dark against values by hand; PerceptualLoss against numpy is in test_losses.py."""
+"""The light term against values by hand; the whole objective is in test_losses.py."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def moments(colours: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return colours.mean(0), torch.cov(colours.T, correction=0)
 
 
-def test_a_photo_gets_mean_and_more_than_the_covariance_of_the_paintings_colours() -> None:
+def test_a_photo_gets_the_mean_and_more_than_the_covariance_of_the_painting() -> None:
     mixed = torch.tensor([[0.2, 0.1, 0], [0, 0.2, 0], [0.1, 0, 0.3]])
     colours = 0.5 + 0.3 * torch.randn(256, 3).clamp(-2, 2) @ mixed
     photo = torch.rand(2, 3, 16, 16)
@@ -42,8 +42,8 @@ def test_a_photo_gets_mean_and_more_than_the_covariance_of_the_paintings_colours
         torch.testing.assert_close(covariance, CONTRAST * moments(colours)[1], rtol=0.1, atol=0.005)
 
 
-def test_colours_that_are_the_paintings_keep_their_hue() -> None:
-    """The map that moves as little as it can moves them away from their mean only."""
+def test_colours_of_the_painting_itself_keep_their_hue() -> None:
+    """The map that moves colours the least moves these away from their mean only."""
     colours = 0.3 + 0.4 * torch.rand(256, 3)
     own = colours.T.reshape(1, 3, 16, 16)
     mean = own.mean((2, 3), keepdim=True)
@@ -52,7 +52,7 @@ def test_colours_that_are_the_paintings_keep_their_hue() -> None:
 
 
 def test_a_grey_photo_gets_no_noise_of_hue() -> None:
-    """Its least differences of hue are not blown up to those of the painting."""
+    """Tiny differences of hue are not blown up to those of the painting."""
     grey = torch.rand(1, 1, 16, 16).expand(1, 3, 16, 16)
     noisy = grey + 1e-3 * torch.randn(1, 3, 16, 16)
     colours = torch.rand(256, 3)
@@ -60,7 +60,7 @@ def test_a_grey_photo_gets_no_noise_of_hue() -> None:
 
 
 def test_nearest_colours_are_the_paintings() -> None:
-    """Of a painting in blue and yellow all is one of them, and in the middle their mean."""
+    """With a painting in blue and yellow, colours become one of them, or their mean between."""
     blue = torch.tensor([0.1, 0.1, 0.6])
     yellow = torch.tensor([0.9, 0.9, 0.3])
     painting = torch.empty(1, 3, 16, 32)

@@ -1,4 +1,4 @@
-"""The terms of the objective against numpy, written out from the formulas of the papers."""
+"""The terms of the objective against numpy, by the formulas of the papers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def pictures(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def numpy_covariance(feats: np.ndarray) -> np.ndarray:
-    """Of channels (C, H, W), divided by C."""
+    """The covariance of features (C, H, W), divided by C."""
     return np.cov(feats.reshape(len(feats), -1), bias=True) / len(feats)
 
 
@@ -162,8 +162,8 @@ def test_relative_terms_against_numpy(tiny_weights: VGGWeights) -> None:
     assert terms.style_rel.item() == pytest.approx(np.mean(style_rel), rel=2e-4)
 
 
-def test_gram_matrices_where_they_are_asked_for(tiny_weights: VGGWeights) -> None:
-    """As Gatys et al. (2015): no means taken away, and no error dampened."""
+def test_gram_matrices_instead_of_covariances(tiny_weights: VGGWeights) -> None:
+    """As in Gatys et al. (2015): means stay in, and no error is dampened."""
     painting, photo, stylized = pictures(8)
     config = LossConfig(style_layers="gatys", gram=True, style_weight=3.0, strength=1.0)
     loss = make(tiny_weights, painting, config)
@@ -222,14 +222,14 @@ def test_a_batch_is_the_mean_of_its_images(tiny_weights: VGGWeights) -> None:
     parts = [loss(stylized[i : i + 1], loss.targets(photo[i : i + 1])) for i in range(2)]
     for name in whole._fields:
         halves = sum(getattr(p, name) for p in parts) / 2
-        value = getattr(whole, name).mean()  # two are of each image
+        value = getattr(whole, name).mean()  # two of the terms are (B,)
         torch.testing.assert_close(value, halves.mean(), rtol=1e-5, atol=1e-6)
     together = Terms.means(parts)
     torch.testing.assert_close(whole.content_rel, together.content_rel)
     torch.testing.assert_close(whole.named(), together.named(), rtol=1e-5, atol=1e-6)
 
 
-def test_content_rel_knows_nothing_of_the_painting_and_a_flat_photo_hardly_counts(
+def test_content_rel_does_not_depend_on_the_painting_and_flat_photos_hardly_count(
     tiny_weights: VGGWeights,
 ) -> None:
     painting, photo, stylized = pictures(3)
@@ -247,7 +247,7 @@ def test_content_rel_knows_nothing_of_the_painting_and_a_flat_photo_hardly_count
     assert found[0] < 0.01 * float(alone[1].content_rel)
 
 
-def test_a_coarse_layer_is_that_of_the_averaged_image(tiny_weights: VGGWeights) -> None:
+def test_a_coarse_layer_is_computed_from_the_averaged_image(tiny_weights: VGGWeights) -> None:
     vgg = load_vgg(tiny_weights, ["relu2_1"])
     image = torch.rand(1, 3, 32, 32)
     blocks = image.reshape(1, 3, 8, 4, 8, 4).mean((3, 5))
@@ -278,7 +278,7 @@ def test_a_photo_without_any_contrast_gives_finite_terms(tiny_weights: VGGWeight
         (LossConfig(mode="relativ"), "Did you mean 'relative'"),
     ],
 )
-def test_a_config_that_makes_no_sense_is_explained(config: LossConfig, message: str) -> None:
+def test_errors_of_the_config_suggest_a_fix(config: LossConfig, message: str) -> None:
     def check() -> None:
         config.weights()
         deepest_layers(config, "vgg16")
@@ -288,7 +288,7 @@ def test_a_config_that_makes_no_sense_is_explained(config: LossConfig, message: 
 
 
 def test_each_image_of_a_batch_may_be_for_a_painting_of_its_own(tiny_weights: VGGWeights) -> None:
-    """The terms are the means of those of each painting alone, each with its balance."""
+    """The terms are the mean of two objectives of one painting each, each with its balance."""
     painting, photo, stylized = pictures(6)
     paintings = [painting, painting.flip(1).sqrt()]
     config = LossConfig(tv_weight=1.0)
@@ -306,7 +306,7 @@ def test_each_image_of_a_batch_may_be_for_a_painting_of_its_own(tiny_weights: VG
 
 
 @pytest.mark.parametrize(("gram", "share"), [(False, ADDED), (True, 1.0)])
-def test_what_is_added_to_the_photo_counts_less_than_what_is_missing(
+def test_features_above_the_photos_count_less_than_features_below(
     tiny_weights: VGGWeights, gram: bool, share: float
 ) -> None:
     painting, photo, _ = pictures()

@@ -1,4 +1,4 @@
-"""What holds for all networks: sizes, range, rim, paintings; and how they are built."""
+"""All networks: sizes, range, rim, paintings; and how they are built."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def build(name: str, paintings: int = 0) -> StyleNetwork:
 
 @NAMES
 @pytest.mark.parametrize("size", [(16, 16), (17, 33), (18, 64), (47, 19), (256, 130)])
-def test_any_size_goes_in_and_comes_out(name: str, size: tuple[int, int]) -> None:
+def test_the_picture_has_the_size_of_the_photo(name: str, size: tuple[int, int]) -> None:
     photo = torch.rand(1, 3, *size)
     assert build(name).eval()(photo).shape == photo.shape
 
 
 @NAMES
-def test_what_is_mirrored_around_a_photo_is_cut_off_again(name: str) -> None:
-    """Twelve pixels, and more on the right and below, to a multiple of 4."""
+def test_the_rim_is_mirrored_and_cut_off_again(name: str) -> None:
+    """It has 12 pixels, and more on the right and below, up to a multiple of 4."""
     network = build(name).eval()
     photo = torch.rand(1, 3, 30, 31)
     around = ((0, 0), (0, 0), (12, 14), (12, 13))
@@ -46,7 +46,7 @@ def test_what_is_mirrored_around_a_photo_is_cut_off_again(name: str) -> None:
 
 
 @NAMES
-def test_training_sees_crops_as_they_are(name: str) -> None:
+def test_training_adds_no_rim(name: str) -> None:
     network = build(name).train()
     crop = torch.rand(2, 3, 32, 36)
     torch.testing.assert_close(network(crop), in_range(network.paint(crop)))
@@ -69,7 +69,7 @@ def test_only_evaluation_clamps(name: str) -> None:
 
 @NAMES
 def test_flat_parts_stay_flat(name: str) -> None:
-    """Away from edges, where the photo has none, a new network draws none of its own."""
+    """Where a photo is flat, and far from its edges, a new network draws no texture."""
     torch.manual_seed(0)
     network = build_network({"name": name, "width": 4, "blocks": 1}).eval()
     with torch.no_grad():
@@ -114,13 +114,13 @@ def test_networks_have_short_names() -> None:
 
 @NAMES
 @pytest.mark.parametrize("option", [{"width": 0}, {"blocks": -1}, {"paintings": -1}])
-def test_sizes_that_make_no_network_are_refused(name: str, option: dict[str, int]) -> None:
+def test_impossible_sizes_are_refused(name: str, option: dict[str, int]) -> None:
     with pytest.raises(RecipeError, match="at least"):
         build_network({"name": name, **option})
 
 
 def test_mobile_never_works_at_full_size() -> None:
-    """Half the size at its ends, a quarter in its trunk; the rim of 12 is part of both."""
+    """The ends work at half the size, the trunk at a quarter, both with the rim of 12."""
     network = build_network({"name": "mobile", "width": 8, "blocks": 2}).eval()
     seen: list[tuple[int, ...]] = []
     for module in network.modules():
@@ -139,7 +139,7 @@ def test_mobile_starts_near_grey_and_without_a_lattice() -> None:
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_of_a_lattice_nothing_is_left(turned: bool) -> None:
+def test_a_lattice_is_removed(turned: bool) -> None:
     """Stripes of period 2 vanish, a checkerboard too; a wave of 4 pixels keeps 0.7 of itself."""
     at = torch.arange(32.0)
     stripes = (at % 2).expand(1, 3, 32, 32)

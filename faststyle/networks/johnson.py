@@ -1,6 +1,6 @@
 """The image transformation network of Johnson et al. (2016).
 
-A strided encoder, a residual trunk and a decoder that enlarges.
+It has a strided encoder, a residual trunk, and a decoder that enlarges.
 Source: J. Johnson, A. Alahi, L. Fei-Fei, "Perceptual losses for real-time style transfer and
 super-resolution", supplementary material, Table 1, https://arxiv.org/abs/1603.08155
 """
@@ -43,11 +43,11 @@ class Johnson(StyleNetwork):
 
     @staticmethod
     def bytes_per_pixel(width: int) -> int:
-        """Return the most memory that evaluation takes: measured (docs/log/), plus a tenth."""
+        """Return the most bytes that evaluation takes: measured (docs/log/), plus a tenth."""
         return 180 + 20 * width
 
     def paint(self, photo: Tensor, mix: Tensor | None = None) -> Tensor:
-        """Return what the head says of a photo, (B, 3, H, W); sides are multiples of 4."""
+        """Return the output of the head, (B, 3, H, W), for a photo with sides in multiples of 4."""
         y = self.encode1(photo, True, mix)
         y = self.encode2(y, True, mix)
         y = self.encode3(y, True, mix)

@@ -1,8 +1,9 @@
 """The layers that the networks are made of.
 
-Instance normalisation: Ulyanov et al. (2016), https://arxiv.org/abs/1607.08022 One scale and shift
-for each of many paintings: Dumoulin et al. (2016), https://arxiv.org/abs/1610.07629
-Resize-convolution: Odena et al. (2016), https://distill.pub/2016/deconv-checkerboard/
+Sources: instance normalisation, Ulyanov et al. (2016), https://arxiv.org/abs/1607.08022;
+one scale and shift for each of many paintings, Dumoulin et al. (2016),
+https://arxiv.org/abs/1610.07629; resize-convolution, Odena et al. (2016),
+https://distill.pub/2016/deconv-checkerboard/
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from torch.autograd.function import once_differentiable
 class InstanceNorm(nn.Module):
     """Instance normalisation with a learned scale and shift (Ulyanov et al. 2016, equation 4).
 
-    It is a group normalisation with one channel a group. `nn.InstanceNorm2d` would reshape to a
-    batch normalisation, which copies channels-last tensors twice and is exported as one. In
-    training on a CPU the gradient is worked out by hand: torch's takes ten times as long in bf16.
+    It is computed as a group normalisation with one channel in each group. `nn.InstanceNorm2d`
+    would reshape to a batch normalisation, which copies channels-last tensors twice and is exported
+    as one. In training on a CPU the gradient is worked out by hand: torch's takes ten times as long
+    in bf16.
 
-    With `paintings` there is a scale and a shift for each of so many paintings, (P, C), as in
-    Dumoulin et al. (2016), and `forward` needs to be told which: `mix`, (B, P), gives each image
-    its shares of the paintings.
+    With `paintings`, P of them, there is a scale and a shift for each, (P, C), as in Dumoulin et
+    al. (2016). `forward` then needs `mix`, (B, P), with the shares of the paintings in each image.
     """
 
     def __init__(self, channels: int, paintings: int = 0, eps: float = 1e-5) -> None:
@@ -35,7 +36,7 @@ class InstanceNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(shape))
 
     def forward(self, x: Tensor, relu: bool = False, mix: Tensor | None = None) -> Tensor:
-        """Return (B, C, H, W) normalised over each image's pixels; with `relu` its positive part."""
+        """Return (B, C, H, W), normalised in each image; with `relu`, its positive part."""
         weight: Tensor = self.weight
         bias: Tensor = self.bias
         if mix is not None:
@@ -54,9 +55,9 @@ class InstanceNorm(nn.Module):
 
 
 class _NormReLU(torch.autograd.Function):
-    """Instance normalisation, with ReLU if asked for, in channels last.
+    """Instance normalisation in channels last, with or without ReLU.
 
-    Scale and shift are (C,), or (B, C) for one of each image. Sums over pixels are matrix products.
+    Scale and shift are (C,), or (B, C) with their own for each image.
     """
 
     @staticmethod
@@ -67,7 +68,7 @@ class _NormReLU(torch.autograd.Function):
         b, c, h, w = x.shape
         scale = weight.to(x.dtype)
         shift = bias.to(x.dtype)
-        own = weight.dim() == 2  # a scale and a shift for each image
+        own = weight.dim() == 2  # each image has its own scale and shift
         y, mean, inverse = torch.ops.aten.native_group_norm(
             x, None if own else scale, None if own else shift, b, c, h * w, c, eps
         )
@@ -90,11 +91,12 @@ class _NormReLU(torch.autograd.Function):
         g, flat = (t.permute(0, 2, 3, 1).reshape(b, h * w, c).float() for t in (grad, x))
         mean = mean.float().view(b, 1, c)
         inverse = inverse.float().view(b, 1, c)
-        ones = g.new_ones(b, 1, h * w)
+        ones = g.new_ones(b, 1, h * w)  # sums over pixels are matrix products
         of_bias = torch.bmm(ones, g)  # (B, 1, C)
         of_weight = (torch.bmm(ones, g * flat) - mean * of_bias) * inverse
         scale = weight.view(-1, 1, c) * inverse
-        # The mean of the gradient, and its share along the normalised input, do not reach it.
+        # The normalised input has a fixed mean and length. So the gradient's mean, and its part
+        # along the normalised input, change nothing: both are taken off.
         along = -scale * inverse * of_weight / (h * w)
         constant = -scale * of_bias / (h * w) - along * mean
         of_input = torch.addcmul(constant, g, scale).addcmul_(flat, along)
@@ -122,19 +124,22 @@ class ConvNorm(nn.Sequential):
 
     @property
     def conv(self) -> nn.Conv2d:
-        """The convolution, whose weights' length the normalisation takes away."""
+        """The convolution; the normalisation cancels the length of its weights."""
         conv: nn.Conv2d = self[0]  # type: ignore[assignment]
         return conv
 
     def forward(self, x: Tensor, relu: bool = False, mix: Tensor | None = None) -> Tensor:
-        """Return the normalised features; with `relu` their positive part."""
+        """Return the normalised features; with `relu`, their positive part."""
         conv, norm = self
         out: Tensor = norm(conv(x), relu, mix)
         return out
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions around a skip connection, no ReLU after the sum (Gross and Wilber 2016)."""
+    """Two 3x3 convolutions and a skip connection, without ReLU after the sum.
+
+    Source: Gross and Wilber (2016), whom Johnson et al. (2016) follow.
+    """
 
     def __init__(self, channels: int, paintings: int = 0) -> None:
         super().__init__()
@@ -147,7 +152,7 @@ class Residual(nn.Module):
 
 
 class Trunk(nn.Sequential):
-    """Residual blocks one after the other, each told the `mix` of paintings."""
+    """Residual blocks one after the other, each with the `mix` of paintings."""
 
     def __init__(self, channels: int, blocks: int, paintings: int = 0) -> None:
         super().__init__(*(Residual(channels, paintings) for _ in range(blocks)))
@@ -159,5 +164,5 @@ class Trunk(nn.Sequential):
 
 
 def enlarge(x: Tensor) -> Tensor:
-    """Return (B, C, 2 H, 2 W), bilinear: nearest-neighbour leaves stairs along strokes."""
+    """Return (B, C, 2 H, 2 W), bilinear; nearest-neighbour would leave stairs along strokes."""
     return F.interpolate(x, scale_factor=2.0, mode="bilinear")

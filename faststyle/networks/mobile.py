@@ -1,8 +1,8 @@
-"""A network made for few memory accesses: no feature map is ever as large as the photo.
+"""A network with few memory accesses: no feature map is ever as large as the photo.
 
-The photo is folded to half its sides, 12 channels, with nothing lost (`pixel_unshuffle`), the trunk
-works at 1/4 of its size like that of Johnson et al. (2016), and the picture is unfolded from half
-its size. It paints every pixel itself: no part of the photo is added to it.
+The photo is folded to half its sides and 12 channels, without any loss (`pixel_unshuffle`). The
+trunk works at 1/4 of the photo's size, like that of Johnson et al. (2016). The picture is unfolded
+from half its size. The network paints every pixel itself: no part of the photo is added.
 Source of folding: Shi et al. (2016), https://arxiv.org/abs/1609.05158
 """
 
@@ -21,7 +21,7 @@ FOLDED = COLORS * FOLD**2  # channels
 
 
 class Mobile(StyleNetwork):
-    """Photo to stylized photo; `width` channels at 1/4 of the size, fewer at half of it.
+    """The network, with `width` channels at 1/4 of the size, and fewer at half of it.
 
     Example:
         >>> Mobile()(torch.rand(1, 3, 33, 70)).shape
@@ -40,10 +40,9 @@ class Mobile(StyleNetwork):
 
     @torch.no_grad()
     def _start_smooth(self) -> None:
-        """Let the four pixels that are unfolded from one place begin equal, and all near grey.
+        """Start with equal values for the four pixels that are unfolded from one place, near grey.
 
-        Else a lattice is there from the first step on, at full contrast.
-
+        Otherwise there is a lattice from the first step on, at full contrast.
         Source: Aitken et al., "Checkerboard artifact free sub-pixel convolution" (2017),
         https://arxiv.org/abs/1707.02937
         """
@@ -52,11 +51,11 @@ class Mobile(StyleNetwork):
 
     @staticmethod
     def bytes_per_pixel(width: int) -> int:
-        """Return the most memory that evaluation takes, for each pixel of the photo."""
+        """Return the most bytes that evaluation takes, for each pixel of the photo."""
         return 120 + width
 
     def paint(self, photo: Tensor, mix: Tensor | None = None) -> Tensor:
-        """Return what the head says of a photo, (B, 3, H, W); sides are multiples of 4."""
+        """Return the output of the head, (B, 3, H, W), for a photo with sides in multiples of 4."""
         y = self.encode1(F.pixel_unshuffle(photo, FOLD), True, mix)
         y = self.encode2(y, True, mix)
         y = self.trunk(y, mix)
@@ -67,7 +66,7 @@ class Mobile(StyleNetwork):
 def without_lattice(image: Tensor) -> Tensor:
     """Return (B, C, H, W) as means over 2x2 pixels, each pixel with its neighbours below and right.
 
-    Of a lattice of period 2 nothing is left, and of waves of 4 pixels 0.7. Unfolding alone would
-    leave one: it is the cheapest texture there is, and networks fill all flat places with it.
+    This removes a lattice of period 2, and leaves 0.7 of waves of 4 pixels. Unfolding alone would
+    leave a lattice: it is the cheapest texture, and networks fill all flat places with it.
     """
     return F.avg_pool2d(F.pad(image, (0, 1, 0, 1), mode="replicate"), 2, stride=1)

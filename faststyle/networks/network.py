@@ -1,4 +1,4 @@
-"""What all networks have in common: the sizes of photos, the rim, and the range of the picture."""
+"""The base of all networks: sizes of photos, the rim around them, and the range of pictures."""
 
 from __future__ import annotations
 
@@ -12,44 +12,42 @@ from faststyle.errors import ImageError
 
 MIN_SIDE = 16  # pixels: at 1/4 of the size, reflection padding still has pixels to mirror
 STRIDE = 4  # the trunk works at 1/4 of the size
-# Pixels that are mirrored around a photo and cut off again, so that most of what the padding of
-# convolutions does near edges is cut off with them. Johnson et al. (2016) have 40.
+# Pixels that are mirrored around a photo and cut off again. The padding of convolutions spoils
+# pixels near edges; most of these are cut off with the rim. Johnson et al. (2016) have 40.
 RIM = 12
-# How far the tanh reaches beyond [0, 1]: black and white are reached where it is not yet flat.
+# How far the tanh reaches beyond [0, 1], so that it is not yet flat at black and white.
 REACH = 0.1
 
 
 class StyleNetwork(nn.Module, ABC):
-    """Photo in, stylized photo out, of the same size; RGB, (B, 3, H, W), in [0, 1], H and W >= 16.
+    """A network from photos to stylized photos of the same size, both RGB, (B, 3, H, W), in [0, 1].
 
-    In training crops are given as they are, with sides that are multiples of 4: the objective
-    leaves their margin out. In evaluation a photo gets a rim of mirrored pixels, which is cut off
-    again, and the picture is clamped; in training it may leave [0, 1] by `REACH`, so that every
-    pixel has a gradient.
+    H and W are at least 16. In evaluation a photo gets a rim of mirrored pixels, which is cut off
+    again, and the picture is clamped. In training there is no rim, since the objective leaves the
+    margin of crops out; sides of crops must be multiples of 4. The picture may leave [0, 1] by
+    `REACH` there, so that every pixel has a gradient.
 
-    A network of many `paintings` holds scales and shifts for each of them, and is told with `mix`,
-    (B, P), which to use for each image.
+    A network of many `paintings` has scales and shifts for each of them. `mix`, (B, P), gives their
+    shares in each image.
     """
 
     def __init__(self, width: int, blocks: int, paintings: int) -> None:
         super().__init__()
         if width < 1 or blocks < 0 or paintings < 0:
             raise ValueError(
-                f"width is at least 1, blocks and paintings at least 0, got {width}, {blocks} and {paintings}"
+                "width is at least 1, blocks and paintings at least 0, "
+                f"got {width}, {blocks} and {paintings}"
             )
         self.paintings = paintings
 
     @staticmethod
     @abstractmethod
     def bytes_per_pixel(width: int) -> int:
-        """Return the most memory that evaluation takes, for each pixel of the photo.
-
-        In float32 on a CPU.
-        """
+        """Return the most bytes that evaluation takes for each pixel, in float32 on a CPU."""
 
     @abstractmethod
     def paint(self, photo: Tensor, mix: Tensor | None = None) -> Tensor:
-        """Return what the head says of a photo, (B, 3, H, W); sides are multiples of 4."""
+        """Return the output of the head, (B, 3, H, W), for a photo with sides in multiples of 4."""
 
     def forward(self, photo: Tensor, mix: Tensor | None = None) -> Tensor:
         """Return the stylized photo.
@@ -62,7 +60,7 @@ class StyleNetwork(nn.Module, ABC):
 
 
 def in_range(y: Tensor) -> Tensor:
-    """Return the picture that the output of a head stands for, in [0, 1], `REACH` beyond at most.
+    """Return the picture from the output of a head, in [0, 1] and `REACH` beyond.
 
     Differs from Johnson et al. (2016): there the tanh is scaled to [0, 255] and reaches no further.
     """
@@ -70,7 +68,7 @@ def in_range(y: Tensor) -> Tensor:
 
 
 def with_rim(photo: Tensor) -> Tensor:
-    """Return a photo, (B, C, H, W), with mirrored pixels around it, sides multiples of 4.
+    """Return a photo, (B, C, H, W), with mirrored pixels around it, to sides in multiples of 4.
 
     Raises: ImageError when a side is shorter than 16 pixels.
     """
@@ -80,15 +78,16 @@ def with_rim(photo: Tensor) -> Tensor:
 
 
 def without_rim(picture: Tensor, photo: Tensor) -> Tensor:
-    """Return the part of a picture, (B, C, H', W'), that is the photo's."""
+    """Return a picture, (B, C, H', W'), without the rim: at the size of the photo."""
     h, w = photo.shape[-2:]
     part = picture[..., RIM : RIM + h, RIM : RIM + w]
-    return part.reshape(photo.shape)  # says to exporters that the size is the photo's
+    return part.reshape(photo.shape)  # tells exporters that the size is the photo's
 
 
 def check_size(height: int, width: int) -> None:
     """Raise ImageError when a side is shorter than 16 pixels."""
     if min(height, width) < MIN_SIDE:
         raise ImageError(
-            f"an image of {height}x{width} pixels is too small: both sides must be at least {MIN_SIDE}"
+            f"an image of {height}x{width} pixels is too small: "
+            f"both sides must be at least {MIN_SIDE}"
         )

@@ -1,1 +1,1 @@
-"""What content and style mean: VGG features, where their weights come from, and the objective made of them."""
+"""The objective of training and of the slow path, and the features of VGG that it is made of."""

@@ -1,4 +1,4 @@
-"""Light and colours: the photo's, moved to those that the painting has.
+"""The light term: a picture should keep the photo's light and dark, in the painting's colours.
 
 Colours are compared as means over squares of 8 pixels, so that strokes stay free.
 Source: Pitié and Kokaram, "The linear Monge-Kantorovitch linear colour mapping for example-based
@@ -11,19 +11,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from faststyle.images import LUMA
 from faststyle.perceptual.moments import TINY
 
-LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in luminance: ITU-R BT.601
 SQUARE = 8  # pixels: side of the squares
-PALETTE = 256  # colours that a painting is known by
-FINE = 2  # pixels: side of the squares that they are means of; larger ones have less contrast
-FLAT = 2e-3  # variance, of values in [0, 1], added to each: flat and grey photos have next to none
-CONTRAST = 1.5  # times the painting's covariance is asked for: networks reach two thirds of it
-NEAR = 0.05  # deviation, in RGB, of what counts as near to a colour
+PALETTE = 256  # number of colours that stand for a painting
+FINE = 2  # pixels: side of the squares whose means they are; larger squares have less contrast
+# Variance, of values in [0, 1], that is added to each colour. Flat and grey photos have next to
+# none, and their noise would be blown up to the painting's colours.
+FLAT = 2e-3
+# The covariance that is asked for, over the painting's: networks reach two thirds of it.
+CONTRAST = 1.5
+NEAR = 0.05  # standard deviation, in RGB, of the weight of near colours
 
 
 def squares(image: Tensor) -> Tensor:
-    """Return (B, C, H / 8, W / 8), means over squares; less than 8 pixels a side are one square."""
+    """Return means over squares of (B, C, H, W), (B, C, H / 8, W / 8).
+
+    An image of less than 8 pixels a side is one square.
+    """
     return F.avg_pool2d(image.float(), min(SQUARE, *image.shape[-2:]))
 
 
@@ -34,7 +40,7 @@ def luminance(x: Tensor) -> Tensor:
 
 
 def palette(painting: Tensor) -> Tensor:
-    """Return colours, (N, 3), of a painting, (1, 3, H, W): every so many of its small squares."""
+    """Return 256 colours, (N, 3), of a painting, (1, 3, H, W): small squares at even distances."""
     found = F.avg_pool2d(painting.float(), min(FINE, *painting.shape[-2:])).flatten(2)[0].T
     at = torch.linspace(0, len(found) - 1, PALETTE, device=painting.device)
     colours: Tensor = found[at.round().long()]
@@ -44,9 +50,8 @@ def palette(painting: Tensor) -> Tensor:
 def recolour(photo: Tensor, colours: Tensor) -> Tensor:
     """Return a photo, (B, 3, h, w), in a painting's `colours`, (N, 3) or (B, N, 3).
 
-    A linear map gives its colours the mean of the painting's and `CONTRAST` times their covariance,
-    and moves them as little as it can: what is dark stays dark, and what differs in hue goes on to
-    differ.
+    A linear map gives its colours the mean of the painting's and `CONTRAST` times their covariance.
+    Of all such maps it moves colours the least: dark places stay dark, and hues stay apart.
     """
     with torch.autocast(photo.device.type, enabled=False):
         b, _, h, w = photo.shape
@@ -61,11 +66,12 @@ def recolour(photo: Tensor, colours: Tensor) -> Tensor:
 
 
 def nearest(x: Tensor, colours: Tensor) -> Tensor:
-    """Return for each of the squares, (B, 3, h, w), the mean of a painting's colours near to it."""
+    """Return the mean of the painting's colours near to each of the squares, (B, 3, h, w)."""
     with torch.autocast(x.device.type, enabled=False):
         b, _, h, w = x.shape
         wanted = colours.float().view(-1, PALETTE, 3).expand(b, -1, -1)
-        # Squared distances, but for a part that is the same for all colours of the painting.
+        # Minus half the squared distances, but for a part that is the same for all colours of the
+        # painting: softmax does not see it.
         near = x.flatten(2).transpose(1, 2) @ wanted.transpose(1, 2)
         near = near - 0.5 * wanted.square().sum(2).unsqueeze(1)
         shares = torch.softmax(near / NEAR**2, 2)
@@ -75,7 +81,7 @@ def nearest(x: Tensor, colours: Tensor) -> Tensor:
 def light_error(x: Tensor, photo: Tensor, colours: Tensor) -> Tensor:
     """Return how far squares (B, 3, h, w) are from the photo's in a painting's colours: (B,).
 
-    It is half the mean square, over the covariance of the painting's colours.
+    It is half the mean squared difference, in units of the covariance of the painting's colours.
     """
     off = (x - nearest(recolour(photo, colours), colours)).flatten(2).transpose(1, 2)  # (B, h w, 3)
     with torch.autocast(x.device.type, enabled=False):
@@ -86,14 +92,14 @@ def light_error(x: Tensor, photo: Tensor, colours: Tensor) -> Tensor:
 
 
 def light_kept(x: Tensor, y: Tensor) -> Tensor:
-    """Return the correlation, (B,), of two luminances (B, 1, h, w); of a flat one 0."""
+    """Return the correlation, (B,), of two luminances (B, 1, h, w); 0 if one of them is flat."""
     x, y = (z.flatten(1) - z.flatten(1).mean(1, keepdim=True) for z in (x, y))
     norms = x.square().mean(1) * y.square().mean(1)
     return (x * y).mean(1) / norms.clamp_min(TINY).sqrt()
 
 
 def _moments(colours: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean, (B, 1, 3), and covariance, (B, 3, 3), of colours (B, n, 3)."""
+    """Return mean, (B, 1, 3), and covariance plus `FLAT`, (B, 3, 3), of colours (B, n, 3)."""
     mean = colours.mean(1, keepdim=True)
     off = colours - mean
     flat = FLAT * torch.eye(3, device=colours.device)

@@ -1,8 +1,8 @@
-"""The perceptual objective: content and style as VGG-16 sees them, and total variation.
+"""The perceptual objective: content and style by VGG's features, light, and total variation.
 
-One objective serves training (the output of a network is judged) and the slow path (an image is
-optimised). It is a fixed function of the output and the photo. How good a result is, is judged
-elsewhere, by something that nobody trains on.
+One objective serves training, for the output of a network, and the slow path, for the image that is
+optimised. It is a fixed function of the output and the photo. Results are scored by another
+function, which nothing is trained on: the judge (judge/).
 
 Sources: Gatys, Ecker, Bethge, "A neural algorithm of artistic style" (2015),
 https://arxiv.org/abs/1508.06576; Johnson, Alahi, Fei-Fei (2016), section 3.2,
@@ -44,8 +44,8 @@ CONTENT_LAYERS: dict[str, Layers] = {
 STYLE_LAYERS: dict[str, Layers] = {
     "gatys": {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0, "relu4_1": 1.0, "relu5_1": 1.0},
     "johnson": {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_3": 1.0, "relu4_3": 1.0},
-    # Contrast and crisp strokes are in the shallow layers; relu5_1 published networks do not match
-    # either.
+    # Contrast and crisp strokes are in the shallow layers. relu5_1 is left out: published networks
+    # do not match it either.
     "pyramid": {
         "relu1_1": 2.0,
         "relu2_1": 1.5,
@@ -59,15 +59,16 @@ STYLE_LAYERS: dict[str, Layers] = {
     },
 }
 
-# A flat photo has next to no variance to be relative to, and would drown the others: the variance
-# of its features counts as at least this share of the painting's.
+# The variance of a photo's features counts as at least this share of the painting's. A flat photo
+# has next to none: its relative error would drown those of all others.
 CONTENT_FLOOR = 0.5
 
-# What is added to the photo's features counts this share of what is missing: strokes on flat places
-# are wanted, a face that is wiped out is not.
+# Features above the photo's count this share of features below it. Strokes on flat places are
+# wanted; a face that is wiped out is not.
 ADDED = 0.25
 
-# A flat painting has next to no covariance: it counts as at least this share of its Gram matrix.
+# The squared covariance of a painting counts as at least this share of its squared Gram matrix. A
+# flat painting has next to none.
 STYLE_FLOOR = 0.01
 
 SQUARES = "squares"  # the key of the photo's colours among the targets
@@ -75,7 +76,7 @@ PALETTE = "palette"  # the key of the painting's colours
 
 
 class Weights(NamedTuple):
-    """How much each term counts in the total."""
+    """The weight of each term in the total."""
 
     content: float
     style: float
@@ -84,7 +85,7 @@ class Weights(NamedTuple):
     light: float
 
 
-# What each mode uses where nothing else is asked for. Relative: found by experiment, docs/log/objective.md.
+# What each mode uses where nothing else is asked for. Relative: found by experiment, docs/log/.
 # Absolute: the layers of Johnson et al., and the defaults of the code that they published with the
 # paper (content 1, style 5, total variation 1e-6), on features of images in 0-255.
 LAYER_SETS = {"relative": "pyramid", "absolute": "johnson"}
@@ -96,13 +97,13 @@ WEIGHTS = {
 
 @dataclass(frozen=True)
 class LossConfig:
-    """What the objective is made of. Layers are a name of a set above, or a table of layer ->
-    weight.
+    """The settings of the objective.
 
-    Layers and weights of None are the mode's own. `strength` multiplies the style terms: the one
-    knob to turn. At 0 only content is left, at infinity only style. `balance` multiplies them too:
-    what training finds (balance.py). With `gram` relative terms compare Gram matrices, as Gatys et
-    al. (2015) do, not covariances.
+    Layers are the name of a set above, or a table {layer: weight}. Layers and weights of None are
+    those of the mode. `strength` multiplies the style terms: at 0 only content is left, at infinity
+    only style. It is the setting for users to turn. `balance` multiplies the style terms too; its
+    value is found in training (training/balance.py). With `gram`, relative terms compare Gram
+    matrices, as Gatys et al. (2015) do, instead of covariances.
     """
 
     mode: Literal["relative", "absolute"] = "relative"
@@ -150,22 +151,22 @@ class LossConfig:
         if math.isinf(self.strength):
             return weights._replace(content=0.0, light=0.0)
         if self.strength == 0:
-            weights = weights._replace(light=0.0)  # it asks for the painting's range
+            weights = weights._replace(light=0.0)  # its colours are the painting's: that is style
         return weights._replace(
             style=self.strength * weights.style, mean=self.strength * weights.mean
         )
 
 
 class Terms(NamedTuple):
-    """The objective of a batch; each a scalar, the mean over its images, but for two.
+    """The objective of a batch: scalars, means over its images, and two values for each image.
 
-    `total` is the weighted sum that is minimised; `content`, `style`, `mean`, `tv` and `light` are
+    `total` is the weighted sum that is minimised. `content`, `style`, `mean`, `tv` and `light` are
     its parts, weighted. `content_error` and `content_variance`, (B,), are the squared errors of the
-    content layers and the variances of the photo's. Their ratio, `content_rel`, and `style_rel` are
-    unweighted relative errors, comparable between runs and paintings: 0 is perfect; 1 is what
-    features without any structure would get, of content and of style alike. `light_kept`
-    is the correlation of light and dark with the photo's. `adversarial` is what a critic adds to
-    the total in training (training/critic.py); elsewhere it is 0.
+    content layers, and the variances of the photo's features there. Their ratio, `content_rel`, and
+    `style_rel` are unweighted relative errors, comparable between runs and paintings: 0 is perfect,
+    and features without any structure get 1. `light_kept` is the correlation of light and dark with
+    the photo's. `adversarial` is the term that a critic adds to the total in training
+    (training/critic.py); elsewhere it is 0.
     """
 
     total: Tensor
@@ -182,7 +183,10 @@ class Terms(NamedTuple):
 
     @property
     def content_rel(self) -> Tensor:
-        """The errors of all images over the variances of all, so that a flat photo weighs no more than it holds."""
+        """The errors of all images over the variances of all.
+
+        So a flat photo, whose own ratio is huge, weighs no more than the others.
+        """
         return self.content_error.mean() / self.content_variance.mean().clamp_min(TINY)
 
     def scalars(self) -> Tensor:
@@ -190,14 +194,14 @@ class Terms(NamedTuple):
         return torch.stack([value.detach().float().mean() for value in self])
 
     def named(self) -> dict[str, Tensor]:
-        """Return the total, its parts, and what is comparable between runs, by name."""
+        """Return the total, its parts, and the values that are comparable between runs, by name."""
         parts = ("total", "content", "style", "mean", "tv", "light")
         comparable = ("content_rel", "style_rel", "light_kept")
         return {name: getattr(self, name) for name in parts + comparable}
 
     @staticmethod
     def only(total: Tensor) -> Terms:
-        """Return terms of which there is a total only."""
+        """Return terms with this total, and 0 for all others."""
         others = [torch.zeros_like(total).detach() for _ in Terms._fields[1:]]
         return Terms(total, *others)
 
@@ -208,7 +212,10 @@ class Terms(NamedTuple):
 
 
 def relative_error(x: Tensor, target: Tensor, norm: Tensor) -> Tensor:
-    """Return sum (x - target)^2 / norm over all but the first dimension: (B,), `norm` broadcast to it."""
+    """Return sum (x - target)^2 / norm over all but the first dimension: (B,).
+
+    `norm` is a scalar or (B,).
+    """
     off = (x.float() - target.float()).flatten(1)
     squared: Tensor = torch.linalg.vector_norm(off, dim=1).square()
     return squared / norm.clamp_min(TINY)
@@ -217,7 +224,7 @@ def relative_error(x: Tensor, target: Tensor, norm: Tensor) -> Tensor:
 def centred(gram: Tensor, mean: Tensor) -> Tensor:
     """Return the covariances, divided by C, of features with these Gram matrices and means.
 
-    `gram` is (..., C, C) and divided by C, `mean` (..., C), as `FeatureMoments` has them.
+    `gram` is (..., C, C) and divided by C, `mean` is (..., C), as in `FeatureMoments`.
     """
     scaled = mean / mean.shape[-1] ** 0.5
     return torch.addcmul(gram, scaled.unsqueeze(-1), scaled.unsqueeze(-2), value=-1)
@@ -226,9 +233,9 @@ def centred(gram: Tensor, mean: Tensor) -> Tensor:
 def dampen(error: Tensor) -> Tensor:
     """Return sqrt(1 + 2 e) - 1: about e where it is small, and the root of 2 e where it is large.
 
-    Covariances are squares, and their errors fourth powers of contrast: a photo's against those of
-    a misty painting are 60, against those of most paintings 1. Undampened, of many paintings the
-    network would learn the misty ones only.
+    Covariances are squares of contrast, so their squared errors are fourth powers. A photo's error
+    is 60 against a misty painting, and 1 against most others. Without damping, a network of many
+    paintings would learn the misty ones only.
     """
     return torch.sqrt(1 + 2 * error) - 1
 
@@ -246,7 +253,7 @@ def total_variation(image: Tensor) -> Tensor:
 
 
 def resolve_layers(layers: str | Layers, sets: Mapping[str, Layers], arch: str) -> dict[str, float]:
-    """Return the table of layer -> weight that `layers` names or is.
+    """Return {layer: weight}, from the name of one of the `sets`, or from such a table itself.
 
     Raises: RecipeError for an unknown set, layer or scale.
     """
@@ -269,25 +276,25 @@ def resolve_layers(layers: str | Layers, sets: Mapping[str, Layers], arch: str) 
 
 
 def deepest_layers(config: LossConfig, arch: str) -> list[str]:
-    """Return the VGG layers that the objective looks at, whatever their scale."""
+    """Return the VGG layers of the objective, without their scales."""
     content, style = config.layers(arch)
     return sorted({key.partition("@")[0] for key in (*content, *style)})
 
 
 def smallest_side(layers: Iterable[str]) -> int:
-    """Return the pixels that a side of an image needs for all of these layers ("relu5_1@1/4": 64)."""
+    """Return the least side of an image, in pixels, for these layers ("relu5_1@1/4": 64)."""
     parts = (name.partition("@") for name in layers)
-    # each pooling halves
+    # each pooling between blocks halves the size
     return max(SCALES[scale or "1"] << deepest_block([layer]) - 1 for layer, _, scale in parts)
 
 
 @dataclass(frozen=True)
 class WeightedPainting:
-    """One painting's part in the style: `painting` (1, 3, H, W) in [0, 1], at the size of its
-    strokes.
+    """A painting with its weight among several, and the region of the output where it applies.
 
-    `weight` is relative to that of the other styles. `mask`, (1, 1, h, w) in [0, 1] and of any
-    size, says where in the output the style applies; without one it is everywhere.
+    `painting` is (1, 3, H, W) in [0, 1], at the size at which its strokes are to be learned.
+    `weight` is relative to the weights of the other paintings. `mask` is (1, 1, h, w) in [0, 1], of
+    any size: 1 where the style applies. Without a mask it applies everywhere.
     """
 
     painting: Tensor
@@ -299,19 +306,27 @@ class PerceptualLoss(nn.Module):
     """The objective of one painting, or of several, as a fixed function of (stylized, photo).
 
     `style` is a painting, RGB, (1, 3, H, W), in [0, 1], at the size at which its strokes are to be
-    learned, or several `WeightedPainting`. `lean` saves memory on large images (features.py). Features of the
-    layers `watched` are returned by `judge`, beside the terms. Relative terms: content is sum
-    (phi(y) - phi(x))^2 / sum (phi(x) - mean phi(x))^2 (the mean one scalar per image, the
-    denominator at least half of what the painting's features would give; where phi(y) is more than
-    phi(x) a quarter counts, but with `gram`), style is ||C(y) - C(s)||^2 / ||C(s)||^2 of the
-    covariances of channels, dampened where it is large, mean the same of channel means, undampened;
-    each a weighted mean over its layers. Differs from Gatys et al. (2015), who compare Gram
-    matrices (`gram`), the sum of both: the means are most of them, and a picture that is all in the
-    painting's mean colour is hardly wrong (The Scream, without its blacks and reds: 0.13 of the
-    Gram matrix of relu1_1, 0.51 of covariances). Absolute terms (Johnson et al. 2016, equations 2
-    and 4): squared errors of features divided by C H W, and of Gram matrices, summed over layers.
-    Several styles: a mean of their terms by weight, times the share of the output that a mask
-    covers.
+    learned, or several `WeightedPainting`. Of several, the terms are averaged by weight, times the
+    share of the output that a mask covers. `lean` saves memory on large images (features.py).
+    `judge` returns the features of the layers `watched` beside the terms.
+
+    Relative terms are weighted means over their layers. For an output y, a photo x and a
+    painting s:
+
+    - Content is sum (phi(y) - phi(x))^2 / sum (phi(x) - mean phi(x))^2, with one mean for each
+      image. The denominator is at least half (`CONTENT_FLOOR`) of the same sum for the painting.
+      Where phi(y) is above phi(x), the square counts a quarter (`ADDED`), but not with `gram`.
+    - Style is ||C(y) - C(s)||^2 / ||C(s)||^2 of the covariances C of channels. Large errors are
+      dampened (`dampen`).
+    - Mean is the same of the means of channels, without damping.
+
+    Differs from Gatys et al. (2015), who compare Gram matrices (`gram`). A Gram matrix is the sum
+    of covariances and products of means, and the means are most of it. So a picture all in the
+    painting's mean colour is hardly wrong: The Scream, without its blacks and reds, has an error of
+    0.13 in the Gram matrix of relu1_1, and of 0.51 in the covariances.
+
+    Absolute terms (Johnson et al. 2016, equations 2 and 4) are squared errors of features divided
+    by C H W, and of Gram matrices, summed over layers.
 
     Example:
         >>> loss = PerceptualLoss(vgg, painting, LossConfig())
@@ -351,10 +366,10 @@ class PerceptualLoss(nn.Module):
             self.style_targets.register_buffer(key, torch.stack([o[key] for o in observed]))
 
     def _observe_painting(self, painting: Tensor) -> dict[str, Tensor]:
-        """Return what is asked for of a painting.
+        """Return the targets of a painting, by name.
 
-        These are "variance{i}", "gram{i}" (of relative terms the covariance), its "norm{i}",
-        "mean{i}" and "palette".
+        These are "variance{i}" for each content layer; for each style layer "gram{i}" (the
+        covariance, unless Gram matrices are compared), its "norm{i}" and "mean{i}"; and "palette".
         """
         seen = observe(self.vgg, painting, self.content_layers, self.style_layers, lean=self.lean)
         found = {}
@@ -374,10 +389,7 @@ class PerceptualLoss(nn.Module):
 
     @torch.no_grad()
     def targets(self, photo: Tensor) -> Feats:
-        """Return what the content term compares with.
-
-        That is the photo's features, computed only as deep as it needs them.
-        """
+        """Return the photo's features of the content layers, and its colours in squares."""
         if self.lean:
             feats = observe(self.vgg, photo, self.content_layers, {}, lean=True).feats
         else:
@@ -392,7 +404,7 @@ class PerceptualLoss(nn.Module):
     def forward(self, stylized: Tensor, targets: Feats, which: Tensor | None = None) -> Terms:
         """Return the terms of the objective for `stylized`, (B, 3, H, W), against `targets(photo)`.
 
-        With `which`, (B,), each image is asked for one of the paintings only, by its number.
+        With `which`, (B,), each image is compared with one painting only, by its number.
         """
         return self.judge(stylized, targets, which)[0]
 
@@ -402,12 +414,12 @@ class PerceptualLoss(nn.Module):
         targets: Feats,
         which: Tensor | None = None,
     ) -> tuple[Terms, Feats]:
-        """Return what `forward` does, and the features of the layers that are watched."""
+        """Return the terms, as `forward` does, and the features of the layers `watched`."""
         masks: list[Tensor | None] = [
             self.masks.get_buffer(f"mask{i}") for i in range(len(self.shares))
         ]
         if which is not None or all(m is None for m in masks):
-            masks = [None]  # one look at the image serves all paintings
+            masks = [None]  # the same moments serve all paintings
         layers = (self.content_layers, self.style_layers)
         seen = observe(self.vgg, stylized, *layers, masks, self.lean, self.watched)
         content, error, variance = self._content(seen.feats, targets, which)
@@ -435,13 +447,13 @@ class PerceptualLoss(nn.Module):
         return terms, {layer: seen.feats[layer] for layer in self.watched}
 
     def _blend(self, values: Sequence[Tensor] | Tensor) -> Tensor:
-        """Return the mean of one value for each style, by their shares."""
+        """Return the mean over styles of one value for each, weighted by their shares."""
         return torch.stack(
             [share * value for share, value in zip(self.shares, values, strict=True)]
         ).sum(0)
 
     def _of_paintings(self, name: str, which: Tensor | None) -> Tensor:
-        """Return what was observed of the paintings: of each image's, (B, ...), or blended."""
+        """Return a target: that of each image's own painting, (B, ...), or a blend of all."""
         found = self.style_targets.get_buffer(name)
         return self._blend(found) if which is None else found[which]
 
@@ -460,8 +472,9 @@ class PerceptualLoss(nn.Module):
             if not self.gram:
                 squared = squared * torch.where(off > 0, ADDED, 1.0)
             error = squared.flatten(1).mean(1)
-            # (B,), of all channels about one mean
-            variance = target.flatten(1).var(1, correction=0)
+            variance = target.flatten(1).var(
+                1, correction=0
+            )  # (B,), about one mean for all channels
             errors.append(weight * error)
             variances.append(weight * variance)
             if self.mode == "relative":
@@ -470,18 +483,16 @@ class PerceptualLoss(nn.Module):
         content, error, variance = (
             torch.stack(values).sum(0) for values in (terms, errors, variances)
         )
-        return (
-            (content / sum(self.content_layers.values()) if self.mode == "relative" else content),
-            error,
-            variance,
-        )
+        if self.mode == "relative":
+            content = content / sum(self.content_layers.values())
+        return content, error, variance
 
     def _style(
         self, found: dict[str, FeatureMoments], which: int | Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return style, mean and style_rel, (B,), of one style, or of one for each image.
+        """Return style, mean and style_rel, (B,), of one painting, or of one for each image.
 
-        The first two are multiplied by the balance of their painting.
+        The first two are multiplied by the balance of the painting.
         """
         grams = []
         means = []
@@ -509,12 +520,16 @@ class PerceptualLoss(nn.Module):
 
 
 def _shares(styles: Sequence[WeightedPainting]) -> list[float]:
-    """Return how much each style counts: its weight, times the share of the output that it covers; their sum is 1."""
+    """Return the share of each style: its weight, times the part of the output that it covers.
+
+    The sum of all shares is 1.
+    """
     parts = [s.weight * (1.0 if s.mask is None else float(s.mask.mean())) for s in styles]
     total = sum(parts)
     if not total > 0 or min(parts) < 0:
         raise RecipeError(
-            "the weights of styles must not be negative, and one of them must cover a part of the image"
+            "the weights of styles must not be negative, "
+            "and one of them must cover a part of the image"
         )
     return [part / total for part in parts]
 

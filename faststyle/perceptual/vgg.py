@@ -1,6 +1,6 @@
 """VGG-16 and VGG-19 as feature extractors: convolutions only, named layers, preprocessing inside.
 
-What it is not: a classifier, or the place where weights come from (that is `weights.py`).
+Their weights come from weights.py.
 
 Source: Simonyan and Zisserman, "Very deep convolutional networks for large-scale image recognition"
 (2014), Table 1, columns D and E, https://arxiv.org/abs/1409.1556
@@ -28,14 +28,13 @@ CHANNELS_PER_BLOCK = (64, 128, 256, 512, 512)
 
 # Mean activation after maximum pooling over that after average pooling, at the end of blocks 1 to
 # 4: means over 12 photos and paintings at 256 px, VGG-16. Averages are multiplied by it, so that
-# deeper layers see what they were trained on; Gatys et al. (2015) use average pooling on a network
-# whose mean activations were normalised to 1.
+# deeper layers get activations of the size that they were trained on. Gatys et al. (2015) use
+# average pooling on a network whose mean activations were normalised to 1.
 AVERAGE_POOLING_SCALE = (1.66, 1.77, 1.82, 1.94)
 
 
 def layer_names(arch: str) -> list[str]:
-    """Return the names of the convolutions, "1_1" to "5_3" (VGG-16) or "5_4" (VGG-19), shallow to
-    deep.
+    """Return the convolutions from shallow to deep: "1_1" to "5_3" (VGG-16) or "5_4" (VGG-19).
 
     Raises: WeightsError for an unknown architecture.
     """
@@ -45,12 +44,12 @@ def layer_names(arch: str) -> list[str]:
 
 
 class VGG(nn.Module):
-    """The convolutions of a VGG, built only as deep as `layers` asks for.
+    """The convolutions of a VGG, built only as deep as the deepest of `layers`.
 
     The input is RGB, (B, 3, H, W), in [0, 1]; `mean` and `std` (RGB, of the same range) are applied
-    inside. `width` scales the channels of the table: 1 is the published network, less makes a tiny
-    one for tests. `pooling` is "max", as it was trained, or "average", which Gatys et al. (2015)
-    found to look slightly better.
+    inside. `width` scales the numbers of channels: 1 is the published network, less is a tiny one
+    for tests. `pooling` is "max", as the network was trained, or "average", with which pictures
+    look slightly better according to Gatys et al. (2015).
 
     Example:
         >>> vgg = VGG("vgg16", ["relu1_2", "relu2_2"])
@@ -91,31 +90,30 @@ class VGG(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
 
     def forward(self, image: Tensor, layers: Collection[str] | None = None) -> Feats:
-        """Return the features of `layers` (default: those of construction), each (B, C, h, w), by
-        name.
+        """Return {layer: features (B, C, h, w)} of `layers`, by default those of construction.
 
-        Raises: ImageError when the image is too small for the deepest layer asked for.
+        Raises: ImageError when the image is too small for the deepest of these layers.
         """
         wanted = self.layers if layers is None else frozenset(layers)
         self.check_size(image, wanted)
         return self.run(self.normalise(image), range(1, deepest_block(wanted) + 1), wanted)[1]
 
     def normalise(self, image: Tensor) -> Tensor:
-        """Return RGB in [0, 1] as the first convolution expects it."""
+        """Return the input of the first convolution, from RGB in [0, 1]."""
         return (image - self.mean) / self.std
 
     def run(self, x: Tensor, blocks: range, wanted: Collection[str]) -> tuple[Tensor, Feats]:
-        """Run `blocks` on `x`, which is pooled already, as deep as `wanted` needs: the last
-        features, those wanted.
+        """Run `blocks` on `x`, only as deep as the layers `wanted`.
 
-        There is a pooling between blocks, none after the last. Gradients are of `x` only: weights
-        are frozen.
+        Returns the last features, and {layer: features} of the wanted layers in these blocks. There
+        is a pooling between blocks, but none before the first or after the last. Gradients are of
+        `x` only: weights are frozen.
         """
         deepest = max(name.removeprefix("relu") for name in wanted)
         names = [name for name in self.convs if int(name[0]) in blocks and name <= deepest]
         seen = [name for name in names if f"relu{name}" in wanted or name == names[-1]]
         if x.device.type == "xla" or torch.compiler.is_compiling():
-            # a compiler sees the operations, and fuses them itself
+            # Compilers fuse plain operations, and cannot look into the backward pass by hand.
             feats = self._run_plain(x, names, seen)
         else:
             keep = torch.is_grad_enabled() and x.requires_grad
@@ -140,14 +138,14 @@ class VGG(nn.Module):
         return found
 
     def winograd(self, name: str) -> Winograd:
-        """Return convolution `name` as a Winograd convolution: transformed once, then kept."""
+        """Return convolution `name` as a Winograd convolution; its weights are transformed once."""
         if name not in self._winograd:
             conv = self.conv(name)
             self._winograd[name] = Winograd(conv.weight, conv.bias)
         return self._winograd[name]
 
     def rounded(self, name: str) -> tuple[Tensor, Tensor]:
-        """Return weight and bias of convolution `name` in bf16: rounded once for a device, then kept."""
+        """Return weight and bias of convolution `name` in bf16; they are rounded once a device."""
         conv = self.conv(name)
         assert conv.bias is not None
         key = (name, conv.weight.device)
@@ -156,7 +154,7 @@ class VGG(nn.Module):
         return self._rounded[key]
 
     def pool(self, x: Tensor, number: int) -> Tensor:
-        """Halve (B, C, H, W), as it is done after block `number`, 1 to 4."""
+        """Return (B, C, H, W) at half the size: the pooling after block `number`, 1 to 4."""
         if self.pooling == "average":
             return F.avg_pool2d(x, kernel_size=2, stride=2) * AVERAGE_POOLING_SCALE[number - 1]
         return F.max_pool2d(x, kernel_size=2, stride=2)
@@ -183,18 +181,21 @@ def block_of(layer: str) -> int:
 
 
 class _Frozen(torch.autograd.Function):
-    """A run of convolutions, ReLU and pooling with the gradient of the input alone, worked out in
-    place.
+    """Convolutions, ReLU and pooling, with a backward pass by hand for the input alone.
 
-    What autograd would do in new memory, this does in one buffer: adding the gradients of features
-    that are looked at, and masking by ReLU. Convolutions are Winograd's where that pays.
+    The weights are frozen, so they need no gradient. The gradients of the features that are used
+    are added up and masked by ReLU in one buffer, where autograd would take new memory each time.
+    Convolutions are Winograd's where that pays.
     """
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, vgg: VGG, names: list[str], seen: list[str], keep: bool
     ) -> tuple[Tensor, ...]:
-        """Return the features `seen` of the convolutions `names`; `keep` what the gradient will need."""
+        """Return the features `seen` of the convolutions `names`.
+
+        With `keep`, the tensors that the gradient needs are kept.
+        """
         kind = x.device.type
         in_bf16 = (
             torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
@@ -236,10 +237,10 @@ class _Frozen(torch.autograd.Function):
         vgg = ctx.vgg
         names = ctx.names
         kept = list(ctx.saved_tensors)
-        # from here on `kept` holds them, and gives them back one by one
+        # From here on only `kept` holds them, so that each is freed once it is used.
         ctx.maybe_clear_saved_tensors()
         added = dict(zip(ctx.seen, grads, strict=True))
-        # the gradient so far, and whether it is ours to write to
+        # The gradient so far; only one of our own may be written to, not those of autograd.
         g = None
         ours = False
         for i in reversed(range(len(names))):
@@ -267,7 +268,10 @@ class _Frozen(torch.autograd.Function):
 
 
 def _pool_backward(vgg: VGG, number: int, g: Tensor | None, kept: list[Tensor]) -> Tensor | None:
-    """Return the gradient of the input of a pooling, from that of its output."""
+    """Return the gradient of the input of a pooling, from that of its output.
+
+    The input is the last of `kept`. For "max", the indices after it are taken off.
+    """
     chosen = kept.pop() if vgg.pooling == "max" else None
     if g is None:
         return None

