@@ -117,7 +117,7 @@ def test_standard_input_and_output(album: Path) -> None:
     assert plan_jobs(["-"], "-") == [Job(None, None)]
     assert plan_jobs(["-"], "out.webp") == [Job(None, Path("out.webp"))]
     assert plan_jobs(["album/a.png"], "-") == [Job(Path("album/a.png"), None)]
-    with pytest.raises(OutputError, match="-o - takes one picture, got 4"):
+    with pytest.raises(OutputError, match="`output` - takes one picture, got 4"):
         plan_jobs(["album"], "-")
 
 

@@ -12,12 +12,14 @@ from typer.testing import CliRunner
 
 from faststyle.checkpoint import About, load_checkpoint, save_checkpoint
 from faststyle.cli import app
+from faststyle.engines.options import EngineOptions
 from faststyle.errors import CheckpointError, ImageError
 from faststyle.images import read_image
 from faststyle.networks import build_network
 from faststyle.stylize.blend import can_be_mixed, mean_network, parse_style
 from faststyle.stylize.stylizer import Look, Stylizer
 
+TORCH = EngineOptions("torch", "cpu")
 NETWORK = {"name": "mobile", "width": 4, "blocks": 1}
 
 
@@ -84,7 +86,7 @@ def test_a_mean_network_has_the_mean_of_all_weights(two: tuple[Path, Path]) -> N
 
 
 def test_a_blend_of_one_base_runs_one_network(two: tuple[Path, Path], photo: Tensor) -> None:
-    stylizer = Stylizer.blend(["a:3", "b"], device="cpu", engine="torch")
+    stylizer = Stylizer.blend(["a:3", "b"], TORCH)
     with torch.no_grad():
         expected = mean_network(two, (3.0, 1.0))[0](photo)
     torch.testing.assert_close(stylizer(photo), expected, atol=1e-4, rtol=0)
@@ -95,7 +97,7 @@ def test_others_are_blended_as_pictures_and_that_is_said(
 ) -> None:
     save("wide", 4, width=8)
     lines: list[str] = []
-    stylizer = Stylizer.blend(["a:3", "wide"], device="cpu", engine="torch", announce=lines.append)
+    stylizer = Stylizer.blend(["a:3", "wide"], TORCH, announce=lines.append)
     a, wide = (Stylizer.load(name, device="cpu")(photo) for name in ("a", "wide"))
     torch.testing.assert_close(stylizer(photo), 0.75 * a + 0.25 * wide, atol=1e-4, rtol=0)
     assert lines == [
@@ -113,7 +115,7 @@ def test_mix_is_between_photo_and_style(two: tuple[Path, Path], photo: Tensor) -
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
 def test_other_mixes_are_refused(value: float) -> None:
-    with pytest.raises(ImageError, match="--mix must be 0"):
+    with pytest.raises(ImageError, match="`mix` must be 0"):
         Look(mix=value)
 
 
@@ -123,5 +125,5 @@ def test_the_command_blends_and_mixes(two: tuple[Path, Path]) -> None:
     result = CliRunner().invoke(app, [*options, "-o", "out.png", "--engine", "torch"])
     assert (result.exit_code, result.stdout) == (0, "wrote out.png (engine: torch, cpu, float32)\n")
     photo = read_image("photo.png")
-    expected = Stylizer.blend(["a:0.6", "b:0.4"], engine="torch")(photo, mix=0.5)
+    expected = Stylizer.blend(["a:0.6", "b:0.4"], TORCH)(photo, mix=0.5)
     torch.testing.assert_close(read_image("out.png"), expected, atol=1.01 / 255, rtol=0)

@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 from faststyle import Stylizer
 from faststyle.checkpoint import MEANS, find_checkpoint, load_checkpoint, read_about
 from faststyle.cli import app
+from faststyle.engines.options import EngineOptions
 from faststyle.errors import CheckpointError, ImageError, Interrupted, RecipeError
 from faststyle.stylize.blend import can_be_mixed
 from faststyle.training import held_out
@@ -104,7 +105,7 @@ def test_a_folder_of_paintings_makes_one_network_of_all(train: Any) -> None:
 def test_each_painting_is_a_style_of_its_own(train: Any, paintings: Path) -> None:
     train(tiny(steps=40, preview_every=40))
     photo = torch.rand(1, 3, 40, 48)
-    pictures = [Stylizer.load(f"four:{name}", "cpu")(photo) for name in ("apples", "dunes")]
+    pictures = [Stylizer.load(f"four:{name}", device="cpu")(photo) for name in ("apples", "dunes")]
     assert (pictures[0] - pictures[1]).abs().mean() > 1e-3
     about = read_about(find_checkpoint("four:apples"))
     assert about.painting["file"] == "apples.png"
@@ -123,7 +124,7 @@ def test_a_blend_of_its_paintings_mixes_their_norms(train: Any) -> None:
     paths = [find_checkpoint(name.rpartition(":")[0]) for name in names]
     assert can_be_mixed(paths)
     photo = torch.rand(1, 3, 32, 32)
-    mixed = Stylizer.blend(names, "cpu")(photo)
+    mixed = Stylizer.blend(names, EngineOptions(device="cpu"))(photo)
     own, other = (load_checkpoint(path)[0] for path in paths)
     expected = {
         name: torch.lerp(value, other.state_dict()[name], 0.25)
@@ -314,6 +315,6 @@ def test_two_processes_train_what_one_does(paintings: Path, vgg_file: Path, tmp_
     files = [tmp_path / run / "checkpoints" / "four.safetensors" for run in ("one", "two")]
     with torch.no_grad():
         one, two = (
-            Stylizer.load(f"{file}:{name}", "cpu", precision="float32")(photo) for file in files
+            Stylizer.load(f"{file}:{name}", device="cpu", precision="float32")(photo) for file in files
         )
     torch.testing.assert_close(two, one, rtol=0, atol=2e-3)

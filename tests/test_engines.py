@@ -4,6 +4,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,12 +21,13 @@ from faststyle.engines.engine import engine_line
 from faststyle.engines.onnxruntime_engine import OnnxRuntimeEngine
 from faststyle.engines.opening import open_engine
 from faststyle.engines.openvino_engine import OpenVINOEngine, import_openvino
+from faststyle.engines.options import EngineOptions
 from faststyle.engines.torch_engine import TorchEngine
 from faststyle.errors import CheckpointError, DeviceError, ImageError
 from faststyle.networks.johnson import Johnson
 
 pytestmark = pytest.mark.usefixtures("one_cache")
-NAMES = ("torch", "onnxruntime", "openvino")
+ON_CPU = EngineOptions(device="cpu", precision="float32")
 
 
 NEEDS_OPENVINO = needs("openvino", "onnx", "onnxscript")
@@ -52,7 +54,7 @@ def test_each_gives_what_the_network_gives(
     checkpoint: Path, name: str, threads: int | None
 ) -> None:
     before = torch.get_num_threads()
-    engine = open_engine(checkpoint, name, device="cpu", precision="float32", threads=threads)
+    engine = open_engine(checkpoint, EngineOptions(name, "cpu", "float32", threads))
     torch.set_num_threads(before)
     assert (engine.name, engine.device, engine.precision) == (name, "cpu", "float32")
     for count, h, w in ((1, 16, 16), (2, 33, 70), (1, 97, 64), (3, 17, 131)):
@@ -65,7 +67,7 @@ def test_each_gives_what_the_network_gives(
 @pytest.mark.parametrize("name", ALL)
 def test_images_of_a_batch_do_not_see_each_other(checkpoint: Path, name: str) -> None:
     """Instance normalisation and the whitening of the colours are of each image."""
-    engine = open_engine(checkpoint, name, device="cpu", precision="float32")
+    engine = open_engine(checkpoint, EngineOptions(name, "cpu", "float32"))
     together = draw_batch(2, 40, 52)
     alone = torch.cat([engine(together[:1]), engine(together[1:])])
     torch.testing.assert_close(engine(together), alone, atol=1e-4, rtol=0)
@@ -73,7 +75,7 @@ def test_images_of_a_batch_do_not_see_each_other(checkpoint: Path, name: str) ->
 
 @pytest.mark.parametrize("name", ALL)
 def test_what_was_returned_stays_as_it_is(checkpoint: Path, name: str) -> None:
-    engine = open_engine(checkpoint, name, device="cpu", precision="float32")
+    engine = open_engine(checkpoint, EngineOptions(name, "cpu", "float32"))
     images = draw_batch(1, 32, 32)
     before = images.clone()
     first = engine(images)
@@ -86,7 +88,7 @@ def test_what_was_returned_stays_as_it_is(checkpoint: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_frames_are_images_in_8_bits(checkpoint: Path, name: str) -> None:
     """Sizes change, a frame need not lie in memory in one piece, and what was returned is not written to again."""
-    engine = open_engine(checkpoint, name, device="cpu", precision="float32")
+    engine = open_engine(checkpoint, EngineOptions(name, "cpu", "float32"))
     for h, w in ((33, 70), (48, 32), (33, 70)):
         images = draw_batch(1, h, w)
         frame = images[0].mul(255).round().byte().permute(1, 2, 0).numpy()  # not contiguous
@@ -104,7 +106,7 @@ def test_frames_are_images_in_8_bits(checkpoint: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_any_memory_layout_is_taken(checkpoint: Path, name: str) -> None:
-    engine = open_engine(checkpoint, name, device="cpu", precision="float32")
+    engine = open_engine(checkpoint, EngineOptions(name, "cpu", "float32"))
     images = draw_batch(1, 32, 48)
     strided = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     torch.testing.assert_close(engine(strided), engine(images), atol=1e-5, rtol=0)
@@ -112,7 +114,7 @@ def test_any_memory_layout_is_taken(checkpoint: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_small_and_wrong_images_are_errors(checkpoint: Path, name: str) -> None:
-    engine = open_engine(checkpoint, name, device="cpu")
+    engine = open_engine(checkpoint, EngineOptions(name, "cpu"))
     with pytest.raises(ImageError, match="15x40 pixels is too small: .* at least 16"):
         engine(torch.zeros(1, 3, 15, 40))
     for wrong in (
@@ -126,7 +128,7 @@ def test_small_and_wrong_images_are_errors(checkpoint: Path, name: str) -> None:
 
 @NEEDS_OPENVINO
 def test_openvino_compiles_for_a_size_that_comes_twice_in_a_row(checkpoint: Path) -> None:
-    engine = OpenVINOEngine(lambda: converted(checkpoint), "cpu", "float32")
+    engine = OpenVINOEngine(lambda: converted(checkpoint), ON_CPU)
     compiled: list[tuple[int, ...]] = []
     compile_once = engine._compile
 
@@ -172,7 +174,9 @@ def test_ctrl_c_is_safe_after_two_networks_were_let_go(checkpoint: Path) -> None
         "import signal",
         "from pathlib import Path",
         "from faststyle.engines.opening import open_engine",
-        f"one, other = (open_engine(Path({str(checkpoint)!r}), 'openvino') for _ in range(2))",
+        "from faststyle.engines.options import EngineOptions",
+        f"path = Path({str(checkpoint)!r})",
+        "one, other = (open_engine(path, EngineOptions('openvino')) for _ in range(2))",
         "del one; del other",
         "try: signal.raise_signal(signal.SIGINT)",
         "except KeyboardInterrupt: print('alive')",
@@ -192,11 +196,11 @@ def test_a_second_start_does_not_convert(
     monkeypatch.setattr(graph, "to_onnx", lambda *_: conversions.append("once") or data)
     lines: list[str] = []
     for _ in range(2):
-        open_engine(checkpoint, "onnxruntime", announce=lines.append)
+        open_engine(checkpoint, EngineOptions("onnxruntime"), lines.append)
     assert lines == ["converting dots, once"]
     assert conversions == ["once"]
     monkeypatch.setattr(faststyle, "__version__", "999")
-    open_engine(checkpoint, "onnxruntime")
+    open_engine(checkpoint, EngineOptions("onnxruntime"))
     assert len(conversions) == 2
 
 
@@ -241,7 +245,7 @@ def test_what_is_unknown_is_one_line(
     checkpoint: Path, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(DeviceError) as caught:
-        open_engine(checkpoint, **options)
+        open_engine(checkpoint, EngineOptions(**options))
     assert str(caught.value) == message
 
 
@@ -263,7 +267,7 @@ def test_an_engine_that_is_not_installed_names_the_extra(
     with pytest.raises(
         DeviceError, match=f"this needs {missing}: pip install 'faststyle-trainer\\[{extra}\\]'"
     ):
-        open_engine(checkpoint, name)
+        open_engine(checkpoint, EngineOptions(name))
 
 
 def test_auto_is_torch_where_nothing_else_is_installed(
@@ -272,7 +276,7 @@ def test_auto_is_torch_where_nothing_else_is_installed(
     monkeypatch.setitem(sys.modules, "openvino", None)  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "onnxruntime", None)  # type: ignore[arg-type]
     lines: list[str] = []
-    engine = open_engine(checkpoint, device="cpu", precision="float32", announce=lines.append)
+    engine = open_engine(checkpoint, replace(ON_CPU, convert=True), lines.append)
     assert engine_line(engine) == "engine: torch, cpu, float32"
     assert lines == []
 
@@ -284,7 +288,7 @@ def test_an_npu_without_openvino_names_the_extra(
     with pytest.raises(
         DeviceError, match=r"openvino: this needs openvino: pip install 'faststyle-trainer\[fast\]'"
     ):
-        open_engine(checkpoint, device="npu")
+        open_engine(checkpoint, EngineOptions(device="npu"))
 
 
 @pytest.mark.parametrize(
@@ -298,7 +302,7 @@ def test_auto_is_the_fastest_of_what_is_installed(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch, machine: str, name: str
 ) -> None:
     monkeypatch.setattr(platform, "machine", lambda: machine)
-    assert open_engine(checkpoint, device="cpu", precision="float32").name == name
+    assert open_engine(checkpoint, replace(ON_CPU, convert=True)).name == name
 
 
 @NEEDS_OPENVINO
@@ -309,14 +313,15 @@ def test_auto_goes_on_to_the_next_and_says_so(
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setitem(opening.GRAPH_ENGINES, "openvino", refuse("no libtbb.so"))
     lines: list[str] = []
-    assert open_engine(checkpoint, device="cpu", announce=lines.append).name == "onnxruntime"
+    many = EngineOptions(device="cpu", convert=True)
+    assert open_engine(checkpoint, many, lines.append).name == "onnxruntime"
     assert lines[-1] == "not used here: openvino: no libtbb.so"
     monkeypatch.setitem(opening.GRAPH_ENGINES, "onnxruntime", refuse("no AVX"))
     monkeypatch.setattr(opening, "TorchEngine", refuse("no torch"))
     with pytest.raises(
         DeviceError, match="openvino: no libtbb.so; onnxruntime: no AVX; torch: no torch"
     ):
-        open_engine(checkpoint, device="cpu")
+        open_engine(checkpoint, many)
 
 
 def refuse(reason: str) -> Callable[..., Any]:
@@ -334,7 +339,7 @@ def test_an_accelerator_that_torch_knows_is_what_auto_means(
         torch.accelerator, "current_accelerator", lambda check_available: torch.device("cuda")
     )
     monkeypatch.setattr(
-        opening, "TorchEngine", lambda network, device, precision: asked.append(device)
+        opening, "TorchEngine", lambda network, options: asked.append(options.device)
     )
     open_engine(checkpoint)
     assert asked == ["cuda"]
@@ -351,7 +356,7 @@ def test_onnxruntime_must_have_the_device_that_was_asked_for(
         with pytest.raises(
             DeviceError, match=f"`device` {device}: this build of ONNX Runtime has cpu only"
         ):
-            open_engine(checkpoint, "onnxruntime", device)
+            open_engine(checkpoint, EngineOptions("onnxruntime", device))
 
 
 @NEEDS_ONNXRUNTIME
@@ -366,9 +371,9 @@ def test_onnxruntime_may_not_fall_back_to_the_cpu(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(
         DeviceError, match="`device` cuda: ONNX Runtime could not start CUDAExecutionProvider"
     ):
-        OnnxRuntimeEngine(lambda: b"", "cuda")
+        OnnxRuntimeEngine(lambda: b"", EngineOptions(device="cuda"))
     monkeypatch.setattr(onnxruntime_engine, "find_device", lambda _: torch.device("cpu"))
-    assert OnnxRuntimeEngine(lambda: b"", "auto").device == "cpu"
+    assert OnnxRuntimeEngine(lambda: b"").device == "cpu"
 
 
 @NEEDS_OPENVINO
@@ -380,7 +385,7 @@ def test_openvino_must_have_the_device_that_was_asked_for(
     monkeypatch.setattr(OpenVINOEngine, "_known_plugins", lambda _: {"CPU"})
     for device in ("xpu", "npu", "cuda", "mps"):
         with pytest.raises(DeviceError, match=f"`device` {device}: OpenVINO finds cpu only"):
-            open_engine(checkpoint, "openvino", device)
+            open_engine(checkpoint, EngineOptions("openvino", device))
 
 
 def test_torch_takes_bf16_where_the_hardware_has_it(
@@ -390,16 +395,16 @@ def test_torch_takes_bf16_where_the_hardware_has_it(
     for has_it in (True, False):
         monkeypatch.setattr("faststyle.devices.has_fast_bf16", lambda _, has_it=has_it: has_it)
         monkeypatch.setattr(torch_engine, "has_fast_bf16", lambda _, has_it=has_it: has_it)
-        engine = TorchEngine(network, "cpu")
+        engine = TorchEngine(network, EngineOptions(device="cpu"))
         assert engine.precision == ("bf16" if has_it else "float32")
         difference = (
             (engine(draw_batch(1, 48, 64)) - painted(checkpoint, draw_batch(1, 48, 64))).abs().max()
         )
         assert (1e-3 < difference < 0.1) if has_it else (difference < 1e-3)
     with pytest.raises(DeviceError, match="`precision` bf16: cpu has none in hardware"):
-        TorchEngine(network, "cpu", "bf16")
+        TorchEngine(network, EngineOptions("torch", "cpu", "bf16"))
     with pytest.raises(DeviceError, match="`precision` f16: not on CPUs with torch"):
-        TorchEngine(network, "cpu", "f16")
+        TorchEngine(network, EngineOptions("torch", "cpu", "f16"))
 
 
 @pytest.mark.parametrize(
@@ -442,37 +447,37 @@ def test_openvino_may_not_take_another_precision_without_a_word(checkpoint: Path
     if "FP16" in compiled.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this CPU has f16")
     with pytest.raises(DeviceError, match="`precision` f16: this cpu computes in (f32|bf16)$"):
-        open_engine(checkpoint, "openvino", precision="f16")
+        open_engine(checkpoint, EngineOptions("openvino", precision="f16"))
 
 
 @NEEDS_ONNXRUNTIME
 def test_onnxruntime_knows_float32_only(checkpoint: Path) -> None:
     with pytest.raises(DeviceError, match="`precision` bf16: ONNX Runtime runs float32 only"):
-        open_engine(checkpoint, "onnxruntime", precision="bf16")
+        open_engine(checkpoint, EngineOptions("onnxruntime", precision="bf16"))
 
 
 @pytest.mark.parametrize("name", ALL[1:])
 def test_an_exported_file_is_opened_as_it_is(checkpoint: Path, tmp_path: Path, name: str) -> None:
     file = tmp_path / "dots.onnx"
     file.write_bytes(converted(checkpoint))
-    engine = open_engine(file, name, precision="float32")
+    engine = open_engine(file, EngineOptions(name, precision="float32"))
     images = draw_batch(2, 33, 50)
     assert engine.name == name
     torch.testing.assert_close(engine(images), painted(checkpoint, images), atol=1e-3, rtol=0)
     file.write_bytes(b"no graph")
     with pytest.raises(DeviceError, match="cannot run this network on cpu"):
-        open_engine(file, name)
+        open_engine(file, EngineOptions(name))
 
 
 def test_exported_files_are_not_for_torch_and_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(
         DeviceError, match=r"`engine` torch does not read .onnx files; openvino or onnxruntime does"
     ):
-        open_engine(tmp_path / "dots.onnx", "torch")
+        open_engine(tmp_path / "dots.onnx", EngineOptions("torch"))
     with pytest.raises(
         DeviceError, match=r"`engine` onnxruntime does not read .xml files; openvino does"
     ):
-        open_engine(tmp_path / "dots.xml", "onnxruntime")
+        open_engine(tmp_path / "dots.xml", EngineOptions("onnxruntime"))
     with pytest.raises(CheckpointError, match=r"dots.xml: no such file"):
         open_engine(tmp_path / "dots.xml")
     with pytest.raises(CheckpointError, match="no such checkpoint"):
@@ -486,6 +491,6 @@ def test_a_network_in_memory_is_opened_too(
     if name != "torch":
         data = converted(checkpoint)
         monkeypatch.setattr(opening, "to_onnx", lambda *_: data)
-    engine = open_engine(load_checkpoint(checkpoint), name, precision="float32", device="cpu")
+    engine = open_engine(load_checkpoint(checkpoint), EngineOptions(name, "cpu", "float32"))
     images = draw_batch(1, 20, 30)
     torch.testing.assert_close(engine(images), painted(checkpoint, images), atol=1e-3, rtol=0)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import faststyle
-from faststyle.checkpoint import About, save_checkpoint
+from faststyle.checkpoint import About, load_checkpoint, save_checkpoint
 from faststyle.cli import app
 from faststyle.engines import export
 from faststyle.engines.export import (
@@ -24,15 +24,18 @@ from faststyle.engines.export import (
     ExportError,
     ExportReport,
     export_checkpoint,
-    int8_styles,
+    int8_file,
 )
 from faststyle.engines.graph import EXAMPLE, to_onnx
 from faststyle.engines.opening import open_engine
 from faststyle.engines.openvino_engine import import_openvino
+from faststyle.engines.options import EngineOptions
 from faststyle.errors import CheckpointError, DeviceError, OutputError, PhotosError
 from faststyle.files import sha256
+from faststyle.images import read_image
 from faststyle.networks import build_network
 from faststyle.networks.johnson import Johnson
+from faststyle.stylize.stylizer import Stylizer
 
 pytestmark = pytest.mark.usefixtures("one_cache")
 
@@ -180,7 +183,7 @@ def test_openvino_is_torch_at_any_size_and_batch(checkpoint: Path, tmp_path: Pat
     assert model.get_rt_info(["faststyle", "checkpoint_sha256"]).value == sha256(checkpoint)
     assert model.get_rt_info(["faststyle", "style"]).value == "dots"
     assert not model.has_rt_info(["faststyle", "precision"])
-    engine = open_engine(output, precision="float32")
+    engine = open_engine(output, EngineOptions(precision="float32"))
     for count, h, w in ((1, 16, 16), (3, 18, 45)):
         images = draw_batch(count, h, w)
         torch.testing.assert_close(engine(images), painted(checkpoint, images), atol=1e-3, rtol=0)
@@ -247,16 +250,64 @@ def test_int8_for_a_checkpoint_is_made_once(
 
     monkeypatch.setenv("FASTSTYLE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(export, "export_checkpoint", fake)
-    first = int8_styles([str(checkpoint), f"{checkpoint}:0.25"])
+    first = int8_file(checkpoint)
     said = []
-    assert [text.rpartition(":")[2] for text in first] == ["1", "0.25"]
-    assert int8_styles([str(checkpoint)], said.append) == first[:1]
-    assert (len(made), said) == (1, [])
-    made[0].with_suffix(".bin").unlink()  # half of it is none of it
-    int8_styles([str(checkpoint)], said.append)
+    assert int8_file(checkpoint, said.append) == first
+    assert (made, said) == ([first], [])
+    made[0].with_suffix(".bin").unlink()  # one of the two files is not enough
+    int8_file(checkpoint, said.append)
     assert (len(made), said) == (2, ["converting dots to 8 bits, once"])
     with pytest.raises(ExportError, match="this file has its precision"):
-        int8_styles([str(made[0])])
+        int8_file(made[0])
+    with pytest.raises(ExportError, match="this file has its precision"):
+        open_engine(made[0], EngineOptions(precision="int8"))
+
+
+@NEEDS_INT8
+def test_int8_is_the_same_from_the_library_and_from_the_command(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them run the int8 export of the checkpoint."""
+    monkeypatch.setattr(export, "CALIBRATION_PHOTOS", 4)
+    photo = tmp_path / "photo.png"
+    draw(0, 33, 50).save(photo)
+    exported = tmp_path / "dots.xml"
+    export_checkpoint(checkpoint, exported, "openvino", int8=True)
+    wanted = open_engine(exported)(read_image(photo))
+
+    engine = open_engine(checkpoint, EngineOptions(precision="int8"))
+    assert (engine.name, engine.device, engine.precision) == ("openvino", "cpu", "int8")
+    torch.testing.assert_close(engine(read_image(photo)), wanted)
+    stylizer = Stylizer.load(checkpoint, precision="int8")
+    assert stylizer.describe() == "engine: openvino, cpu, int8"
+    torch.testing.assert_close(stylizer(read_image(photo)), wanted)
+
+    command = ["stylize", str(photo), "--style", str(checkpoint), "--precision", "int8"]
+    result = CliRunner().invoke(app, [*command, "-o", str(tmp_path / "out.png")])
+    assert result.exit_code == 0, result.output
+    assert "(engine: openvino, cpu, int8)" in result.stdout
+    stylizer(photo).save(tmp_path / "library.png")
+    assert torch.equal(read_image(tmp_path / "out.png"), read_image(tmp_path / "library.png"))
+
+
+@NEEDS_INT8
+def test_a_blend_in_int8_blends_pictures(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "CALIBRATION_PHOTOS", 4)
+    said: list[str] = []
+    styles = [f"{checkpoint}:3", str(checkpoint)]
+    blend = Stylizer.blend(styles, EngineOptions(precision="int8"), announce=said.append)
+    assert "in int8 the pictures of these styles are blended, not their networks" in said
+    photo = draw_batch(1, 33, 50)
+    alone = Stylizer.load(checkpoint, precision="int8")(photo)
+    torch.testing.assert_close(blend(photo), alone, atol=1e-5, rtol=0)
+
+
+def test_int8_is_for_checkpoints(checkpoint: Path) -> None:
+    with pytest.raises(DeviceError, match="`precision` int8: for checkpoints only"):
+        open_engine(load_checkpoint(checkpoint), EngineOptions(precision="int8"))
+    for other in ({"engine": "torch"}, {"engine": "onnxruntime"}, {"device": "cuda"}):
+        with pytest.raises(DeviceError, match="`precision` int8: OpenVINO on the CPU only, not"):
+            Stylizer.load(checkpoint, precision="int8", **other)
 
 
 def test_int8_runs_on_openvino_only(checkpoint: Path, tmp_path: Path) -> None:
@@ -418,7 +469,7 @@ def test_a_package_that_is_missing_names_its_extra(
 @pytest.mark.parametrize(
     ("output", "format", "int8", "message"),
     [
-        ("dots.onnx", "onxx", False, "--format onxx: unknown. Did you mean 'onnx'?"),
+        ("dots.onnx", "onxx", False, "`format` onxx: unknown. Did you mean 'onnx'?"),
         ("dots.xml", "onnx", False, "dots.xml: an export for onnx ends in .onnx"),
         ("dots.onnx", "openvino", False, "dots.onnx: an export for openvino ends in .xml"),
         ("dots", "openvino", False, "dots: an export for openvino ends in .xml"),
@@ -426,7 +477,7 @@ def test_a_package_that_is_missing_names_its_extra(
             "dots.onnx",
             "onnx",
             True,
-            "--int8: ONNX Runtime is slower in int8 than in float32; use --format openvino",
+            "`int8`: ONNX Runtime is slower in int8 than in float32; use `format` openvino",
         ),
     ],
 )
@@ -450,7 +501,7 @@ def test_a_checkpoint_must_be_one(tmp_path: Path) -> None:
 
 @NEEDS_INT8
 def test_photos_to_calibrate_on_must_be_there(checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(PhotosError, match="--photos /nowhere: no such folder"):
+    with pytest.raises(PhotosError, match="`photos` /nowhere: no such folder"):
         export_checkpoint(
             checkpoint, tmp_path / "dots.xml", "openvino", int8=True, photos="/nowhere"
         )

@@ -45,7 +45,7 @@ def test_it_says_what_it_is_and_how_good(path: Path) -> None:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_it_paints_the_light_of_the_photo(path: Path) -> None:
     """On two photos that it was not trained on, at sizes that are no multiples of 4 too."""
-    stylizer = Stylizer.load(path, "cpu", engine="torch", precision="float32")
+    stylizer = Stylizer.load(path, engine="torch", device="cpu", precision="float32")
     for file, size in zip(held_out_photos() * 2, (256, 256, 203, 381), strict=True):
         photo = crop_centre(read_image(file), size)
         out = stylizer(photo)

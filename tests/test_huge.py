@@ -22,6 +22,7 @@ from faststyle.images import read_image
 from faststyle.networks import build_network
 from faststyle.networks.network import StyleNetwork
 from faststyle.stylize import batch, huge
+from faststyle.stylize import stylizer as stylizer_module
 from faststyle.stylize.batch import plan_jobs, run_jobs
 from faststyle.stylize.huge import PixelFile, picture_size, stylize_huge
 from faststyle.stylize.stylizer import Stylizer
@@ -125,9 +126,12 @@ def test_a_signal_ends_it_and_leaves_nothing(
     out = checkpoint.with_name("out.png")
     draw(0, 99, 130).save(photo)
     there = set(checkpoint.parent.iterdir())
-    stylizer = Stylizer.load(checkpoint, engine="torch")
-    stylizer.tile = 48
-    stylizer.progress = lambda done, of: signal.raise_signal(number) if done == 3 else None
+
+    def stop(done: int, of: int) -> None:
+        if done == 3:
+            signal.raise_signal(number)
+
+    stylizer = Stylizer.load(checkpoint, engine="torch", tile=48, progress=stop)
     monkeypatch.setattr(batch, "MAX_PIXELS", 99 * 130 - 1)
     jobs = plan_jobs([str(photo)], str(out))
     with pytest.raises(Interrupted, match="out.png is not written") as stopped:
@@ -192,18 +196,20 @@ def test_a_bomb_is_refused_unless_it_is_allowed(
 ) -> None:
     photo = tmp_path / "bomb.png"
     photo.write_bytes(bomb())
-    stylizer = Stylizer.load(checkpoint, "cpu", engine="torch")
+    stylizer = Stylizer.load(checkpoint, engine="torch", device="cpu")
     jobs = plan_jobs([str(photo)], str(tmp_path / "out.png"))
     ((_, reason),) = run_jobs(stylizer, jobs).failed
     assert (
-        reason == "60000x50000 is more than 178,956,970 pixels; --allow-huge takes it all the same"
+        reason == "60000x50000 is more than 178,956,970 pixels; `allow_huge` takes it all the same"
     )
     jpeg = plan_jobs([str(photo)], str(tmp_path / "out.jpg"))
     ((_, reason),) = run_jobs(stylizer, jpeg, allow_huge=True).failed
     assert reason == "60000x50000 pixels go to .png or .tif files only, with no other options"
     taken: list[Path] = []
     monkeypatch.setattr(batch, "require_vips", lambda: None)
-    monkeypatch.setattr(batch, "stylize_huge", lambda network, source, *_: taken.append(source))
+    monkeypatch.setattr(
+        stylizer_module, "stylize_huge", lambda network, source, *_: taken.append(source)
+    )
     assert run_jobs(stylizer, jobs, allow_huge=True).failed == []
     assert taken == [photo]
 
@@ -219,7 +225,7 @@ def test_tiles_that_are_asked_for_go_over_disk(
     calls: list[int] = []
     real = huge.stylize_huge
     monkeypatch.setattr(
-        batch, "stylize_huge", lambda *given: (calls.append(given[3]), real(*given))
+        stylizer_module, "stylize_huge", lambda *given: (calls.append(given[3]), real(*given))
     )
     command = [
         "stylize",

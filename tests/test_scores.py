@@ -92,7 +92,7 @@ def test_a_checkpoint_is_judged_by_what_it_makes_of_the_photos(
     about = About({"name": "johnson", "width": 4, "blocks": 1}, {}, {}, "none", {})
     path = tmp_path / "checkpoints" / "dots.safetensors"
     save_checkpoint(path, Johnson(4, 1), about)
-    stylizer = Stylizer.load(path, "cpu")
+    stylizer = Stylizer.load(path, device="cpu")
     photos = [album / "a.png", album / "b.png"]
     expected = expected_scores(
         [stylizer(protocol_photo(p)) for p in photos], photos, painting, tiny_weights

@@ -157,20 +157,20 @@ def test_size_is_that_of_the_shorter_side(stylizer: Stylizer) -> None:
     assert stylizer(draw(0, 40, 60), size=20).size == (30, 20)
     assert stylizer(draw(0, 60, 40), size=80).size == (80, 120)
     assert stylizer(torch.rand(3, 4, 6), size=16).shape == (3, 16, 24)
-    with pytest.raises(ImageError, match="--size must be 1 or more pixels, got 0"):
+    with pytest.raises(ImageError, match="`size` must be 1 or more pixels, got 0"):
         stylizer(draw(0, 40, 60), size=0)
     with pytest.raises(ImageError, match="16x10 pixels is too small"):
         stylizer(draw(0, 40, 25), size=10)
 
 
 def test_a_photo_too_large_for_the_memory_says_which_size_fits(
-    stylizer: Stylizer, little_memory: int, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Path, little_memory: int
 ) -> None:
+    stylizer = Stylizer.load(checkpoint, device="cpu", tile=0)
     photo = torch.rand(1, 3, 800, 1200)
-    monkeypatch.setattr(stylizer, "tile", 0)
     with pytest.raises(
         ImageError,
-        match=r"800x1200 pixels are too many for the 0\.1 GiB of free memory; try --size",
+        match=r"800x1200 pixels are too many for the 0\.1 GiB of free memory; try `size`",
     ) as e:
         stylizer(photo)
     size = int(str(e.value).rsplit(" ", 1)[1])
@@ -194,19 +194,25 @@ def test_a_photo_too_large_for_the_memory_is_done_in_tiles(
 
 
 def test_tiles_can_be_asked_for_where_there_is_a_checkpoint(
-    stylizer: Stylizer, monkeypatch: pytest.MonkeyPatch
+    stylizer: Stylizer, checkpoint: Path
 ) -> None:
     photo = (
         torch.rand(1, 3, 80, 100, generator=torch.Generator().manual_seed(2)).mul(255).round() / 255
     )
     expected = stylizer(photo)
-    monkeypatch.setattr(stylizer, "tile", 64)
-    torch.testing.assert_close(stylizer(photo), expected, atol=2 / 255, rtol=0)
+    done: list[int] = []
+    tiled = Stylizer.load(
+        checkpoint, device="cpu", tile=64, progress=lambda number, of: done.append(number)
+    )
+    assert "in tiles" not in tiled.describe()
+    torch.testing.assert_close(tiled(photo), expected, atol=2 / 255, rtol=0)
+    assert tiled.describe() == "engine: torch, cpu, float32, in tiles"
+    assert done == list(range(1, len(done) + 1))
     with pytest.raises(ImageError, match="15x40 pixels is too small"):
-        stylizer(torch.rand(1, 3, 15, 40))
-    monkeypatch.setattr(stylizer, "network", None)
-    with pytest.raises(ImageError, match="only checkpoints run in tiles"):
-        stylizer(photo)
+        tiled(torch.rand(1, 3, 15, 40))
+    exported = Stylizer(tiled.engine, tile=64)
+    with pytest.raises(ImageError, match="`tile`: only checkpoints run in tiles"):
+        exported(photo)
 
 
 @pytest.mark.usefixtures("little_memory")
@@ -232,9 +238,9 @@ def test_what_is_not_there_is_an_error(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError, match="no checkpoint 'none'"):
         Stylizer.load("none")
-    with pytest.raises(DeviceError, match=r"--device gpu: unknown\."):
+    with pytest.raises(DeviceError, match=r"`device` gpu: unknown\."):
         Stylizer.load(checkpoint, device="gpu")
-    with pytest.raises(DeviceError, match="--device npu: "):
+    with pytest.raises(DeviceError, match="`device` npu: "):
         Stylizer.load(checkpoint, device="npu")
     with pytest.raises(DeviceError, match="`threads` must be 1 or more, got 0"):
         Stylizer.load(checkpoint, threads=0)
@@ -261,7 +267,7 @@ def test_stroke_size_stylizes_at_another_size_and_comes_back(stylizer: Stylizer)
     )
     assert torch.equal(stylizer(photo, stroke_size=1.0), stylizer(photo))
     assert stylizer(photo, size=20, stroke_size=0.5).shape == (1, 3, 20, 33)
-    with pytest.raises(ImageError, match="--stroke-size must be above 0"):
+    with pytest.raises(ImageError, match="`stroke_size` must be above 0"):
         stylizer(photo, stroke_size=0)
     with pytest.raises(ImageError, match="too small"):
         stylizer(photo, stroke_size=10)

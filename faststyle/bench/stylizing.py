@@ -30,6 +30,7 @@ from faststyle.checkpoint import About, save_checkpoint
 from faststyle.devices import peak_memory
 from faststyle.engines.export import ExportError, export_checkpoint
 from faststyle.engines.opening import open_engine
+from faststyle.engines.options import EngineOptions
 from faststyle.errors import DeviceError, ImageError
 from faststyle.networks import build_network
 
@@ -190,8 +191,10 @@ def _open(side: Side, threads: int) -> Run:
         return _open_lite(threads)
     if side.source is None:
         return _plain_torch()
-    precision = "auto" if side.precision == "int8" else side.precision  # that of the float parts
-    return open_engine(side.source, side.engine, "cpu", precision, threads).frame
+    # An int8 file says so itself; "auto" is the precision of what stays in float.
+    precision = "auto" if side.precision == "int8" else side.precision
+    options = EngineOptions(side.engine, "cpu", precision, threads)
+    return open_engine(side.source, options).frame
 
 
 def _plain_torch() -> Run:

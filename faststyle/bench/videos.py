@@ -22,6 +22,7 @@ from PIL import Image
 from faststyle.checkpoint import About
 from faststyle.engines.engine import Engine
 from faststyle.engines.opening import open_engine
+from faststyle.engines.options import EngineOptions
 from faststyle.images import decode, flatten
 from faststyle.networks.network import StyleNetwork
 from faststyle.stylize.stylizer import Stylizer
@@ -31,6 +32,7 @@ from faststyle.video.job import VideoOptions, stylize_video
 from faststyle.video.options import VideoError, find_target, require_av
 from faststyle.video.read import find_stream, open_input, open_source
 
+ON_CPU = EngineOptions(device="cpu", convert=True)
 SIZES = ((480, 848), (720, 1280))  # height, width
 RATE = 30  # frames a second of the clip
 AUDIO_RATE = 48_000
@@ -83,18 +85,15 @@ def bench_video(
     sizes: Sequence[tuple[int, int]] = SIZES,
     seconds: float = 5.0,
     clips: Sequence[Path] = (),
-    engine: str = "auto",
-    precision: str = "auto",
-    threads: int | None = None,
+    options: EngineOptions = ON_CPU,
     announce: Callable[[str], None] = lambda _: None,
 ) -> list[VideoRow]:
-    """Stylize `clips`, or else a clip of each size, in H.264 as `faststyle stylize` writes it, on
-    the CPU.
+    """Stylize `clips`, or else a clip of each size, in H.264 as `faststyle stylize` writes it.
 
     Raises: VideoError, DeviceError, CheckpointError.
     """
     require_av()
-    opened = open_engine(source, engine, "cpu", precision, threads, announce)
+    opened = open_engine(source, options, announce)
     stylizer = Stylizer(opened)
     rows = []
     with tempfile.TemporaryDirectory(prefix="faststyle-") as folder:

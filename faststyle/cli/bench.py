@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,10 +15,15 @@ from faststyle.cli.common import (
     Precision,
     Threads,
     VggWeights,
+    announce_for,
     app,
-    in_precision,
     reports_errors,
+    with_flags,
 )
+
+if TYPE_CHECKING:
+    from faststyle.bench.stylizing import StylizeBench
+    from faststyle.bench.videos import VideoRow
 
 bench_app = typer.Typer(
     help="Measure speed on this machine, beside a plain reference in the same run.",
@@ -50,8 +55,7 @@ def bench_training(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Time a training step in images/s, on the CPU: ours, the recipe's, and the one that everyone
-    copies.
+    """Time a training step on the CPU, in images/s: ours, the recipe's, and the plain reference.
 
     Example: faststyle bench train --recipe quick --batch-size 4
     """
@@ -92,8 +96,7 @@ def bench_two_trainers(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Let our trainer and the one that everyone copies train in turns: how much sooner is ours at
-    one objective?
+    """Train with our trainer and the plain reference in turns: how much sooner is ours as good?
 
     Example: faststyle bench race --style data/styles/nocturne.png
     """
@@ -116,7 +119,8 @@ def bench_two_trainers(
     late = "never in its time" if race.reference is None else f"after {race.reference:.0f} s"
     more = "more than " if race.reference is None else ""
     typer.echo(
-        f"total {race.target:.3f}: ours after {race.ours:.0f} s, reference {late}: {more}{race.ratio:.1f} times"
+        f"total {race.target:.3f}: ours after {race.ours:.0f} s, reference {late}: "
+        f"{more}{race.ratio:.1f} times"
     )
 
 
@@ -137,15 +141,13 @@ def bench_engines(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Time a frame by engine, precision and size, on the CPU, beside the paper's network in plain
-    torch.
+    """Time a frame on the CPU by engine, precision and size.
+
+    The reference is the paper's network in plain torch.
 
     Example: faststyle bench stylize mobile --size 480x848 --size 720x1280
     """
     from dataclasses import asdict
-
-    from rich.console import Console
-    from rich.table import Table
 
     from faststyle.bench.stylizing import SIZES, bench_stylize, parse_size
     from faststyle.checkpoint import find_checkpoint
@@ -153,18 +155,23 @@ def bench_engines(
     from faststyle.networks import parse_network
 
     set_threads(threads)
-    subjects = {
-        name: parse_network(name) or find_checkpoint(name) for name in networks or ["mobile"]
-    }
+    names = networks or ["mobile"]
     found = bench_stylize(
-        {Path(name).stem: subject for name, subject in subjects.items()},
+        {Path(name).stem: parse_network(name) or find_checkpoint(name) for name in names},
         [parse_size(size) for size in sizes] if sizes else SIZES,
         rounds=rounds,
-        announce=functools.partial(typer.echo, err=True),
+        announce=announce_for(bench_engines),
     )
     if as_json:
         typer.echo(json.dumps(asdict(found)))
-        return
+    else:
+        _print_engines(found)
+
+
+def _print_engines(found: StylizeBench) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(
         "network", "engine", "precision", "size", "ms", "images/s", "times as fast", "peak MiB"
     )
@@ -177,12 +184,10 @@ def bench_engines(
         )
         table.add_row(row.network, row.engine, row.precision, row.size, *speed)
     Console(width=120).print(table)
-    typer.echo(
-        ", ".join(f"{name} {number}" for name, number in found.versions.items())
-        + f", {found.threads} threads"
-    )
+    versions = ", ".join(f"{name} {number}" for name, number in found.versions.items())
+    typer.echo(f"{versions}, {found.threads} threads")
     for line in found.left_out:
-        typer.echo(f"left out: {line}")
+        typer.echo(f"left out: {with_flags(line, bench_engines)}")
 
 
 @bench_app.command("video")
@@ -207,7 +212,7 @@ def bench_videos(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Time a video from file to file, on the CPU, and compare what came out with what went in.
+    """Time a video from file to file, on the CPU, and compare the output with the input.
 
     Example: faststyle bench video nocturne --size 480x848 --precision int8
     """
@@ -216,42 +221,44 @@ def bench_videos(
     from faststyle.bench.stylizing import parse_size
     from faststyle.bench.videos import SIZES, bench_video
     from faststyle.checkpoint import About
+    from faststyle.engines.options import EngineOptions
     from faststyle.networks import build_network, parse_network
     from faststyle.stylize.blend import parse_style
 
-    announce = functools.partial(typer.echo, err=True)
     config = parse_network(network)
     if config and precision == "int8":
         raise typer.BadParameter(
-            "int8 is measured with a checkpoint: ranges are those of its own",
+            "int8 is measured with a checkpoint, which it takes its ranges from",
             param_hint="--precision",
         )
-    (name,), engine, precision = in_precision([network], engine, "cpu", precision, announce)
+    untrained = (build_network(config), About(config, {}, {}, "none", {})) if config else None
     rows = bench_video(
-        (build_network(config), About(config, {}, {}, "none", {}))
-        if config
-        else parse_style(name)[0],
+        untrained or parse_style(network)[0],
         [parse_size(size) for size in sizes] if sizes else SIZES,
         seconds,
         clips or [],
-        engine,
-        precision,
-        threads,
-        announce,
+        EngineOptions(engine, "cpu", precision, threads, convert=True),
+        announce_for(bench_videos),
     )
     if as_json:
         typer.echo(json.dumps([asdict(row) for row in rows]))
         return
     for row in rows:
-        typer.echo(
-            f"{row.engine}, {row.precision}, {row.size}, {row.megabits:.1f} Mbit/s: {row.frames} of {row.frames_in} "
-            f"frames at {row.fps:.1f} a second from file to file; the network alone {row.network_fps:.1f}"
-        )
-        times = "not compared" if row.off_ms is None else f"{row.off_ms:.2f} ms off at most"
-        sound = "the same bytes" if row.same_sound else "converted"
-        typer.echo(
-            f"    times {times}, length {row.length_off_ms:.2f} ms off; sound: {sound}, {row.sound_off_ms:.2f} ms off"
-        )
+        _print_video(row)
+
+
+def _print_video(row: VideoRow) -> None:
+    typer.echo(
+        f"{row.engine}, {row.precision}, {row.size}, {row.megabits:.1f} Mbit/s: "
+        f"{row.frames} of {row.frames_in} frames at {row.fps:.1f} a second from file to file; "
+        f"the network alone {row.network_fps:.1f}"
+    )
+    times = "not compared" if row.off_ms is None else f"{row.off_ms:.2f} ms off at most"
+    sound = "the same bytes" if row.same_sound else "converted"
+    typer.echo(
+        f"    times {times}, length {row.length_off_ms:.2f} ms off; "
+        f"sound: {sound}, {row.sound_off_ms:.2f} ms off"
+    )
 
 
 @bench_app.command("slow")

@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from typer.models import OptionInfo
 
-from faststyle.errors import DeviceError, FaststyleError, Interrupted
+from faststyle.errors import FaststyleError, Interrupted
 
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
@@ -60,21 +60,6 @@ VggWeights = Annotated[
 ]
 
 
-def in_precision(
-    styles: list[str], engine: str, device: str, precision: str, announce: Callable[[str], None]
-) -> tuple[list[str], str, str]:
-    """Return the styles, engine and precision to open: for int8, files that were exported so. Raises: DeviceError."""
-    if precision != "int8":
-        return styles, engine, precision
-    if engine not in ("auto", "openvino") or device not in ("auto", "cpu"):
-        raise DeviceError(
-            f"--precision int8: OpenVINO on the CPU only, not --engine {engine} --device {device}"
-        )
-    from faststyle.engines.export import int8_styles
-
-    return int8_styles(styles, announce), "openvino", "auto"
-
-
 def with_flags(message: str, command: Callable[..., None]) -> str:
     """Return a message with the flag of a command for each `field`: --precision for `precision`.
 
@@ -93,6 +78,11 @@ def with_flags(message: str, command: Callable[..., None]) -> str:
             for field in (name, *(flag.lstrip("-").replace("-", "_") for flag in names)):
                 flags[field] = names[0]
     return re.sub(r"`(\w+)`", lambda found: flags.get(found[1], found[1]), message)
+
+
+def announce_for(command: Callable[..., None]) -> Callable[[str], None]:
+    """Return the function that prints a line of the library to stderr, with the command's flags."""
+    return lambda line: typer.echo(with_flags(line, command), err=True)
 
 
 def reports_errors(command: Callable[..., None]) -> Callable[..., None]:

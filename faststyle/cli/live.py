@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,10 +15,14 @@ from faststyle.cli.common import (
     Json,
     Precision,
     Threads,
+    announce_for,
     app,
-    in_precision,
     reports_errors,
 )
+
+if TYPE_CHECKING:
+    from faststyle.engines.options import EngineOptions
+    from faststyle.live.loop import FrameStylizer
 
 
 @app.command()
@@ -65,28 +70,19 @@ def webcam(
     """
     from dataclasses import asdict
 
+    from faststyle.engines.options import EngineOptions
     from faststyle.live.camera import Camera
     from faststyle.live.loop import run_live
     from faststyle.live.outputs import open_output
-    from faststyle.stylize.stylizer import Look, Stylizer
+    from faststyle.stylize.stylizer import Look
 
-    def announce(line: str) -> None:
-        typer.echo(line, err=True)
-
+    announce = announce_for(webcam)
     look = Look(keep_colors, mix=mix)
+    options = EngineOptions(engine, device, precision, threads, convert=True)
     with Camera(source, size) as camera:
         sink = open_output(output, camera.rate)
         try:
-            names, runs, number = in_precision(styles, engine, device, precision, announce)
-            loaded = [
-                Stylizer.blend([name], device, threads, runs, number, True, announce)
-                for name in names
-            ]
-            announce(loaded[0].describe())
-            frames = [
-                (Path(style).stem, stylizer.frame)
-                for style, stylizer in zip(styles, loaded, strict=True)
-            ]
+            frames = _load_styles(styles, options, announce)
             report = run_live(camera, frames, sink, look, stills, seconds, figures, announce)
         finally:
             sink.close()
@@ -94,6 +90,18 @@ def webcam(
         typer.echo(json.dumps(asdict(report)))
         return
     typer.echo(
-        f"{report.frames} frames in {report.seconds:.1f} s ({report.fps:.1f} a second), {report.dropped} dropped; "
-        f"{1000 * report.latency:.0f} ms behind, {report.lag:.1f} frames"
+        f"{report.frames} frames in {report.seconds:.1f} s ({report.fps:.1f} a second), "
+        f"{report.dropped} dropped; {1000 * report.latency:.0f} ms behind, {report.lag:.1f} frames"
     )
+
+
+def _load_styles(
+    styles: list[str], options: EngineOptions, announce: Callable[[str], None]
+) -> list[tuple[str, FrameStylizer]]:
+    """Return the name of each style with the function that stylizes a frame."""
+    from faststyle.stylize.stylizer import Stylizer
+
+    loaded = [Stylizer.blend([style], options, announce=announce) for style in styles]
+    announce(loaded[0].describe())
+    names = [Path(style).stem for style in styles]
+    return [(name, one.frame) for name, one in zip(names, loaded, strict=True)]

@@ -1,10 +1,10 @@
-"""`faststyle stylize`."""
+"""`faststyle stylize` and `faststyle sheet`."""
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,19 +16,21 @@ from faststyle.cli.common import (
     Json,
     Precision,
     Threads,
+    announce_for,
     app,
-    in_precision,
     reports_errors,
     run_alone,
+    with_flags,
 )
 
 if TYPE_CHECKING:
-    from faststyle.stylize.stylizer import Look, Stylizer
-    from faststyle.video.job import VideoOptions
+    from faststyle.engines.options import EngineOptions
+    from faststyle.stylize.batch import Job, Report
+    from faststyle.stylize.stylizer import Look
+    from faststyle.video.job import VideoProgress
 
 VIDEO = "Video"
-SMALLEST_TILE = 64  # pixels: below, a tile is mostly what is around it
-MANY = 20  # pictures that are worth the 10 s in which a network is converted for another engine
+SMALLEST_TILE = 64  # pixels; a smaller tile is mostly the margin around it
 
 
 @app.command()
@@ -123,67 +125,38 @@ def stylize(
     Example: faststyle stylize photo.jpg --style nocturne -o out.png
     Example: faststyle stylize clip.mp4 --style nocturne -o out.mp4
     """
-    from dataclasses import asdict
+    from dataclasses import replace
 
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from faststyle.stylize.batch import PIPE, plan_jobs, run_jobs
+    from faststyle.engines.options import EngineOptions
+    from faststyle.stylize.batch import MANY, plan_jobs, run_jobs
     from faststyle.stylize.stylizer import Look, Stylizer
-    from faststyle.video.options import parse_rate, wants_video
-
-    def announce(line: str) -> None:
-        typer.echo(line, err=True)
-
-    def load(convert: bool) -> Stylizer:
-        names, runs, number = in_precision(styles, engine, device, precision, announce)
-        return Stylizer.blend(names, device, threads, runs, number, convert, announce)
+    from faststyle.video.options import wants_video
 
     look = Look(keep_colors, stroke_size, mix)
-    asked: dict[str, Any] = {
-        "codec": codec,
-        "quality": quality,
-        "preset": preset,
-        "fps": fps,
-        "start": start,
-        "end": end,
-        "resume": resume or None,
-    }
-    asked = {key: value for key, value in asked.items() if value is not None}
+    options = EngineOptions(engine, device, precision, threads)
+    video = {"codec": codec, "quality": quality, "preset": preset, "fps": fps, "start": start}
+    video |= {"end": end, "resume": resume or None}
+    video = {key: value for key, value in video.items() if value is not None}
     if wants_video(photos, output):
-        from faststyle.video.job import VideoOptions
-
         if format is not None:
             raise typer.BadParameter(
                 "is for pictures; a video is named with -o", param_hint="--format"
             )
-        if fps is not None:
-            asked["fps"] = parse_rate(fps)
-        options = VideoOptions(size=size, threads=threads, overwrite=overwrite, **asked)
-        kind = f"{look} {precision}"
-        _stylize_video(
-            photos[0],
-            output,
-            functools.cache(lambda: load(True)),
-            styles,
-            options,
-            look,
-            kind,
-            as_json,
-        )
+        video |= {"size": size, "threads": threads, "overwrite": overwrite}
+        _stylize_video(photos[0], output, styles, video, look, options, as_json)
         return
-    if asked:
-        raise typer.BadParameter("is for videos", param_hint=", ".join(f"--{key}" for key in asked))
+    if video:
+        raise typer.BadParameter("is for videos", param_hint=", ".join(f"--{key}" for key in video))
     jobs = plan_jobs(photos, output, format)
-    stylizer = load(len(jobs) >= MANY)
-    stylizer.tile = _parse_tile(tile)
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("stylizing", total=len(jobs), visible=len(jobs) > 1)
-        tiles = bar.add_task("tiles", total=None, visible=False)
-        stylizer.progress = lambda done, of: bar.update(
-            tiles, completed=done, total=of, visible=done < of
-        )
+    bars = _PictureBars(len(jobs))
+    stylizer = Stylizer.blend(
+        styles,
+        replace(options, convert=len(jobs) >= MANY),
+        tile=_parse_tile(tile),
+        progress=bars.tile_done,
+        announce=announce_for(stylize),
+    )
+    with bars.shown:
         report = run_jobs(
             stylizer,
             jobs,
@@ -191,23 +164,9 @@ def stylize(
             look=look,
             overwrite=overwrite,
             allow_huge=allow_huge,
-            done=lambda job: bar.advance(task),
+            done=bars.picture_done,
         )
-    if as_json:
-        typer.echo(json.dumps(asdict(report)), err=output == PIPE)
-    elif output != PIPE:
-        kept = (
-            f", {len(report.kept)} kept that were there (--overwrite writes them again)"
-            if report.kept
-            else ""
-        )
-        what = report.written[0] if len(report.written) == 1 else f"{len(report.written)} pictures"
-        if report.written or report.kept:
-            typer.echo(f"wrote {what}{kept} ({stylizer.describe()})")
-    for name, reason in report.failed:
-        typer.echo(f"error: {name}: {reason}", err=True)
-    if report.failed:
-        raise typer.Exit(1)
+    _print_pictures(report, stylizer.describe(), output, as_json)
 
 
 @app.command()
@@ -245,14 +204,14 @@ def sheet(
             "no checkpoints at hand; train one with: faststyle train --style PAINTING"
         )
     paths = [find_checkpoint(name) for name in names]
-    loaded = ((path.stem, Stylizer.load(path, device, threads)) for path in paths)
+    loaded = ((path.stem, Stylizer.load(path, device=device, threads=threads)) for path in paths)
     picture = contact_sheet(photo, loaded, size)
     write_bytes(output, encode_image(read_image(picture), format))
     typer.echo(f"wrote {output}: {', '.join(path.stem for path in paths)}")
 
 
 def _parse_tile(text: str) -> int | None:
-    """Return what `Stylizer.tile` is for an option."""
+    """Return the argument `tile` of `Stylizer` for an option."""
     if text in ("auto", "off"):
         return None if text == "auto" else 0
     if text.isdecimal() and int(text) >= SMALLEST_TILE:
@@ -262,23 +221,84 @@ def _parse_tile(text: str) -> int | None:
     )
 
 
+class _PictureBars:
+    """A bar of pictures and a bar of tiles, which are seen inside of `with bars.shown`."""
+
+    def __init__(self, pictures: int) -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        console = Console(stderr=True)
+        self.shown = Progress(console=console, disable=not console.is_terminal)
+        self._pictures = self.shown.add_task("stylizing", total=pictures, visible=pictures > 1)
+        self._tiles = self.shown.add_task("tiles", total=None, visible=False)
+
+    def picture_done(self, job: Job) -> None:
+        self.shown.advance(self._pictures)
+
+    def tile_done(self, done: int, of: int) -> None:
+        self.shown.update(self._tiles, completed=done, total=of, visible=done < of)
+
+
+def _print_pictures(report: Report, engine: str, output: str, as_json: bool) -> None:
+    """Print what became of pictures. Raises: Exit where one failed."""
+    from dataclasses import asdict
+
+    from faststyle.stylize.batch import PIPE
+
+    report.failed = [(name, with_flags(reason, stylize)) for name, reason in report.failed]
+    kept = len(report.kept)
+    written = report.written[0] if len(report.written) == 1 else f"{len(report.written)} pictures"
+    if as_json:
+        typer.echo(json.dumps(asdict(report)), err=output == PIPE)
+    elif output != PIPE and (report.written or kept):
+        also = f", {kept} kept that were there (--overwrite writes them again)" if kept else ""
+        typer.echo(f"wrote {written}{also} ({engine})")
+    for name, reason in report.failed:
+        typer.echo(f"error: {name}: {reason}", err=True)
+    if report.failed:
+        raise typer.Exit(1)
+
+
 def _stylize_video(
     source: str,
     output: str,
-    load: Callable[[], Stylizer],
     styles: list[str],
-    options: VideoOptions,
+    settings: dict[str, Any],
     look: Look,
-    kind: str,
+    engine: EngineOptions,
     as_json: bool,
 ) -> None:
-    """Stylize one video, with a bar of frames; the network is loaded once the video is known to be
-    one.
-
-    What was stopped is resumed with the same styles and the same `kind` of result only.
-    """
+    """Stylize one video, with a bar of frames, and print what became of it."""
     from dataclasses import asdict
 
+    from faststyle.stylize.clip import stylize_clip
+    from faststyle.video.options import VideoOptions, parse_rate
+
+    if "fps" in settings:
+        settings = {**settings, "fps": parse_rate(settings["fps"])}
+    options = VideoOptions(**settings)
+    announce = announce_for(stylize)
+    with _frame_bar() as frame_done:
+        report, description = stylize_clip(
+            source, output, styles, options, look, engine, progress=frame_done, announce=announce
+        )
+    if as_json:
+        typer.echo(json.dumps(asdict(report)))
+        return
+    resumed = f", {report.resumed} of them from before" if report.resumed else ""
+    skipped = f", {report.skipped} damaged ones skipped" if report.skipped else ""
+    typer.echo(
+        f"wrote {report.output}: {report.frames} frames, {report.seconds:.1f} s"
+        f"{resumed}{skipped} ({description})"
+    )
+    for note in report.notes:
+        typer.echo(f"note: {note}", err=True)
+
+
+@contextmanager
+def _frame_bar() -> Iterator[Callable[[VideoProgress], None]]:
+    """Show a bar of frames; yield the function that moves it on."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -288,11 +308,6 @@ def _stylize_video(
         TimeRemainingColumn,
     )
 
-    from faststyle.files import sha256
-    from faststyle.stylize.blend import parse_style
-    from faststyle.video.job import VideoProgress, stylize_video
-
-    parts = [(sha256(path), weight) for path, weight in map(parse_style, styles)]
     console = Console(stderr=True)
     columns = (
         TextColumn("stylizing"),
@@ -304,29 +319,12 @@ def _stylize_video(
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None, fps=0.0)
 
-        def show(progress: VideoProgress) -> None:
+        def frame_done(progress: VideoProgress) -> None:
             bar.update(task, completed=progress.done, total=progress.total, fps=progress.fps)
 
-        report = stylize_video(
-            source,
-            output,
-            lambda rgb: load().frame(rgb, look),
-            options,
-            style=f"{parts} {kind}",
-            progress=show,
-        )
-    if as_json:
-        typer.echo(json.dumps(asdict(report)))
-        return
-    skipped = f", {report.skipped} damaged ones skipped" if report.skipped else ""
-    resumed = f", {report.resumed} of them from before" if report.resumed else ""
-    typer.echo(
-        f"wrote {report.output}: {report.frames} frames, {report.seconds:.1f} s{resumed}{skipped} ({load().describe()})"
-    )
-    for note in report.notes:
-        typer.echo(f"note: {note}", err=True)
+        yield frame_done
 
 
 def run_stylize() -> None:
-    """Run `faststyle stylize`: what stylize.py does."""
+    """Run `faststyle stylize` as a program of its own: stylize.py."""
     run_alone(stylize)

@@ -53,7 +53,7 @@ def judge_results(
         ]
     else:
         stylizer = Stylizer.load(
-            find_checkpoint(str(subject)), device, engine="torch", precision="float32"
+            find_checkpoint(str(subject)), engine="torch", device=device, precision="float32"
         )
         outputs = [stylizer(crop) for crop in crops]
     return judge.score(outputs, crops), weights.id

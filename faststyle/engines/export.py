@@ -1,19 +1,17 @@
-"""Write a checkpoint for other programs: ONNX, or OpenVINO's .xml and .bin, and there in int8 if
-wanted.
+"""Write a checkpoint for other programs: as ONNX, or as OpenVINO's .xml and .bin, also in int8.
 
-Each export ends in a comparison with torch on photos of odd sizes, and leaves no file where the two
-differ.
+Each export is compared with torch on photos of odd sizes. Where the two differ, no file is left.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -26,19 +24,18 @@ from faststyle.engines.engine import Engine
 from faststyle.engines.graph import NEEDS, cache_file, cached_graph, graph_properties
 from faststyle.engines.onnxruntime_engine import OnnxRuntimeEngine
 from faststyle.engines.openvino_engine import OpenVINOEngine, import_openvino, openvino_core
-from faststyle.engines.options import EXTRAS, is_exported
+from faststyle.engines.options import EXTRAS, EngineOptions, is_exported
 from faststyle.engines.torch_engine import TorchEngine
 from faststyle.errors import FaststyleError, OutputError, PhotosError, did_you_mean
 from faststyle.extras import require
 from faststyle.files import sha256, writing
 from faststyle.images import read_image, resize
-from faststyle.stylize.blend import parse_style
 from faststyle.training.photos import NumberedPhotos, held_out_photos, open_source
 
 Format = Literal["onnx", "openvino"]
 SUFFIXES: dict[str, str] = {"onnx": ".onnx", "openvino": ".xml"}
 
-# height, width: odd, so that padding and cropping are part of it
+# Heights and widths are odd, so that padding and cropping are compared too.
 CHECKED_SIZES = ((97, 131), (64, 257))
 MAX_DIFFERENCE = 2 / 255  # of float32: two of the 256 levels of a picture
 # structural similarity, 1 for the same picture
@@ -46,12 +43,12 @@ MIN_SSIM = {"bf16": 0.98, "f16": 0.98, "int8": 0.97}
 
 CALIBRATION_PHOTOS = 32  # 4 gave the same similarity to 0.001; more of them cover rarer colours
 CALIBRATION_SIZE = 256  # pixels a side
-# What int8 computes, and what its numbers go through unchanged. With the sums of the trunk, norms,
-# upsampling and the whitening of colours in int8 too, the similarity was 0.97 on average and 0.86
-# at worst, instead of 0.9995 and 0.997. Heads with so few outputs, a pixel or 2x2 of them, stay in
-# float: they have little to gain. That of mobile, which writes 4x4, costs 0.0003 of similarity at
-# most in int8, and in float 8 of 34 ms.
+# Heads with so few outputs, a pixel or 2x2 of them, stay in float: they have little to gain. The
+# head of mobile writes 4x4. In int8 it costs at most 0.0003 of similarity, in float 8 of 34 ms.
 PIXEL_OUTPUTS = (3, 12)
+# Convolutions are in int8, and so are the operations that pass their numbers on unchanged. With the
+# sums of the trunk, the norms, the upsampling and the whitening of colours in int8 too, the
+# similarity was 0.97 on average and 0.86 at worst, instead of 0.9995 and 0.997.
 INT8_TYPES = {"Convolution", "GroupConvolution", "Pad", "Relu"}
 
 
@@ -61,11 +58,10 @@ class ExportError(FaststyleError):
 
 @dataclass(frozen=True)
 class Check:
-    """The comparison with torch on a batch of photos of one size, "HxW", by the engine that reads
-    the file.
+    """A comparison with torch, on a batch of photos of one size, "HxW", by one engine.
 
-    `difference` is the largest absolute one, of values in [0, 1]; `ssim` the lowest structural
-    similarity of a photo.
+    `difference` is the largest absolute difference of values in [0, 1]. `ssim` is the lowest
+    structural similarity of a photo.
     """
 
     engine: str
@@ -77,7 +73,7 @@ class Check:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written, and how near to torch it is."""
+    """The files that were written, and how near to torch their result is."""
 
     files: tuple[Path, ...]
     format: str
@@ -95,16 +91,18 @@ def export_checkpoint(
     photos: str = "sample",
     announce: Callable[[str], None] = lambda _: None,
 ) -> ExportReport:
-    """Write `output`, .onnx or .xml (with a .bin beside it), whole or not at all; any size and
-    batch can be put in.
+    """Write `output`, .onnx or .xml with a .bin beside it, whole or not at all.
 
-    `int8` (OpenVINO only) computes most convolutions in 8 bits, their ranges taken from `photos`:
-    what `faststyle train --photos` takes. `announce` is told of what takes time. Raises:
-    ExportError for options that do not go together, or when the result is not torch's;
-    CheckpointError, PhotosError, DeviceError for a package that is not installed, OutputError.
+    The file takes images of any size, and batches. `int8` (OpenVINO only) computes most
+    convolutions in 8 bits. Their ranges are taken from `photos`, a source as for `open_source`.
+    `announce` is told of what takes time.
+
+    Raises: ExportError for options that do not go together, and when the result is not torch's;
+    CheckpointError; PhotosError; DeviceError for a package that is not installed; OutputError.
 
     Example:
-        >>> export_checkpoint(Path("checkpoints/nocturne.safetensors"), Path("nocturne.onnx")).precision
+        >>> report = export_checkpoint(Path("nocturne.safetensors"), Path("nocturne.onnx"))
+        >>> report.precision
         'float32'
     """
     began = time.monotonic()
@@ -127,27 +125,19 @@ def export_checkpoint(
     )
 
 
-def int8_styles(
-    styles: Sequence[str], announce: Callable[[str], None] = lambda _: None
-) -> list[str]:
-    """Return styles, each "NAME" or "NAME:WEIGHT", with their int8 exports for names: made once,
-    kept in the cache.
+def int8_file(checkpoint: Path, announce: Callable[[str], None] = lambda _: None) -> Path:
+    """Return the int8 export of a checkpoint, an .xml file that is made once and kept in the cache.
 
-    Raises: CheckpointError, and what `export_checkpoint` raises.
+    Raises: ExportError for a file that was exported already; CheckpointError, and the rest as
+    `export_checkpoint`.
     """
-    return [
-        f"{_cached_int8(path, announce)}:{weight:g}" for path, weight in map(parse_style, styles)
-    ]
-
-
-def _cached_int8(checkpoint: Path, announce: Callable[[str], None]) -> Path:
     if is_exported(checkpoint):
         raise ExportError(
-            f"{checkpoint}: --precision int8 is for checkpoints; this file has its precision"
+            f"{checkpoint}: `precision` int8 is for checkpoints; this file has its precision"
         )
-    file = cache_file(load_checkpoint(checkpoint)[0], checkpoint).with_suffix(
-        f".{sha256(__file__)[:8]}.xml"
-    )
+    graph_file = cache_file(load_checkpoint(checkpoint)[0], checkpoint)
+    # The hash of this module is in the name, so that other ranges or types mean another file.
+    file = graph_file.with_suffix(f".{sha256(__file__)[:8]}.xml")
     if not all(part.is_file() for part in _parts(file)):
         announce(f"converting {checkpoint.stem} to 8 bits, once")
         export_checkpoint(checkpoint, file, "openvino", int8=True)
@@ -156,14 +146,14 @@ def _cached_int8(checkpoint: Path, announce: Callable[[str], None]) -> Path:
 
 def _check_options(output: Path, format: str, int8: bool) -> None:
     if format not in get_args(Format):
-        raise ExportError(f"--format {format}: unknown.{did_you_mean(format, get_args(Format))}")
+        raise ExportError(f"`format` {format}: unknown.{did_you_mean(format, get_args(Format))}")
     if output.suffix != SUFFIXES[format]:
         raise ExportError(f"{output}: an export for {format} ends in {SUFFIXES[format]}")
     if output.is_dir():
         raise OutputError(f"cannot write {output}: a folder of that name is in the way")
     if int8 and format == "onnx":  # measured: 1.13 s where float32 takes 0.85 s
         raise ExportError(
-            "--int8: ONNX Runtime is slower in int8 than in float32; use --format openvino"
+            "`int8`: ONNX Runtime is slower in int8 than in float32; use `format` openvino"
         )
     runtime = "onnxruntime" if format == "onnx" else "openvino"
     require(*NEEDS, extra=EXTRAS[runtime])
@@ -181,13 +171,12 @@ def _parts(output: Path) -> tuple[Path, ...]:
 
 @contextlib.contextmanager
 def _output_files(output: Path) -> Iterator[tuple[Path, tuple[Path, ...]]]:
-    """Yield a temporary name for the first of the files of an export, and what they are called in the end."""
+    """Yield a temporary name for the first file of an export, and the final names of all."""
     files = _parts(output)
     with contextlib.ExitStack() as stack:
         temporaries = [stack.enter_context(writing(file)) for file in files]
         for temporary in temporaries:
-            # a place that cannot be written to is found out before a minute of work
-            temporary.touch()
+            temporary.touch()  # a place that cannot be written to is found out before the work
         yield temporaries[0], files
 
 
@@ -198,7 +187,7 @@ def _write_openvino(
     photos: str | None,
     announce: Callable[[str], None],
 ) -> None:
-    """Write the .xml and .bin of a graph, in int8 if there are `photos` to calibrate it on."""
+    """Write the .xml and .bin of a graph; in int8 if there are `photos` to find the ranges with."""
     ov = import_openvino()
     model = openvino_core().read_model(graph)
     if photos is not None:
@@ -211,21 +200,21 @@ def _write_openvino(
 
 def _quantize(model: Any, photos: str) -> Any:
     """Return an OpenVINO model with the convolutions of its features in int8."""
-    nncf = importlib.import_module("nncf")
+    nncf = require("nncf", extra="int8")
     nncf.set_log_level(logging.ERROR)
     batches = list(_calibration_photos(photos))
     float_types = {op.get_type_name() for op in model.get_ops()} - INT8_TYPES
     scope = nncf.IgnoredScope(
         names=_float_convolutions(model), types=sorted(float_types), validate=False
     )
-    with contextlib.redirect_stdout(io.StringIO()):  # bars and lists of nodes
+    with contextlib.redirect_stdout(io.StringIO()):  # NNCF prints bars and lists of nodes
         return nncf.quantize(
             model, nncf.Dataset(batches), subset_size=len(batches), ignored_scope=scope
         )
 
 
 def _float_convolutions(model: Any) -> list[str]:
-    """Return the convolutions that int8 leaves alone: those that see colours or write pixels."""
+    """Return the names of the convolutions that see colours or write pixels: they stay in float."""
     convs = [op for op in model.get_ordered_ops() if op.get_type_name() == "Convolution"]
     return [
         op.get_friendly_name() for op in convs if _inputs(op) == 3 or _outputs(op) in PIXEL_OUTPUTS
@@ -241,7 +230,7 @@ def _outputs(convolution: Any) -> int:
 
 
 def _calibration_photos(photos: str) -> Iterator[np.ndarray[Any, np.dtype[np.float32]]]:
-    """Yield photos (1, 3, S, S) as training sees them. Raises: PhotosError."""
+    """Yield photos (1, 3, S, S) in [0, 1], cropped as for training. Raises: PhotosError."""
     samples = NumberedPhotos(open_source(photos, seed=0), CALIBRATION_SIZE, seed=0)
     for number in range(CALIBRATION_PHOTOS):
         sample = samples[number]
@@ -251,8 +240,8 @@ def _calibration_photos(photos: str) -> Iterator[np.ndarray[Any, np.dtype[np.flo
 
 
 def _compare(network: nn.Module, file: Path, format: str, int8: bool) -> Iterator[Check]:
-    """Yield comparisons of a written file with torch. Raises: ExportError when they differ too much."""
-    reference = TorchEngine(network, "cpu", "float32")
+    """Yield comparisons of a file with torch. Raises: ExportError when they differ too much."""
+    reference = TorchEngine(network, EngineOptions(device="cpu", precision="float32"))
     for engine in _readers(file, format, int8):
         for h, w in CHECKED_SIZES:
             photos = torch.cat([resize(read_image(path), h, w) for path in held_out_photos()])
@@ -265,34 +254,38 @@ def _compare(network: nn.Module, file: Path, format: str, int8: bool) -> Iterato
 
 
 def _readers(file: Path, format: str, int8: bool) -> Iterator[Engine]:
-    """Yield engines on the CPU that read a written file: in float32, and as it will run where that is another."""
+    """Yield engines that read a file on the CPU: in float32, and in the precision of "auto"."""
+    auto = EngineOptions(device="cpu")
     if format == "onnx":
-        yield OnnxRuntimeEngine(lambda: file, "cpu")
+        yield OnnxRuntimeEngine(lambda: file, auto)
         return
     if not int8:
-        yield OpenVINOEngine(lambda: file, "cpu", "float32")
-    engine = OpenVINOEngine(lambda: file, "cpu")
+        yield OpenVINOEngine(lambda: file, replace(auto, precision="float32"))
+    engine = OpenVINOEngine(lambda: file, auto)
     if engine.precision != "float32":
         yield engine
 
 
 def _too_far(check: Check) -> str:
-    """Return in words how a comparison failed, or nothing. What is not a number fails too."""
+    """Return in words how a comparison failed, or an empty text. NaN fails too."""
     if check.precision == "float32":
         if check.difference <= MAX_DIFFERENCE:
             return ""
-        return f"{255 * check.difference:.1f} of 255 levels off at {check.size}; {255 * MAX_DIFFERENCE:.0f} are allowed"
-    if check.ssim >= MIN_SSIM[check.precision]:
+        found = f"{255 * check.difference:.1f} of 255 levels off at {check.size}"
+        return f"{found}; {255 * MAX_DIFFERENCE:.0f} are allowed"
+    needed = MIN_SSIM[check.precision]
+    if check.ssim >= needed:
         return ""
-    return f"structural similarity {check.ssim:.3f} at {check.size}; {MIN_SSIM[check.precision]} is needed"
+    return f"structural similarity {check.ssim:.3f} at {check.size}; {needed} is needed"
 
 
 def _check(engine: Engine, photos: Tensor, expected: Tensor) -> Check:
-    similarity: Any = importlib.import_module("skimage.metrics").structural_similarity
+    from skimage.metrics import structural_similarity
+
     got = engine(photos)
     pairs = [(a.numpy(), b.numpy()) for a, b in zip(got, expected, strict=True)]
-    ssim = min(float(similarity(a, b, channel_axis=0, data_range=1.0)) for a, b in pairs)
+    compare = partial(structural_similarity, channel_axis=0, data_range=1.0)
+    ssim = min(float(compare(a, b)) for a, b in pairs)
+    difference = float((got - expected).abs().max())
     h, w = photos.shape[-2:]
-    return Check(
-        engine.name, engine.precision, f"{h}x{w}", float((got - expected).abs().max()), ssim
-    )
+    return Check(engine.name, engine.precision, f"{h}x{w}", difference, ssim)

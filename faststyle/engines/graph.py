@@ -6,7 +6,6 @@ deploy.py rearranges networks for the conversion. export.py writes files for oth
 from __future__ import annotations
 
 import hashlib
-import importlib
 import inspect
 import json
 from collections.abc import Callable, Mapping
@@ -26,12 +25,14 @@ from faststyle.files import cache_folder, sha256, write_bytes
 # names in the graph
 INPUT = "photo"
 OUTPUT = "stylized"
-NEEDS = ("onnx", "onnxscript")  # packages, for the conversion alone
-EXAMPLE = (2, 3, 97, 131)  # sides and batch that no other number in the graph is equal to
+NEEDS = ("onnx", "onnxscript")  # packages that a conversion needs
+# The batch to trace with. Its numbers appear nowhere else in a graph, so that tests can find out
+# whether one of them was kept as a constant.
+EXAMPLE = (2, 3, 97, 131)
 
 
 def graph_properties(about: About, style: str, checkpoint_sha256: str = "") -> dict[str, str]:
-    """Return what a graph says of itself: where it came from, under which licence, and how to call it."""
+    """Return the metadata of a graph: where it came from, its licence, and how to call it."""
     return {
         "style": style,
         "network": json.dumps(dict(about.network), sort_keys=True),
@@ -66,12 +67,12 @@ def to_onnx(network: nn.Module, properties: Mapping[str, str]) -> bytes:
             verbose=False,
         )
     except torch.onnx.OnnxExporterError as error:
-        reason = str(error.__cause__ or error).split("\n")[0]  # of several screens
+        reason = str(error.__cause__ or error).split("\n")[0]  # there are several screens of it
         raise DeviceError(
             f"torch {torch.__version__} cannot export this network to ONNX: {reason}"
         ) from error
     assert program is not None  # None comes with a file name only
-    # Stack traces and scopes, with the paths of this machine, are nobody else's business.
+    # Stack traces and scopes hold paths of this machine, which nobody else needs.
     program.model.graph.metadata_props.clear()
     for node in program.model.graph:
         node.metadata_props.clear()
@@ -81,7 +82,7 @@ def to_onnx(network: nn.Module, properties: Mapping[str, str]) -> bytes:
 
 
 def cache_file(network: nn.Module, checkpoint: Path) -> Path:
-    """Return where the ONNX file of a checkpoint is kept; it may not be there."""
+    """Return the place in the cache of a checkpoint's ONNX file; there may be no file yet."""
     return cache_folder() / "graphs" / f"{checkpoint.stem}-{_key(network, sha256(checkpoint))}.onnx"
 
 
@@ -91,10 +92,9 @@ def cached_graph(
     checkpoint: Path,
     announce: Callable[[str], None] = lambda _: None,
 ) -> bytes:
-    """Return the ONNX file of a checkpoint, from the cache where it is there; `announce` is told of
-    what takes time.
+    """Return the ONNX file of a checkpoint, from the cache or converted now.
 
-    Raises: DeviceError as `to_onnx`.
+    `announce` is told of what takes time. Raises: DeviceError as `to_onnx`.
     """
     file = cache_file(network, checkpoint)
     if file.is_file():
@@ -103,13 +103,13 @@ def cached_graph(
     data = to_onnx(network, graph_properties(about, checkpoint.stem, sha256(checkpoint)))
     try:
         write_bytes(file, data)
-    except OutputError as error:  # a cache that cannot be written costs a conversion, not the run
+    except OutputError as error:  # a cache that cannot be written must not end the run
         announce(f"the converted network is not kept: {error}")
     return data
 
 
 def _key(network: nn.Module, digest: str) -> str:
-    """Return a name for all that the graph of a network depends on: weights, code and versions."""
+    """Return a hash of everything that a graph depends on: weights, code and versions."""
     code = (Path(inspect.getfile(type(network))), Path(deploy.__file__), Path(__file__))
     parts = (digest, faststyle.__version__, torch.__version__, *map(sha256, code))
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:24]
@@ -125,13 +125,14 @@ def _group_norm(
 ) -> Any:
     """Write a group normalisation as ONNX's instance normalisation.
 
-    With one channel a group that is all there is to it. torch's own translation adds two reshapes,
-    a product and a sum to each: a sixth of the time of the whole network.
+    Where each group is one channel, the two are the same. torch's own translation adds two
+    reshapes, a product and a sum to each norm, a sixth of the time of the whole network.
     """
-    op = importlib.import_module("onnxscript").opset18
+    op = require("onnxscript", extra="onnx").opset18
     if weight is not None and x.shape[1] == num_groups:
         return op.InstanceNormalization(x, weight, bias, epsilon=eps)
-    ones, zeros = (op.Constant(value_floats=[value] * num_groups) for value in (1.0, 0.0))
+    ones = op.Constant(value_floats=[1.0] * num_groups)
+    zeros = op.Constant(value_floats=[0.0] * num_groups)
     groups = op.Reshape(x, op.Constant(value_ints=[0, num_groups, -1]))
     y = op.Reshape(op.InstanceNormalization(groups, ones, zeros, epsilon=eps), op.Shape(x))
     if weight is None:

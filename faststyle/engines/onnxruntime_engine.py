@@ -11,7 +11,7 @@ from torch import Tensor
 from faststyle.devices import find_device
 from faststyle.engines.engine import Engine, Graph, check_images
 from faststyle.engines.graph import INPUT
-from faststyle.engines.options import EXTRAS
+from faststyle.engines.options import AUTO, EXTRAS, EngineOptions
 from faststyle.errors import DeviceError
 from faststyle.extras import require
 
@@ -30,19 +30,13 @@ class OnnxRuntimeEngine(Engine):
     name = "onnxruntime"
     precision = "float32"
 
-    def __init__(
-        self,
-        graph: Graph,
-        device: str = "auto",
-        precision: str = "auto",
-        threads: int | None = None,
-    ) -> None:
+    def __init__(self, graph: Graph, options: EngineOptions = AUTO) -> None:
         ort = require("onnxruntime", extra=EXTRAS[self.name])
-        self.device = _find_device(device, ort.get_available_providers())
-        if precision not in ("auto", "float32"):
-            raise DeviceError(f"`precision` {precision}: ONNX Runtime runs float32 only")
+        self.device = _find_device(options.device, ort.get_available_providers())
+        if options.precision not in ("auto", "float32"):
+            raise DeviceError(f"`precision` {options.precision}: ONNX Runtime runs float32 only")
         provider = PROVIDERS[self.device]
-        self._session = _open_session(ort, graph(), provider, threads)
+        self._session = _open_session(ort, graph(), provider, options.threads)
         # ONNX Runtime falls back to the CPU without a word.
         if self._session.get_providers()[0] != provider:
             raise DeviceError(f"`device` {self.device}: ONNX Runtime could not start {provider}")
@@ -67,12 +61,12 @@ def _find_device(name: str, available: list[str]) -> str:
 
 def _open_session(ort: Any, graph: bytes | Path, provider: str, threads: int | None) -> Any:
     """Return a session for a graph. Raises: DeviceError when ONNX Runtime refuses the graph."""
-    options = ort.SessionOptions()
-    options.log_severity_level = LOG_ERRORS_ONLY
-    options.intra_op_num_threads = threads or ALL_CORES
+    settings = ort.SessionOptions()
+    settings.log_severity_level = LOG_ERRORS_ONLY
+    settings.intra_op_num_threads = threads or ALL_CORES
     model = str(graph) if isinstance(graph, Path) else graph
     try:
-        return ort.InferenceSession(model, options, [provider])
+        return ort.InferenceSession(model, settings, [provider])
     except Exception as error:  # the errors of ONNX Runtime have no base class of their own
         device = next(name for name, known in PROVIDERS.items() if known == provider)
         raise DeviceError(f"ONNX Runtime cannot run this network on {device}: {error}") from error

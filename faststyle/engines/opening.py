@@ -10,19 +10,20 @@ import functools
 import importlib.util
 import platform
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
 
 from faststyle.checkpoint import About, load_checkpoint
-from faststyle.devices import DEVICES, find_device, set_threads
+from faststyle.devices import find_device, set_threads
 from faststyle.engines.engine import Engine, Graph
 from faststyle.engines.graph import NEEDS, cache_file, cached_graph, graph_properties, to_onnx
 from faststyle.engines.onnxruntime_engine import OnnxRuntimeEngine
 from faststyle.engines.openvino_engine import OpenVINOEngine
-from faststyle.engines.options import ENGINES, EXTRAS, PRECISIONS, READERS, is_exported
+from faststyle.engines.options import AUTO, EXTRAS, READERS, EngineOptions, is_exported
 from faststyle.engines.torch_engine import TorchEngine
-from faststyle.errors import CheckpointError, DeviceError, did_you_mean
+from faststyle.errors import CheckpointError, DeviceError
 from faststyle.extras import require
 
 # The engines of a device, fastest first; measured on a CPU (docs/real-time.md).
@@ -33,7 +34,7 @@ FASTEST = {
     "xpu": ("openvino", "torch"),
     "npu": ("openvino",),
 }
-GRAPH_ENGINES: dict[str, Callable[[Graph, str, str, int | None], Engine]] = {
+GRAPH_ENGINES: dict[str, Callable[[Graph, EngineOptions], Engine]] = {
     "onnxruntime": OnnxRuntimeEngine,
     "openvino": OpenVINOEngine,
 }
@@ -41,33 +42,29 @@ GRAPH_ENGINES: dict[str, Callable[[Graph, str, str, int | None], Engine]] = {
 
 def open_engine(
     source: Path | tuple[nn.Module, About],
-    engine: str = "auto",
-    device: str = "auto",
-    precision: str = "auto",
-    threads: int | None = None,
+    options: EngineOptions = AUTO,
     announce: Callable[[str], None] = lambda _: None,
-    convert: bool = True,
 ) -> Engine:
     """Return an engine for a checkpoint, an exported .onnx or .xml file, or a network in memory.
 
     "auto" is the fastest engine that is installed and works. It runs on the accelerator of this
-    machine if torch knows one, in bf16 where the hardware has it. The first start converts the
-    network and keeps the result for the next. Without `convert`, auto takes no engine that would
-    have to: a conversion takes longer than a few pictures do. `announce` is told of what takes
-    time, and of an engine that is installed and does not work. Raises: CheckpointError; DeviceError
-    for what is unknown, not installed, or not there.
+    machine if torch knows one, in bf16 where the hardware has it. A network is converted once and
+    kept in the cache. So is the int8 export of a checkpoint. `announce` is told of what takes time,
+    and of an engine that is installed and does not work.
+
+    Raises: CheckpointError; DeviceError for what is not installed or not there; for int8 what
+    `export_checkpoint` raises.
 
     Example:
         >>> engine = open_engine(Path("checkpoints/nocturne.safetensors"))
         >>> engine(torch.rand(1, 3, 480, 848)).shape
         torch.Size([1, 3, 480, 848])
     """
-    _check_name("engine", engine, ENGINES)
-    _check_name("device", device, DEVICES)
-    _check_name("precision", precision, PRECISIONS)
-    set_threads(threads)
+    set_threads(options.threads)
+    if options.precision == "int8":
+        return _open_int8(source, options, announce)
     if isinstance(source, Path) and is_exported(source):
-        return _open_exported(source, engine, device, precision, threads)
+        return _open_exported(source, options)
     network: nn.Module
     if isinstance(source, Path):
         network, about = load_checkpoint(source)
@@ -75,15 +72,64 @@ def open_engine(
     else:
         network, about = source
         graph = functools.cache(lambda: to_onnx(network, graph_properties(about, "unnamed")))
-    if engine != "auto":
-        return _open(engine, network, graph, device, precision, threads)
-    device = _accelerator() if device == "auto" else device
-    ready = convert or (isinstance(source, Path) and cache_file(network, source).is_file())
-    names = [name for name in FASTEST[device] if _is_installed(name) and (ready or name == "torch")]
+    if options.engine != "auto":
+        return _open_by_name(options.engine, network, graph, options)
+    may_convert = options.convert or (
+        isinstance(source, Path) and cache_file(network, source).is_file()
+    )
+    return _open_fastest(network, graph, options, may_convert, announce)
+
+
+def _open_int8(
+    source: Path | tuple[nn.Module, About],
+    options: EngineOptions,
+    announce: Callable[[str], None],
+) -> Engine:
+    """Return OpenVINO with the int8 export of a checkpoint, made now if it is not in the cache."""
+    if not isinstance(source, Path):
+        raise DeviceError("`precision` int8: for checkpoints only, not for networks in memory")
+    # Here, because the photos of an export import torchvision, which takes two seconds.
+    from faststyle.engines.export import int8_file
+
+    file = int8_file(source, announce)
+    # The file says that it is int8; "auto" is the precision of what stays in float.
+    return _open_exported(file, replace(options, engine="openvino", precision="auto"))
+
+
+def _open_exported(file: Path, options: EngineOptions) -> Engine:
+    readers = READERS[file.suffix]
+    names = [name for name in readers if options.engine in ("auto", name)]
+    if not names:
+        raise DeviceError(
+            f"`engine` {options.engine} does not read {file.suffix} files; "
+            f"{' or '.join(readers)} does"
+        )
+    if not file.is_file():
+        raise CheckpointError(f"{file}: no such file")
+    name = next((n for n in names if importlib.util.find_spec(n)), names[0])
+    return GRAPH_ENGINES[name](lambda: file, options)
+
+
+def _open_fastest(
+    network: nn.Module,
+    graph: Graph,
+    options: EngineOptions,
+    may_convert: bool,
+    announce: Callable[[str], None],
+) -> Engine:
+    """Return the fastest engine that works; without `may_convert`, torch, which reads no graph.
+
+    Raises: DeviceError when none works, with the reason of each.
+    """
+    device = _accelerator() if options.device == "auto" else options.device
+    options = replace(options, device=device)
+    names = [
+        name for name in FASTEST[device] if _is_installed(name) and (may_convert or name == "torch")
+    ]
     refused: list[str] = []
     for name in names or FASTEST[device][:1]:
         try:
-            opened = _open(name, network, graph, device, precision, threads)
+            opened = _open_by_name(name, network, graph, options)
         except DeviceError as error:
             refused.append(f"{name}: {error}")
             continue
@@ -93,33 +139,11 @@ def open_engine(
     raise DeviceError("; ".join(refused))
 
 
-def _check_name(field: str, name: str, allowed: tuple[str, ...]) -> None:
-    if name not in allowed:
-        raise DeviceError(f"`{field}` {name}: unknown.{did_you_mean(name, allowed)}")
-
-
-def _open_exported(
-    file: Path, engine: str, device: str, precision: str, threads: int | None
-) -> Engine:
-    readers = READERS[file.suffix]
-    names = [name for name in readers if engine in ("auto", name)]
-    if not names:
-        raise DeviceError(
-            f"`engine` {engine} does not read {file.suffix} files; {' or '.join(readers)} does"
-        )
-    if not file.is_file():
-        raise CheckpointError(f"{file}: no such file")
-    name = next((n for n in names if importlib.util.find_spec(n)), names[0])
-    return GRAPH_ENGINES[name](lambda: file, device, precision, threads)
-
-
-def _open(
-    name: str, network: nn.Module, graph: Graph, device: str, precision: str, threads: int | None
-) -> Engine:
+def _open_by_name(name: str, network: nn.Module, graph: Graph, options: EngineOptions) -> Engine:
     if name == "torch":
-        return TorchEngine(network, device, precision)
+        return TorchEngine(network, options)
     require(*NEEDS, extra=EXTRAS[name])
-    return GRAPH_ENGINES[name](graph, device, precision, threads)
+    return GRAPH_ENGINES[name](graph, options)
 
 
 def _is_installed(name: str) -> bool:

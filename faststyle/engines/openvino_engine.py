@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from faststyle.engines.engine import Engine, Graph, Rgb, check_images
-from faststyle.engines.options import EXTRAS
+from faststyle.engines.options import AUTO, EXTRAS, EngineOptions
 from faststyle.errors import DeviceError
 from faststyle.extras import require
 from faststyle.networks.network import check_size
@@ -31,22 +31,16 @@ class OpenVINOEngine(Engine):
 
     name = "openvino"
 
-    def __init__(
-        self,
-        graph: Graph,
-        device: str = "auto",
-        precision: str = "auto",
-        threads: int | None = None,
-    ) -> None:
+    def __init__(self, graph: Graph, options: EngineOptions = AUTO) -> None:
         self._ov = import_openvino()
         self._core = openvino_core()
-        self.device = "cpu" if device == "auto" else device
+        self.device = "cpu" if options.device == "auto" else options.device
         self._plugin = PLUGINS.get(self.device, "")
         there = [name for name, plugin in PLUGINS.items() if plugin in self._known_plugins()]
         if self.device not in there:
-            raise DeviceError(f"`device` {device}: OpenVINO finds {', '.join(there)} only")
-        self.precision = self._find_precision(precision)
-        self._config = self._make_config(threads)
+            raise DeviceError(f"`device` {self.device}: OpenVINO finds {', '.join(there)} only")
+        self.precision = self._find_precision(options.precision)
+        self._config = self._make_config(options.threads)
         file = graph()
         try:
             self._model = self._core.read_model(file)

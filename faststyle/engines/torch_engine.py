@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from faststyle.devices import find_device, find_precision, has_fast_bf16
 from faststyle.engines.engine import Engine, check_images
+from faststyle.engines.options import AUTO, EngineOptions
 from faststyle.errors import DeviceError
 
 
@@ -15,10 +16,10 @@ class TorchEngine(Engine):
 
     name = "torch"
 
-    def __init__(self, network: nn.Module, device: str = "auto", precision: str = "auto") -> None:
-        self._device = find_device(device)
+    def __init__(self, network: nn.Module, options: EngineOptions = AUTO) -> None:
+        self._device = find_device(options.device)
         self.device = self._device.type
-        self.precision = find_precision(precision, self._device)
+        self.precision = find_precision(options.precision, self._device)
         if self.precision == "bf16" and not has_fast_bf16(self._device):
             raise DeviceError(
                 f"`precision` bf16: {self.device} has none in hardware; float32 is faster here"

@@ -1,4 +1,4 @@
-"""Stylize files, folders, globs and pipes: what to read, where to write, and to go on past a bad file."""
+"""Stylize files, folders, globs and pipes. A file that cannot be done does not stop the others."""
 
 from __future__ import annotations
 
@@ -18,16 +18,22 @@ from faststyle.images import (
     open_picture,
     output_format,
 )
-from faststyle.stylize.huge import SUFFIXES, check_pixels, picture_size, require_vips, stylize_huge
+from faststyle.stylize.huge import SUFFIXES, check_pixels, picture_size, require_vips
 from faststyle.stylize.stylizer import PLAIN, Look, Stylizer
 from faststyle.stylize.tiles import TILE
 
+Found = tuple[Path | None, Path]  # a file to read, and its path below the output folder
+
 PIPE = "-"
+MANY = 20  # pictures that are worth the 10 s of converting a network for another engine
 
 
 @dataclass(frozen=True)
 class Job:
-    """One picture: where it is read (None is standard input), and where it is written (None is standard output)."""
+    """One picture: the file to read, and the file to write.
+
+    None is standard input, or standard output.
+    """
 
     source: Path | None
     target: Path | None
@@ -35,7 +41,7 @@ class Job:
 
 @dataclass
 class Report:
-    """What became of many pictures: written, kept because they were there, and failed with their reason."""
+    """The pictures that were written, kept because they were there, or failed with a reason."""
 
     written: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
@@ -43,15 +49,14 @@ class Report:
 
 
 def plan_jobs(inputs: Iterable[str], output: str, format: str | None = None) -> list[Job]:
-    """Return the jobs for files, folders, globs and "-": one picture to a file, several into a
-    folder.
+    """Return the jobs for inputs: files, folders, globs, or "-".
 
-    Folders are read recursively and their structure is kept; `format` ("png", "jpg", "webp", "tif")
-    changes the extension in a folder. Raises: ImageError when nothing is found, OutputError when
-    several would share one file.
+    One picture goes to a file, several go into a folder. Folders are read recursively and their
+    structure is kept. `format` ("png", "jpg", "webp", "tif") changes the extension in a folder.
+    Raises: ImageError when nothing is found, OutputError when several would share one file.
     """
     inputs = list(inputs)
-    found: list[tuple[Path | None, Path]] = []  # (file, its path below the output folder)
+    found: list[Found] = []
     for item in inputs:
         found += _expand(item, Path(output).resolve())
     if not found:
@@ -60,26 +65,29 @@ def plan_jobs(inputs: Iterable[str], output: str, format: str | None = None) -> 
         )
     if output == PIPE:
         if len(found) > 1:
-            raise OutputError(f"-o - takes one picture, got {len(found)}; name a folder with -o")
+            raise OutputError(
+                f"`output` - takes one picture, got {len(found)}; name a folder with `output`"
+            )
         return [Job(found[0][0], None)]
-    target = Path(output)
+    jobs = _plan_files(found, inputs, Path(output), format)
+    for job in jobs:
+        if job.source and job.target and job.source.resolve() == job.target.resolve():
+            raise OutputError(f"`output` {job.target}: the input itself; choose another name")
+    _check_distinct(jobs)
+    return jobs
+
+
+def _plan_files(
+    found: list[Found], inputs: list[str], target: Path, format: str | None
+) -> list[Job]:
+    """Return the jobs that write to a file or into a folder. Raises: OutputError."""
     one_file = len(found) == 1 and not any(Path(i).is_dir() for i in inputs) and not target.is_dir()
     if one_file and (target.suffix or found[0][0] is None):
         output_format(target)
-        jobs = [Job(found[0][0], target)]
-    else:
-        if target.suffix.lower() in WRITABLE and not target.is_dir():
-            raise OutputError(f"-o {output}: {len(found)} pictures need a folder, not a file")
-        jobs = [Job(source, target / _with_format(below, format)) for source, below in found]
-    for job in jobs:
-        if (
-            job.source is not None
-            and job.target is not None
-            and job.source.resolve() == job.target.resolve()
-        ):
-            raise OutputError(f"-o {job.target}: the input itself; choose another name")
-    _check_distinct(jobs)
-    return jobs
+        return [Job(found[0][0], target)]
+    if target.suffix.lower() in WRITABLE and not target.is_dir():
+        raise OutputError(f"`output` {target}: {len(found)} pictures need a folder, not a file")
+    return [Job(source, target / _with_format(below, format)) for source, below in found]
 
 
 def run_jobs(
@@ -92,12 +100,12 @@ def run_jobs(
     allow_huge: bool = False,
     done: Callable[[Job], None] = lambda job: None,
 ) -> Report:
-    """Stylize all jobs; a picture that fails does not stop the others.
+    """Stylize all jobs, and go on past a picture that fails.
 
-    Several outputs that are there already are kept unless `overwrite`, so that a stopped run goes
-    on where it was; a single output is always written. `allow_huge` takes pictures that may be
-    decompression bombs. `done` is called after each job. Raises: OutputError for a full disk,
-    Interrupted, at once.
+    Of several outputs, those that are there are kept unless `overwrite`, so that a stopped run goes
+    on where it was. A single output is always written. `allow_huge` takes pictures that may be
+    decompression bombs. `done` is called after each job. Raises: OutputError for a full disk, and
+    Interrupted; both end the run at once.
     """
     jobs = list(jobs)
     report = Report()
@@ -122,7 +130,9 @@ def run_jobs(
 def _stylize_one(
     stylizer: Stylizer, job: Job, name: str, size: int | None, look: Look, allow_huge: bool
 ) -> None:
-    if _goes_over_disk(stylizer, job, size, look, allow_huge):
+    tile = _tile_on_disk(stylizer, job, size, look, allow_huge)
+    if tile and job.source and job.target:
+        stylizer.stylize_on_disk(job.source, job.target, tile)
         return
     picture = open_picture(job.source if job.source else sys.stdin.buffer.read(), name)
     stylized = stylizer.stylize(picture, size, look)
@@ -135,42 +145,43 @@ def _stylize_one(
         write_bytes(job.target, data)
 
 
-def _goes_over_disk(
+def _tile_on_disk(
     stylizer: Stylizer, job: Job, size: int | None, look: Look, allow_huge: bool
-) -> bool:
-    """Stylize a file that memory asks tiles for through scratch files, where that can be done;
-    return whether it was.
+) -> int:
+    """Return the side of tiles for a picture that is stylized on disk, 0 for one in memory.
 
-    Raises: ImageError for a picture that neither memory nor this can take.
+    A picture is stylized on disk where memory asks for tiles, and where that can be done. Raises:
+    ImageError for a picture that can be done neither in memory nor on disk.
     """
     found = picture_size(job.source) if job.source and job.source.is_file() else None
     if job.source is None or found is None:
-        return False
+        return 0
     h, w = found
     check_pixels(job.source, h, w, allow_huge)
-    target = job.target
-    if target is None or target.suffix.lower() not in SUFFIXES or size is not None or look != PLAIN:
-        if h * w > MAX_PIXELS:
-            raise ImageError(
-                f"{job.source}: {h}x{w} pixels go to .png or .tif files only, with no other options"
-            )
-        return False
-    network = stylizer.network
+    too_large = h * w > MAX_PIXELS  # for memory
+    reason = _why_not_on_disk(job, size, look)
+    if reason and too_large:
+        raise ImageError(f"{job.source}: {h}x{w} pixels{reason}")
+    if reason:
+        return 0
+    tile = stylizer.find_tile(h, w, on_disk=True) or (TILE if too_large else 0)
+    return tile if stylizer.can_run_tiles() else 0
+
+
+def _why_not_on_disk(job: Job, size: int | None, look: Look) -> str:
+    """Return why a picture cannot be stylized on disk, as the end of a sentence, or an empty text."""
+    writable = job.target is not None and job.target.suffix.lower() in SUFFIXES
+    if not writable or size is not None or look != PLAIN:
+        return " go to .png or .tif files only, with no other options"
     try:
         require_vips()
     except DeviceError as error:
-        if h * w > MAX_PIXELS:
-            raise ImageError(f"{job.source}: {h}x{w} pixels: {error}") from error
-        return False
-    tile = stylizer.find_tile(h, w, on_disk=True) or (TILE if h * w > MAX_PIXELS else 0)
-    if not tile or network is None:
-        return False
-    stylize_huge(network(), job.source, target, tile, stylizer.progress)
-    stylizer.tiled = True
-    return True
+        return f": {error}"
+    return ""
 
 
-def _expand(item: str, output: Path) -> list[tuple[Path | None, Path]]:
+def _expand(item: str, output: Path) -> list[Found]:
+    """Return the pictures that an input means, without those that are in the output folder."""
     if item == PIPE:
         return [(None, Path("stdin.png"))]
     path = Path(item)
@@ -180,7 +191,7 @@ def _expand(item: str, output: Path) -> list[tuple[Path | None, Path]]:
             p for p in path.rglob("[!.]*") if p.suffix.lower() in READABLE and p.is_file()
         )
         below = [(p, p.relative_to(path)) for p in files]
-        # When the output folder lies in the input folder: not what an earlier run left there.
+        # The output folder may lie in the input folder. Results of an earlier run are no inputs.
         return [(p, b) for p, b in below if root == output or not (root / b).is_relative_to(output)]
     if not path.exists() and glob.has_magic(item):
         files = [Path(p) for p in sorted(glob.glob(item, recursive=True))]
@@ -189,7 +200,7 @@ def _expand(item: str, output: Path) -> list[tuple[Path | None, Path]]:
 
 
 def _with_format(path: Path, format: str | None) -> Path:
-    """Return the path with an extension that can be written: the one asked for, its own, else PNG."""
+    """Return a path with an extension that can be written: `format`, else its own, else .png."""
     if format is not None:
         output_format(f"x.{format}")
         return path.with_suffix(f".{format}")
@@ -197,12 +208,14 @@ def _with_format(path: Path, format: str | None) -> Path:
 
 
 def _check_distinct(jobs: list[Job]) -> None:
+    """Raise OutputError for two jobs that write the same file."""
     seen: dict[Path, Path | None] = {}
     for job in jobs:
         if job.target is None:
             continue
         if job.target in seen:
             raise OutputError(
-                f"{seen[job.target]} and {job.source} would both be written to {job.target}; rename one"
+                f"{seen[job.target]} and {job.source} would both be written to {job.target}; "
+                "rename one"
             )
         seen[job.target] = job.source

@@ -53,7 +53,7 @@ def check_pixels(path: Path | str, h: int, w: int, allow_huge: bool) -> None:
     """Raise ImageError for a picture that may be a decompression bomb, unless it was said that it is none."""
     if h * w > MAX_PIXELS and not allow_huge:
         raise ImageError(
-            f"{path}: {h}x{w} is more than {MAX_PIXELS:,} pixels; --allow-huge takes it all the same"
+            f"{path}: {h}x{w} is more than {MAX_PIXELS:,} pixels; `allow_huge` takes it all the same"
         )
 
 

@@ -1,13 +1,13 @@
 """Use a checkpoint: a picture in, the stylized picture out.
 
-What it is not: what runs the network (engines/engine.py), files and folders (stylize/batch.py), or
-videos (video/).
+engines/ runs the network. batch.py does files and folders, clip.py videos.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from faststyle.checkpoint import About, find_checkpoint, load_checkpoint, read_about
 from faststyle.engines.engine import Engine, engine_line
 from faststyle.engines.opening import open_engine
-from faststyle.engines.options import is_exported
+from faststyle.engines.options import AUTO, EngineOptions, is_exported
 from faststyle.errors import ImageError
 from faststyle.images import (
     ImageSource,
@@ -34,11 +34,15 @@ from faststyle.images import (
 from faststyle.networks import bytes_per_pixel
 from faststyle.networks.network import StyleNetwork
 from faststyle.stylize.blend import MeanOfPictures, can_be_mixed, mean_network, parse_style
+from faststyle.stylize.huge import stylize_huge
 from faststyle.stylize.tiles import TILE, stylize_tiles
 
-# bytes a pixel that remain with tiles: the photo and the result, as floats and in 8 bits
+# Bytes a pixel that are held with tiles: the photo and the result, as floats and in 8 bits.
 TILES_BYTES = 40
 FULL_MEMORY = 0.9  # share of the available memory that a picture may take
+
+Announce = Callable[[str], None]  # is told of what takes time, in a line
+TileProgress = Callable[[int, int], None]  # is told of tiles done, and of how many there are
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,8 @@ class Look:
     """How a stylized picture is to look, whatever the style.
 
     `keep_colors` takes only lightness from the style. `stroke_size` 2 makes strokes twice as large:
-    the network sees half the pixels, and its picture is enlarged. `mix` is how much of the stylized
-    picture there is, from 0, the photo, to 1. Raises: ImageError for values that make no sense.
+    the network gets half the pixels a side, and its picture is enlarged. `mix` is the share of the
+    stylized picture, from 0, the photo, to 1. Raises: ImageError for values that make no sense.
     """
 
     keep_colors: bool = False
@@ -56,9 +60,9 @@ class Look:
 
     def __post_init__(self) -> None:
         if not self.stroke_size > 0:
-            raise ImageError(f"--stroke-size must be above 0, got {self.stroke_size}")
+            raise ImageError(f"`stroke_size` must be above 0, got {self.stroke_size}")
         if not 0 <= self.mix <= 1:
-            raise ImageError(f"--mix must be 0 (the photo) to 1 (the style), got {self.mix}")
+            raise ImageError(f"`mix` must be 0 (the photo) to 1 (the style), got {self.mix}")
 
 
 PLAIN = Look()
@@ -72,76 +76,101 @@ class Stylizer:
         >>> stylizer("photo.jpg").save("out.png")
     """
 
-    def __init__(self, engine: Engine, about: About | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        about: About | None = None,
+        network_for_tiles: Callable[[], StyleNetwork] | None = None,
+        *,
+        tile: int | None = None,
+        progress: TileProgress = lambda done, of: None,
+    ) -> None:
+        """Take an engine, and what is known of its network.
+
+        `network_for_tiles` returns a torch network: tiles run in torch, whatever the engine. `tile`
+        is the side of tiles in pixels; None takes tiles only where memory asks for them, 0 never.
+        `progress` is told of tiles done, and of how many there are.
+        """
         self.engine = engine
         self.about = about
-        # what tiles are run with: torch's, whatever the engine
-        self.network: Callable[[], StyleNetwork] | None = None
-        # pixels a side of tiles; None: only where memory asks for them, 0: never
-        self.tile: int | None = None
-        # told of tiles done, of how many
-        self.progress: Callable[[int, int], None] = lambda done, of: None
-        self.tiled = False  # whether a picture has been done in tiles
+        self.tile = tile
+        self.progress = progress
+        self._network_for_tiles = network_for_tiles
+        self._tiled = False  # whether a picture has been done in tiles
 
     @classmethod
     def load(
         cls,
         style: str | Path,
-        device: str = "auto",
-        threads: int | None = None,
+        *,
         engine: str = "auto",
+        device: str = "auto",
         precision: str = "auto",
+        threads: int | None = None,
         convert: bool = False,
-        announce: Callable[[str], None] = lambda _: None,
+        tile: int | None = None,
+        progress: TileProgress = lambda done, of: None,
+        announce: Announce = lambda line: None,
     ) -> Stylizer:
-        """Return the stylizer of a checkpoint: a path, or a name in checkpoints/ or
-        checkpoints/gallery/.
+        """Return the stylizer of a checkpoint: a path, or a name in checkpoints/ or its gallery/.
 
-        A file that was exported for an engine, .onnx or .xml, will do as well; of it nothing else
-        is known (`about`). `engine` and the rest are those of `open_engine`; `convert` is for
-        videos and many pictures. Raises: CheckpointError, DeviceError.
+        A file that was exported for an engine, .onnx or .xml, will do as well. Of it nothing else
+        is known (`about`), and it cannot run in tiles. `engine` to `convert` are those of
+        `EngineOptions`, `tile` and `progress` those of `Stylizer`. `announce` is told of what takes
+        time. Raises: CheckpointError, DeviceError; for int8 what `export_checkpoint` raises.
         """
+        options = EngineOptions(engine, device, precision, threads, convert)
         path = find_checkpoint(str(style))
-        about = None if is_exported(path) else read_about(path)
-        stylizer = cls(
-            open_engine(path, engine, device, precision, threads, announce, convert), about
-        )
-        if about is not None:
-            stylizer.network = lambda: load_checkpoint(path)[0]
-        return stylizer
+        return cls._open(path, options, tile, progress, announce)
 
     @classmethod
     def blend(
         cls,
         styles: Sequence[str],
-        device: str = "auto",
-        threads: int | None = None,
-        engine: str = "auto",
-        precision: str = "auto",
-        convert: bool = False,
-        announce: Callable[[str], None] = lambda _: None,
+        options: EngineOptions = AUTO,
+        *,
+        tile: int | None = None,
+        progress: TileProgress = lambda done, of: None,
+        announce: Announce = lambda line: None,
     ) -> Stylizer:
-        """Return the stylizer of one or more styles, each "NAME" or "NAME:WEIGHT"; for the rest see `load`."""
+        """Return the stylizer of one or more styles, each "NAME" or "NAME:WEIGHT".
+
+        Networks that began from one base are blended into one network. Other styles, and int8, run
+        each network and blend the pictures. For the arguments see `load`.
+        """
         parsed = [parse_style(style) for style in styles]
         paths = [path for path, _ in parsed]
         weights = [weight for _, weight in parsed]
         if len(paths) == 1:
-            return cls.load(paths[0], device, threads, engine, precision, convert, announce)
-        if can_be_mixed(paths):
+            return cls._open(paths[0], options, tile, progress, announce)
+        if options.precision == "int8":
+            announce("in int8 the pictures of these styles are blended, not their networks")
+        elif can_be_mixed(paths):
             network, about = mean_network(paths, weights)
-            stylizer = cls(
-                open_engine(
-                    (network, about), engine, device, precision, threads, announce, convert
-                ),
-                about,
+            engine = open_engine((network, about), options, announce)
+            return cls(engine, about, lambda: network, tile=tile, progress=progress)
+        else:
+            announce(
+                "these styles do not share a base: their pictures are blended, not their networks"
             )
-            stylizer.network = lambda: network
-            return stylizer
-        announce("these styles do not share a base: their pictures are blended, not their networks")
-        loaded = [
-            cls.load(path, device, threads, engine, precision, convert, announce) for path in paths
-        ]
-        return cls(MeanOfPictures([one.engine for one in loaded], weights), loaded[0].about)
+        engines = [open_engine(path, options, announce) for path in paths]
+        mean = MeanOfPictures(engines, weights)
+        return cls(mean, _read_about(paths[0]), tile=tile, progress=progress)
+
+    @classmethod
+    def _open(
+        cls,
+        path: Path,
+        options: EngineOptions,
+        tile: int | None,
+        progress: TileProgress,
+        announce: Announce,
+    ) -> Stylizer:
+        """Return the stylizer of one file."""
+        about = _read_about(path)
+        engine = open_engine(path, options, announce)
+        network = None if about is None else partial(_load_network, path)
+        return cls(engine, about, network, tile=tile, progress=progress)
 
     def __call__(
         self,
@@ -151,13 +180,12 @@ class Stylizer:
         stroke_size: float = 1.0,
         mix: float = 1.0,
     ) -> Any:
-        """Return the stylized picture, as what was given: a tensor, an array (uint8 or float32),
-        else Pillow's.
+        """Return the stylized picture: a tensor or an array where that was given, else Pillow's.
 
-        `image` is a path, bytes, a Pillow image, an array (H, W[, 3 or 4]) or a tensor ([1,] 3, H,
-        W) in [0, 1]. `size` resizes its shorter side first, in pixels; for the rest see `Look`.
-        Raises: ImageError for what cannot be read, is smaller than 16 pixels, or does not fit in
-        memory.
+        `image` is a path, bytes, a Pillow image, an array (H, W[, 3 or 4]), uint8 or float32, or a
+        tensor ([1,] 3, H, W) in [0, 1]. `size` resizes its shorter side first, in pixels. For the
+        rest see `Look`. Raises: ImageError for an image that cannot be read, is smaller than 16
+        pixels, or does not fit in memory.
         """
         picture = self.stylize(open_picture(image), size, Look(keep_colors, stroke_size, mix))
         if isinstance(image, Tensor):
@@ -165,36 +193,34 @@ class Stylizer:
             return rgb if image.dim() == 4 else rgb[0]
         pil = to_pil(picture.rgb, picture.alpha)
         if isinstance(image, np.ndarray):
-            return (
-                np.array(pil) if image.dtype.kind != "f" else np.array(pil, dtype=np.float32) / 255
-            )
+            floats = image.dtype.kind == "f"
+            return np.array(pil, dtype=np.float32) / 255 if floats else np.array(pil)
         if picture.icc:
             pil.info["icc_profile"] = picture.icc
         return pil
 
     def stylize(self, picture: Picture, size: int | None = None, look: Look = PLAIN) -> Picture:
-        """Return the stylized picture with its alpha and ICC profile kept; for the rest see `__call__`."""
+        """Return the stylized picture; alpha and ICC profile are kept. See `__call__`."""
         h, w = picture.rgb.shape[-2:]
         if size is not None:
             if size < 1:
-                raise ImageError(f"--size must be 1 or more pixels, got {size}")
+                raise ImageError(f"`size` must be 1 or more pixels, got {size}")
             h, w = fitted_size(h, w, size)
-        # the shorter side that the network sees
+        # Larger strokes: the network gets a smaller photo. This is its shorter side.
         inside = max(1, round(min(h, w) / look.stroke_size))
-        # before resizing, which needs memory of its own
+        # Memory is checked before resizing, which needs memory too.
         tile = self.find_tile(*fitted_size(h, w, inside))
         try:
             if size is not None:
                 alpha = None if picture.alpha is None else fit_shorter(picture.alpha, size)
                 picture = Picture(fit_shorter(picture.rgb, size), alpha, picture.icc)
-            with torch.no_grad():  # not inference_mode: what comes out may be used in training
+            with torch.no_grad():  # not inference_mode: the result may be used in training
                 photo = picture.rgb if inside == min(h, w) else fit_shorter(picture.rgb, inside)
-                stylized = resize(
-                    self._run_tiles(photo, tile) if tile else self.engine(photo), h, w
-                )
+                painted = self._run_tiles(photo, tile) if tile else self.engine(photo)
+                stylized = resize(painted, h, w)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise self._too_large(h, w) from error
-        except RuntimeError as error:  # how torch's CPU allocator says it
+        except RuntimeError as error:  # torch's allocator for CPUs has no class of its own
             if "can't allocate memory" not in str(error):
                 raise
             raise self._too_large(h, w) from error
@@ -205,46 +231,60 @@ class Stylizer:
         return Picture(stylized, picture.alpha, picture.icc)
 
     def frame(self, rgb: np.ndarray[Any, Any], look: Look = PLAIN) -> Any:
-        """Return a frame of a video, (H, W, 3) uint8, stylized."""
+        """Return the stylized frame of a video, (H, W, 3) uint8."""
         if look == PLAIN and not self.find_tile(*rgb.shape[:2]):
             return self.engine.frame(rgb)
         photo = torch.from_numpy(rgb).permute(2, 0, 1)[None].float().div_(255)
         stylized = self.stylize(Picture(photo), None, look).rgb[0]
         return stylized.mul(255).round_().byte().permute(1, 2, 0).contiguous().numpy()
 
-    def describe(self) -> str:
-        """Return what is printed of what ran: "engine: openvino, cpu, float32"."""
-        return "engine: torch, cpu, float32, in tiles" if self.tiled else engine_line(self.engine)
+    def stylize_on_disk(self, source: Path, target: Path, tile: int) -> None:
+        """Stylize a file into a PNG or TIFF file, in tiles, without holding either in memory.
 
-    def _bytes_per_pixel(self) -> int:
-        return bytes_per_pixel(self.about.network if self.about else {})
+        Raises: what `stylize_huge` raises.
+        """
+        assert self._network_for_tiles is not None
+        stylize_huge(self._network_for_tiles(), source, target, tile, self.progress)
+        self._tiled = True
+
+    def describe(self) -> str:
+        """Return the line that describes the engine that ran: "engine: openvino, cpu, float32"."""
+        return "engine: torch, cpu, float32, in tiles" if self._tiled else engine_line(self.engine)
+
+    def can_run_tiles(self) -> bool:
+        """Return whether there is a torch network, which tiles need."""
+        return self._network_for_tiles is not None
 
     def find_tile(self, h: int, w: int, on_disk: bool = False) -> int:
-        """Return the side of tiles, 0 for the whole picture at once; `on_disk` says where photo and
-        result are.
+        """Return the side of tiles for a picture, 0 for the whole picture at once.
 
-        Raises: ImageError before the system would run out of memory and kill the process.
+        With `on_disk`, photo and result take no memory. Raises: ImageError where the system would
+        run out of memory and kill the process.
         """
-        if self.tile and self.network is not None:
+        if self.tile and self.can_run_tiles():
             return self.tile
         if self.tile:
             raise ImageError(
-                "--tile: only checkpoints run in tiles, not exported files or blends of pictures"
+                "`tile`: only checkpoints run in tiles, not exported files or blends of pictures"
             )
         fits = h * w * self._bytes_per_pixel() <= FULL_MEMORY * psutil.virtual_memory().available
         if self.engine.device != "cpu" or fits:
             return 0
         kept = 0 if on_disk else h * w * TILES_BYTES
-        if self.tile == 0 or self.network is None or kept > psutil.virtual_memory().available:
+        no_tiles = self.tile == 0 or not self.can_run_tiles()
+        if no_tiles or kept > psutil.virtual_memory().available:
             raise self._too_large(h, w)
         return TILE
 
+    def _bytes_per_pixel(self) -> int:
+        return bytes_per_pixel(self.about.network if self.about else {})
+
     def _run_tiles(self, photo: Tensor, tile: int) -> Tensor:
-        assert self.network is not None
+        assert self._network_for_tiles is not None
         rgb = photo[0].mul(255).round_().byte().permute(1, 2, 0).contiguous().numpy()
         out = np.empty_like(rgb)
-        stylize_tiles(self.network(), rgb, tile, self.progress, out)
-        self.tiled = True
+        stylize_tiles(self._network_for_tiles(), rgb, tile, self.progress, out)
+        self._tiled = True
         return torch.from_numpy(out).permute(2, 0, 1)[None].float().div_(255)
 
     def _too_large(self, h: int, w: int) -> ImageError:
@@ -254,5 +294,15 @@ class Stylizer:
         fits = FULL_MEMORY * free / (h * w * self._bytes_per_pixel())
         size = max(16, int(min(h, w) * min(0.9, fits**0.5)) // 16 * 16)
         return ImageError(
-            f"{h}x{w} pixels are too many for the {free / 2**30:.1f} GiB of free memory; try --size {size}"
+            f"{h}x{w} pixels are too many for the {free / 2**30:.1f} GiB of free memory; "
+            f"try `size` {size}"
         )
+
+
+def _read_about(path: Path) -> About | None:
+    """Return the metadata of a checkpoint, None for an exported file."""
+    return None if is_exported(path) else read_about(path)
+
+
+def _load_network(checkpoint: Path) -> StyleNetwork:
+    return load_checkpoint(checkpoint)[0]
