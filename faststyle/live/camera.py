@@ -68,7 +68,7 @@ class Camera:
         self.rate = float(streams[0].average_rate or streams[0].guessed_rate or DEFAULT_RATE)
         self.read = 0
         self._size = size
-        self.failure: str | None = None
+        self._failure: str | None = None
         # `_newest` and `_ended` are shared with the thread; whoever reads or sets them holds this.
         self._changed = threading.Condition()
         self._newest: CameraFrame | None = None
@@ -88,8 +88,8 @@ class Camera:
             self._changed.wait_for(lambda: self._newest or self._ended, timeout)
             frame = self._newest
             self._newest = None
-            if frame is None and self.failure:
-                raise VideoError(self.failure)
+            if frame is None and self._failure:
+                raise VideoError(self._failure)
             return frame
 
     @property
@@ -115,6 +115,7 @@ class Camera:
 
         try:
             for rgb in self._frames():
+                # A frame that nobody took is replaced: that is how frames are dropped.
                 with self._changed:
                     self._newest = CameraFrame(rgb, time.monotonic())
                     self.read += 1
@@ -122,7 +123,7 @@ class Camera:
                 if self._closing:
                     break
         except FFmpegError as error:
-            self.failure = f"`source` {self.source}: {error.strerror or error}"
+            self._failure = f"`source` {self.source}: {error.strerror or error}"
         finally:
             with self._changed:
                 self._ended = True
@@ -138,6 +139,7 @@ class Camera:
                 # Short sleeps, so that `close` does not wait for a frame that is far ahead.
                 while not self._closing and (early := began + picture.time - time.monotonic()) > 0:
                     time.sleep(min(early, 0.1))
+            # FFmpeg resizes in the same step in which it converts to RGB.
             h, w = picture.height, picture.width
             if self._size is not None:
                 h, w = fitted_size(h, w, self._size)

@@ -155,6 +155,7 @@ def run_live(
                     break
                 continue
             statistics.taken += 1
+            # The frames of a pause are taken, so they do not count as dropped.
             if controls.paused:
                 continue
             name, stylize = styles[controls.style]

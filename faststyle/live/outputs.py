@@ -154,10 +154,12 @@ class FileOutput:
                 "rawvideo", rate=round(self.rate), pix_fmt="yuv420p"
             )
         else:
+            # The stack closes in reverse: first the file, then it gets its name.
             temporary = self._stack.enter_context(writing(self.path))
             suffix = self.path.suffix.lower()
             format = {".mkv": "matroska"}.get(suffix, suffix[1:])
             self._file = self._stack.enter_context(av.open(str(temporary), "w", format=format))
+            # The encoder must keep up with the camera, beside the network.
             options = {"crf": "18", "preset": "ultrafast", "tune": "zerolatency"}
             self._stream = self._file.add_stream("libx264", rate=round(self.rate), options=options)
             self._stream.pix_fmt = "yuv420p"
@@ -204,7 +206,7 @@ class MjpegOutput:
                     for jpeg in output._pictures():
                         self.wfile.write(_multipart(jpeg))
 
-            def log_message(self, *_: Any) -> None:
+            def log_message(self, *_: Any) -> None:  # the default prints each request
                 pass
 
         try:
@@ -212,6 +214,7 @@ class MjpegOutput:
             self._server = ThreadingHTTPServer(address, Handler)
         except OSError as error:
             raise OutputError(f"`output` {url}: {error.strerror}") from error
+        # A viewer that does not disconnect must not keep the program from ending.
         self._server.daemon_threads = True
         self.port = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, name="mjpeg", daemon=True).start()

@@ -123,7 +123,7 @@ class PictureSource:
     def frames(self, first: int = 0) -> Generator[Frame, None, None]:
         """Yield the frames in order, beginning at tick `first` of the clip's time base."""
         self.skipped = 0
-        step = 1 / (self.clip.rate * self.clip.time_base)
+        step = 1 / (self.clip.rate * self.clip.time_base)  # ticks from a picture to the next
         for number, file in enumerate(self.files):
             pts = round(number * step)
             if pts >= first:

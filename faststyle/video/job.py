@@ -140,7 +140,7 @@ class _VideoJob:
                     )
                 notes = self._assemble(self.target, lambda: self._raise_if_stopped(stop))
             finally:
-                # An empty folder is no use for resuming.
+                # A folder without segments is no use for resuming.
                 if not parts.segments:
                     parts.remove()
         parts.remove()
@@ -174,6 +174,7 @@ class _VideoJob:
         container = target.container
         has_tracks = isinstance(self.source, VideoSource)
         if container.codec is not None:
+            # Sound of a partial output must not play on after its last frame.
             length = parts.segments[-1].end * clip.time_base if partial else self.options.length
             span = TimeSpan(clip.zero, length, from_start=self.options.start is None)
             with writing(target.path) as temporary:
@@ -243,5 +244,6 @@ def _segment_settings(
         "start": options.start,
         "end": options.end,
         "size": options.size,
+        # Another version may have other encoders, whose segments do not fit together.
         "PyAV": av.__version__,
     }

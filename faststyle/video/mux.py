@@ -295,7 +295,7 @@ def _copy_track(stream: Stream, output: OutputContainer, zero: Fraction) -> Pack
             packet.dts = packet.dts - shift if last is None else max(packet.dts - shift, last + 1)
             last = packet.dts
             packet.pts = last if packet.pts is None else max(packet.pts, last)
-        packet.stream = copied
+        packet.stream = copied  # the muxer finds the track by it
         return [packet]
 
     return convert

@@ -154,10 +154,12 @@ def wants_video(inputs: Sequence[str], output: str) -> bool:
     """
     source = Path(inputs[0])
     target = Path(output)
+    # "-" is a pipe, which carries single pictures only.
     if len(inputs) != 1 or "-" in (inputs[0], output):
         return False
     if target.suffix.lower() in CONTAINERS or is_numbered(target) or is_numbered(source):
         return True
+    # Neither is a picture: the source counts as a video, whatever its suffix.
     return (
         source.is_file()
         and source.suffix.lower() not in READABLE
@@ -205,6 +207,7 @@ def check_target(target: Target, source: Path, overwrite: bool) -> None:
         taken = target.pictures()
     else:
         taken = [target.path] if target.path.exists() else []
+    # A pattern as input stands for many files. None of them may be written over.
     inputs = {source.resolve(), *(p.resolve() for p in numbered_files(source))}
     if any(p.resolve() in inputs for p in [*taken, target.place]):
         raise OutputError(f"`output` {target.path}: the input itself; choose another name")

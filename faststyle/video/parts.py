@@ -66,6 +66,7 @@ class Parts:
         suffix = ".mkv" if encoder.format == "matroska" else f".{encoder.format}"
         for _, group in groupby(frames, key=_SegmentStarts(encoder.clip)):
             path = self.folder / f"segment-{len(self.segments):05d}{suffix}"
+            # The manifest comes last: it lists only segments that are whole under their final name.
             with writing(path) as temporary:
                 segment = encoder.write(temporary, group)
             self.segments.append(replace(segment, file=path.name))
@@ -105,6 +106,7 @@ class Parts:
                 f"{self.folder} was begun with another {' and '.join(changed)}; "
                 "run without `resume` to begin again"
             )
+        # The video resumes where the first file is missing, so later segments are of no use.
         return list(takewhile(lambda segment: (self.folder / segment.file).is_file(), segments))
 
 

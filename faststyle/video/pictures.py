@@ -90,6 +90,7 @@ def write_pictures(
             raise_if_stopped()
             rgb = torch.from_numpy(np.asarray(picture.to_ndarray(format="rgb24"), np.uint8))
             write_image(rgb.permute(2, 0, 1).float() / 255, temporary / (path.name % number))
+        # All pictures are complete now. Only from here on is the output folder changed.
         for old in numbered_files(path):
             old.unlink()
         folder.mkdir(parents=True, exist_ok=True)
@@ -134,7 +135,7 @@ def _palette_filter(clip: Clip, palette: VideoFrame) -> tuple[Graph, FilterConte
 
 
 def _filter_graph(clip: Clip) -> tuple[Graph, FilterContext]:
-    """Return an empty graph of FFmpeg filters, and its input for stored frames."""
+    """Return a graph of FFmpeg filters with nothing but its input for stored frames."""
     from av import VideoFormat
     from av.filter import Graph
 

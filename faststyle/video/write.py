@@ -171,6 +171,7 @@ class SegmentEncoder:
                 for packet in packets:
                     pts = packet.pts or 0
                     packet_times.append(pts)
+                    # The encoder does not know how long each frame lasts.
                     packet.duration = durations.get(pts, packet.duration)
                     file.mux(packet)
 
@@ -191,6 +192,7 @@ class SegmentEncoder:
         from av.video.reformatter import Interpolation
 
         h, w = frame.rgb.shape[:2]
+        # Odd sizes grow by a row or column, for encoders that take even sizes only.
         rgb: Rgb = np.pad(
             frame.rgb, ((0, self.height - h), (0, self.width - w), (0, 0)), mode="edge"
         )
