@@ -26,6 +26,7 @@ def find_device(name: str = "auto") -> torch.device:
     """
     if name not in DEVICES:
         raise DeviceError(f"unknown device {name!r}.{did_you_mean(name, DEVICES)}")
+    # check_available, since a build for CUDA also runs on machines without a GPU
     found = torch.accelerator.current_accelerator(check_available=True)
     if name == "cpu" or (name == "auto" and found is None):
         return torch.device("cpu")

@@ -1,4 +1,4 @@
-"""Every error that faststyle raises on purpose; its message says what is allowed and how to fix it.
+"""Every error that faststyle raises on purpose; its message is one line that names the fix.
 
     FaststyleError
     ├── ImageError        a picture cannot be read, is too small, or too large

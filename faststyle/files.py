@@ -48,6 +48,8 @@ def writing(path: Path | str) -> Iterator[Path]:
         ...     temporary.write_text("whole or not at all")
     """
     path = Path(path)
+    # It has the suffix of `path`, since some writers choose the format by it, and is in the same
+    # folder, since a rename cannot go to another disk.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +62,7 @@ def writing(path: Path | str) -> Iterator[Path]:
     except OSError as error:
         raise output_error(path, error) from error
     finally:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it is gone where all went well
             temporary.unlink()
 
 

@@ -1,7 +1,7 @@
-"""Reading and writing image files, for the whole package: EXIF, alpha, CMYK, 16 bits, ICC profiles.
+"""Reading and writing image files: EXIF, alpha, grey, CMYK, 16 bits, ICC profiles, whole writes.
 
-Inside the package pictures are RGB, (1, 3, H, W), float32 in [0, 1]. Integers of 8 bits exist only
-where files are read and written.
+Only stylize/huge.py opens files itself, for pictures larger than memory. Inside the package pictures
+are RGB, (1, 3, H, W), float32 in [0, 1]; integers of 8 bits exist only in files.
 """
 
 from __future__ import annotations
@@ -77,6 +77,7 @@ def decode(
             warnings.simplefilter("ignore")
             image = source if isinstance(source, Image.Image) else Image.open(io.BytesIO(source))
             if shrink_to and isinstance(source, bytes):
+                # JPEG can leave out high frequencies while it decodes; other formats ignore this.
                 image.draft("RGB", (shrink_to, shrink_to))
             if image.width * image.height > MAX_PIXELS:  # before a gigabyte is filled with it
                 raise ImageError(f"{name}: more than {MAX_PIXELS:,} pixels; reduce it first")
@@ -171,6 +172,7 @@ def encode_image(
     picture = to_pil(image, alpha)
     if format == "JPEG" and picture.mode == "RGBA":
         picture = flatten(picture)
+    # No subsampling: JPEG would halve the resolution of colours, and strokes are colours.
     settings: dict[str, dict[str, Any]] = {
         "JPEG": {"quality": quality, "subsampling": 0},
         "WEBP": {"quality": quality},

@@ -22,20 +22,20 @@ SHOWN = ("content_rel", "style_rel", "total")
 class StepProgress:
     """Shows steps, images/s, the terms of the objective and the time left; nothing when `quiet`.
 
-    `what` is the name of the work, and `done` the number of steps that an earlier run has taken.
+    `work` is its name, and `done` the number of steps that an earlier run has taken.
 
     Example:
         >>> with StepProgress("training", steps=100, done=0, quiet=False) as progress:
         ...     progress.update(10, {"total": 3.2, "images_per_second": 2.0})
     """
 
-    def __init__(self, what: str, steps: int, done: int, quiet: bool) -> None:
+    def __init__(self, work: str, steps: int, done: int, quiet: bool) -> None:
         self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self.steps = steps
         self.first = done
         self.started = time.monotonic()
         self.bar = Progress(
-            TextColumn(what),
+            TextColumn(work),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("{task.fields[terms]}"),
@@ -45,7 +45,7 @@ class StepProgress:
             console=self.console,
             disable=quiet or not self.console.is_terminal,
         )
-        self.task = self.bar.add_task(what, total=steps, completed=done, terms="")
+        self.task = self.bar.add_task(work, total=steps, completed=done, terms="")
 
     def __enter__(self) -> StepProgress:
         self.bar.start()

@@ -28,7 +28,7 @@ def noted_signals() -> Iterator[Stop]:
     before: dict[int, Any] = {}
 
     def note(number: int, _: object) -> None:
-        stop.number = stop.number or number
+        stop.number = stop.number or number  # the first one decides the exit code
         if number == signal.SIGINT:
             signal.signal(number, before[number])
 

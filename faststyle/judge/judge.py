@@ -102,9 +102,8 @@ class Judge:
 
         Raises: ImageError, WeightsError.
         """
-        vgg = load_vgg(find_weights("vgg16", vgg_weights), LAYERS).to(
-            memory_format=torch.channels_last
-        )
+        vgg = load_vgg(find_weights("vgg16", vgg_weights), LAYERS)
+        vgg = vgg.to(memory_format=torch.channels_last)  # the faster layout
         return cls(vgg, read_image(painting), size)
 
     def score(self, outputs: Sequence[Tensor], photos: Sequence[Tensor]) -> Scores:
@@ -124,6 +123,7 @@ class Judge:
         photo_distance = 0.0
         errors = dict.fromkeys(CLEAR, 0.0)
         variances = dict.fromkeys(CLEAR, 0.0)
+        # One photo at a time, since the features of many would take much memory.
         for output, photo in zip(outputs, photos, strict=True):
             gaussians, content = judged_features(self.vgg, output)
             targets = content_features(self.vgg, photo)

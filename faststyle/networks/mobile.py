@@ -46,6 +46,7 @@ class Mobile(StyleNetwork):
         Source: Aitken et al., "Checkerboard artifact free sub-pixel convolution" (2017),
         https://arxiv.org/abs/1707.02937
         """
+        # pixel_shuffle makes each run of four channels the 2x2 pixels of one colour.
         for values in self.head.parameters():
             values.copy_(0.1 * values[:: FOLD**2].repeat_interleave(FOLD**2, 0))
 

@@ -68,9 +68,11 @@ def observe(
     keeps next to nothing of them in between.
     """
     if not lean:
+        # One pass for all layers: a layer of content may be one of style too.
         feats = extract(vgg, image, dict.fromkeys([*content, *style, *watched]))
         found = [{layer: moments(feats[layer], mask) for layer in style} for mask in masks]
         return Observed({layer: feats[layer] for layer in (*content, *watched)}, found)
+    # Each scale is an image of its own, with its own strips.
     feats = {}
     by_mask: list[dict[str, FeatureMoments]] = [{} for _ in masks]
     content_at = split_scales(content)

@@ -426,12 +426,14 @@ class PerceptualLoss(nn.Module):
         if which is not None:
             style, mean, style_rel = self._style(seen.moments[0], which)
         else:
+            # Without masks there is one set of moments, which is compared with every painting.
             found = seen.moments * len(self.shares) if len(masks) == 1 else seen.moments
             each = [self._style(moments, i) for i, moments in enumerate(found)]
             style, mean, style_rel = (self._blend(values) for values in zip(*each, strict=True))
         seen_squares = squares(stylized)
         colours = self._of_paintings(PALETTE, which)
         light = dampen(light_error(seen_squares, targets[SQUARES], colours))
+        # reported only, so it needs no gradient
         kept = light_kept(luminance(seen_squares.detach()), luminance(targets[SQUARES]))
         parts = (content, style, mean, total_variation(stylized.float()), light)
         weighted = [w * part.mean() for w, part in zip(self.weights, parts, strict=True)]

@@ -69,7 +69,7 @@ class _ChannelSums(torch.autograd.Function):
     def forward(ctx: Any, feats: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the sums for features (B, C, H, W) and weights (1, 1, H, W)."""
         ctx.save_for_backward(feats, weight)
-        ctx.set_materialize_grads(False)
+        ctx.set_materialize_grads(False)  # no zeros for an output that is not used
         with torch.autocast(feats.device.type, enabled=False):
             flat = _by_pixel(feats, weight)
             weighted = flat if weight is None else flat * weight.reshape(1, -1, 1)
@@ -100,6 +100,7 @@ class _ChannelSums(torch.autograd.Function):
                 grad = more.expand(b, h * w, c)
             else:
                 return None, None
+            # A pixel's weight is in the sums once, so it is in the gradient once.
             if weight is not None:
                 grad = grad * weight.reshape(1, -1, 1)
             return grad.reshape(b, h, w, c).permute(0, 3, 1, 2).to(feats.dtype), None
@@ -108,5 +109,6 @@ class _ChannelSums(torch.autograd.Function):
 def _by_pixel(feats: Tensor, weight: Tensor | None) -> Tensor:
     """Return features (B, C, H, W) as (B, H W, C): a view if they are in channels last."""
     b, c, h, w = feats.shape
+    # Weights are float32, so weighted features are too.
     as_it_is = feats.dtype == torch.bfloat16 and feats.device.type == "cpu" and weight is None
     return (feats if as_it_is else feats.float()).permute(0, 2, 3, 1).reshape(b, h * w, c)

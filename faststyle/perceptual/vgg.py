@@ -109,6 +109,7 @@ class VGG(nn.Module):
         is a pooling between blocks, but none before the first or after the last. Gradients are of
         `x` only: weights are frozen.
         """
+        # Names such as "3_2" are in the order of their depth as strings too.
         deepest = max(name.removeprefix("relu") for name in wanted)
         names = [name for name in self.convs if int(name[0]) in blocks and name <= deepest]
         seen = [name for name in names if f"relu{name}" in wanted or name == names[-1]]
@@ -124,7 +125,7 @@ class VGG(nn.Module):
     def _run_plain(self, x: Tensor, names: list[str], seen: list[str]) -> list[Tensor]:
         feats = []
         for i, name in enumerate(names):
-            if i and name[0] != names[i - 1][0]:
+            if i and name[0] != names[i - 1][0]:  # a new block
                 x = self.pool(x, int(names[i - 1][0]))
             x = F.relu(self.convs[name](x))
             if name in seen:
@@ -204,6 +205,7 @@ class _Frozen(torch.autograd.Function):
         feats = {}
         for i, name in enumerate(names):
             if i and name[0] != names[i - 1][0]:
+                # The order in which tensors are kept is the one in which `backward` takes them off.
                 if vgg.pooling == "max" and keep:
                     x, chosen = F.max_pool2d(x, kernel_size=2, stride=2, return_indices=True)
                     kept.append(chosen)
@@ -212,6 +214,7 @@ class _Frozen(torch.autograd.Function):
                 if keep:
                     kept.append(x)
             conv = vgg.conv(name)
+            # In place, since the backward pass of ReLU needs only its output.
             if pays(x, conv.out_channels):
                 x = vgg.winograd(name)(x, relu=True)
             elif in_bf16:

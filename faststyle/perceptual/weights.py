@@ -143,6 +143,7 @@ def read_weights(path: Path, arch: str = "vgg16") -> VGGWeights:
         raise WeightsError(
             f"{path}: not readable as VGG weights, delete it or name another ({reason})"
         ) from error
+    # No set of layers needs the last two convolutions, so a file may end before them.
     missing = [n for n in layer_names(arch)[:-2] if f"{n}.weight" not in weights.tensors]
     if missing:
         raise WeightsError(
@@ -273,6 +274,7 @@ def _read_h5(path: Path, arch: str) -> VGGWeights:
     with h5py.File(path, "r") as file:
         for name in layer_names(arch):
             block, i = name.split("_")
+            # Keras counts from nothing: conv2d, conv2d_1, conv2d_2
             layer = "conv2d" if i == "1" else f"conv2d_{int(i) - 1}"
             group = f"block{block}/layers/{layer}/vars"
             if f"{group}/0" not in file:
