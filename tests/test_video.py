@@ -272,7 +272,8 @@ def test_colours_and_their_tags_are_kept(
         color = (1, *color[1:])  # VP9 has no "unspecified"; players assume limited range then
     assert (read_clip(Path(name)).color, report.notes) == (color, ())
     with av.open(str(source)) as a, av.open(name) as b:
-        x, y = next(a.decode(video=0)), next(b.decode(video=0))
+        x = next(a.decode(video=0))
+        y = next(b.decode(video=0))
         for plane in range(3):
             assert bytes(y.planes[plane])[0] == pytest.approx(bytes(x.planes[plane])[0], abs=2)
     assert np.abs(seen[0].astype(int) - red).max() <= 3

@@ -243,5 +243,5 @@ def require_av() -> None:
 
 
 def file_url(path: Path) -> str:
-    """Return a path for FFmpeg, which would take a colon in a bare name for a protocol's."""
+    """Return a path as a URL for FFmpeg, which reads "a:" in a bare name as a protocol."""
     return f"file:{path}"
