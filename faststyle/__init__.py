@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from faststyle.judge import Judge
     from faststyle.slow.optimize import optimize_image
     from faststyle.stylize.stylizer import Stylizer
-    from faststyle.training.trainer import train_style
+    from faststyle.training.train import train_style
 
 __version__ = "0.1.0"
 
@@ -27,7 +27,7 @@ _HOMES = {
     "Judge": "faststyle.judge",
     "Stylizer": "faststyle.stylize.stylizer",
     "optimize_image": "faststyle.slow.optimize",
-    "train_style": "faststyle.training.trainer",
+    "train_style": "faststyle.training.train",
     "read_image": "faststyle.images",
     "write_image": "faststyle.images",
 }

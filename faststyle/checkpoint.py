@@ -1,7 +1,6 @@
-"""The one artifact: a .safetensors file whose JSON metadata rebuilds the network and tells how it
-was made.
+"""Checkpoints: .safetensors files whose JSON metadata rebuilds the network and tells its history.
 
-What it is not: the resumable state of a run (training/trainer.py), which is private to the run.
+The resumable state of a run is in training/state.py.
 """
 
 from __future__ import annotations
@@ -33,12 +32,12 @@ MEANS = "paintings.means"  # the tensor by which a collection finds the painting
 
 @dataclass(frozen=True)
 class About:
-    """What a checkpoint says of itself.
+    """The metadata of a checkpoint.
 
     `network` is the name and keyword arguments of the network; `painting` its name, file name,
     sha256, size (height, width) and weight of style (`balance`); of a collection it is empty, and
     `paintings` has them all, in the order of the network's scales and shifts; `vgg` the id and
-    licence of the weights of the objective; `photos` what it was trained on, and under which terms,
+    licence of the weights of the objective; `photos` are those it was trained on, with their terms,
     `photos_seen` how many; `recipe` all settings; `scores` content_rel, style_rel and the judge's
     scores on photos that it never saw; `base` the sha256 of the base that its weights descend from,
     "" when they do not or it is not known.
@@ -115,7 +114,7 @@ def read_about(path: Path) -> About:
 
 @contextmanager
 def check_weights(path: Path) -> Iterator[None]:
-    """Turn what goes wrong with the weights of a checkpoint into a CheckpointError."""
+    """Turn errors about the weights of a checkpoint into CheckpointErrors."""
     try:
         yield
     except (SafetensorError, OSError, RuntimeError, TypeError, ValueError, FaststyleError) as error:
@@ -126,7 +125,7 @@ def check_weights(path: Path) -> Iterator[None]:
 
 
 def load_checkpoint(path: Path) -> tuple[StyleNetwork, About]:
-    """Return the network, in evaluation mode on the CPU in float32, and what the checkpoint says.
+    """Return the network, in evaluation mode on the CPU in float32, and its metadata.
 
     Raises: CheckpointError, also for a collection: `find_checkpoint` gives one of its paintings.
     """
@@ -143,7 +142,7 @@ def load_checkpoint(path: Path) -> tuple[StyleNetwork, About]:
 
 
 def base_file() -> Path:
-    """Return the collection that comes with the package: what training starts from."""
+    """Return the file of the collection in the package, from which training starts."""
     return Path(__file__).with_name("training") / "bases" / f"collection{SUFFIX}"
 
 

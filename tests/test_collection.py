@@ -28,7 +28,8 @@ from faststyle.stylize.blend import can_be_mixed
 from faststyle.training import held_out
 from faststyle.training.photos import NumberedPhotos, SamplePhotos
 from faststyle.training.recipe import Recipe, recipe_from_dict
-from faststyle.training.trainer import Result, train_style
+from faststyle.training.report import Result
+from faststyle.training.train import train_style
 
 ROOT = Path(__file__).parents[1]
 TINY: dict[str, Any] = {

@@ -9,7 +9,7 @@ import pytest
 from conftest import draw
 
 from faststyle.errors import ImageError
-from faststyle.training.painting import digest, read_painting, read_paintings
+from faststyle.training.painting import PaintingSet, read_painting, read_paintings
 
 
 @pytest.fixture
@@ -33,20 +33,25 @@ def test_a_painting_is_its_file_and_its_pixels(folder: Path) -> None:
 
 
 def test_a_folder_is_read_by_name_and_bad_files_are_left_out(folder: Path) -> None:
-    found, skipped = read_paintings(folder)
+    found = read_paintings(folder)
+    assert found.is_collection
+    assert str(found) == "2 paintings"
     assert [painting.name for painting in found] == ["a", "b"]
-    assert [name for name, _ in skipped] == ["c.webp"]
-    assert "not an image" in skipped[0][1]
+    assert [name for name, _ in found.left_out] == ["c.webp"]
+    assert "not an image" in found.left_out[0][1]
 
 
 def test_a_file_is_one_painting(folder: Path) -> None:
-    found, skipped = read_paintings(folder / "b.png")
-    assert ([painting.name for painting in found], skipped) == (["b"], [])
+    found = read_paintings(folder / "b.png")
+    assert not found.is_collection
+    assert ([painting.name for painting in found], found.left_out) == (["b"], ())
+    assert str(found) == str(folder / "b.png")
     with pytest.raises(ImageError, match="no such file"):
         read_paintings(folder / "none.png")
 
 
-def test_the_digest_knows_each_painting_and_their_order(folder: Path) -> None:
-    found, _ = read_paintings(folder)
-    assert digest(found[:1]) == found[0].sha256
-    assert len({digest(found), digest(found[::-1]), digest(found[:1])}) == 3
+def test_the_hash_knows_each_painting_and_their_order(folder: Path) -> None:
+    first, second = read_paintings(folder)
+    sets = [PaintingSet(which) for which in ((first,), (first, second), (second, first))]
+    assert sets[0].sha256 == first.sha256
+    assert len({found.sha256 for found in sets}) == 3

@@ -116,7 +116,7 @@ def test_names_of_datasets_are_checked(parquet: Path, tmp_path: Path) -> None:
         open_source(f"hf:{parquet}:train:picture", 0)
     with pytest.raises(PhotosError, match="split 'test'"):
         open_source(f"hf:{parquet}:test", 0)
-    with pytest.raises(PhotosError, match="without a network use --photos sample"):
+    with pytest.raises(PhotosError, match="without a network use `photos` sample"):
         open_source(f"hf:{tmp_path / 'nowhere'}", 0)
     with pytest.raises(PhotosError, match="no such folder; allowed: sample, coco"):
         open_source(str(tmp_path / "nowhere"), 0)

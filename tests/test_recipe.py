@@ -113,7 +113,7 @@ def test_set_changes_one_key_of_a_table_and_keeps_the_others() -> None:
         ("network.name=jonson", "unknown network 'jonson'. Did you mean 'johnson'?"),
         ("loss.style_layers=gatis", "unknown set of layers 'gatis'. Did you mean 'gatys'?"),
         ("loss.style_layers.relu1_9=1", "vgg16 has no layer 'relu1_9'"),
-        ("steps", "--set takes key=value, got 'steps'"),
+        ("steps", "`set` takes key=value, got 'steps'"),
         ("steps=", "steps must be a whole number, got ''"),
         ("=3", "unknown key '' in the recipe"),
         ("steps=1e3", "steps must be a whole number, got 1000.0"),

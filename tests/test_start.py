@@ -140,5 +140,5 @@ def test_the_base_fits_the_recipes_and_says_what_it_is(recipe: str) -> None:
 
 
 def test_a_network_without_a_base_says_so() -> None:
-    with pytest.raises(RecipeError, match="the base holds another network: .*--init scratch"):
+    with pytest.raises(RecipeError, match="the base holds another network: .*`init` scratch"):
         check_start("base", {"name": "johnson", "width": 4})

@@ -18,11 +18,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from faststyle.checkpoint import load_checkpoint, read_about
 from faststyle.errors import DeviceError, Interrupted, OutputError, StateError, TrainingError
+from faststyle.progress import StepProgress
 from faststyle.training import held_out
 from faststyle.training import trainer as module
 from faststyle.training.recipe import Recipe, learning_rate, recipe_from_dict
+from faststyle.training.report import Result
 from faststyle.training.state import newest_state
-from faststyle.training.trainer import Result, train_style
+from faststyle.training.train import train_style
 
 TINY: dict[str, Any] = {
     "name": "tiny",
@@ -162,7 +164,7 @@ def test_stopping_and_resuming_ends_in_the_same_bits(train: Any, accumulate: int
     whole = load_file(train(recipe, name="whole").checkpoint)
     with (
         stop_after(5),
-        pytest.raises(Interrupted, match="stopped after step 5 of 8; .*--resume") as error,
+        pytest.raises(Interrupted, match="stopped after step 5 of 8; .*`resume`") as error,
     ):
         train(recipe, name="cut")
     assert error.value.exit_code == 143
@@ -171,7 +173,7 @@ def test_stopping_and_resuming_ends_in_the_same_bits(train: Any, accumulate: int
     assert state.step == 5
     with pytest.raises(
         StateError,
-        match="unfinished run .step 5.: go on with --resume, or start again with --overw",
+        match="unfinished run .step 5.: go on with `resume`, or start again with `overw",
     ):
         train(recipe, name="cut")
     resumed = load_file(train(name="cut", resume=True).checkpoint)
@@ -209,23 +211,23 @@ def stop_after(step: int) -> Any:
 
     class Stop:
         def __enter__(self) -> None:
-            self.advance = module.StepProgress.advance
+            self.advance = StepProgress.advance
 
             def advance(progress: Any, now: int) -> None:
                 self.advance(progress, now)
                 if now == step:
                     signal.raise_signal(signal.SIGTERM)
 
-            module.StepProgress.advance = advance  # type: ignore[method-assign]
+            StepProgress.advance = advance  # type: ignore[method-assign]
 
         def __exit__(self, *_: object) -> None:
-            module.StepProgress.advance = self.advance  # type: ignore[method-assign]
+            StepProgress.advance = self.advance  # type: ignore[method-assign]
 
     return Stop()
 
 
 def test_a_signal_that_comes_while_processes_agree_is_not_lost() -> None:
-    """The exchange takes a while, and a handler may run in it: the next exchange must still see the signal."""
+    """A handler may run while processes agree: the next exchange must still see the signal."""
     asked: list[int] = []
     trainer: Any = object.__new__(module.Trainer)
 
@@ -234,7 +236,7 @@ def test_a_signal_that_comes_while_processes_agree_is_not_lost() -> None:
         trainer.stop.number = signal.SIGTERM  # comes too late for this exchange
         return flag.reshape(1)
 
-    trainer.step = 3
+    trainer.state = SimpleNamespace(step=3)
     trainer.stop = SimpleNamespace(number=0)
     trainer.recipe = recipe_from_dict({"name": "smoke", "steps": 9})
     trainer.accelerator = SimpleNamespace(
@@ -265,7 +267,7 @@ def test_a_damaged_state_gives_way_to_the_one_before(train: Any) -> None:
     assert state is not None
     assert state.step == 4
     (folder / "step-000004" / "manifest.json").unlink()
-    with pytest.raises(StateError, match="no state there is whole; start again with --overwrite"):
+    with pytest.raises(StateError, match="no state there is whole; start again with `overwrite`"):
         train(resume=True)
     assert train(tiny(), overwrite=True).steps == 8
 
@@ -342,7 +344,7 @@ def test_outputs_are_tried_before_training_starts(train: Any, tmp_path: Path) ->
 
 def test_a_device_that_is_not_there_is_an_error(train: Any, painting: Path, vgg_file: Path) -> None:
     missing = "mps" if not torch.backends.mps.is_available() else "cuda"
-    with pytest.raises(DeviceError, match=f"--device {missing}: not there"):
+    with pytest.raises(DeviceError, match=f"`device` {missing}: not there"):
         train_style(painting, tiny(), vgg_weights=vgg_file, device=missing)
 
 

@@ -33,7 +33,7 @@ from faststyle.training.photos import open_source, photo_loader
 from faststyle.training.recipe import Recipe
 from faststyle.training.start import start_network
 from faststyle.training.step import TrainStep, build_objective
-from faststyle.training.trainer import open_accelerator
+from faststyle.training.accelerators import open_accelerator
 
 # of pytorch/examples
 REFERENCE_BATCH = 4

@@ -31,7 +31,7 @@ from faststyle.perceptual.weights import VGGWeights, load_vgg
 from faststyle.slow.optimize import Progress, SlowConfig, optimize_image
 from faststyle.training.recipe import Recipe
 from faststyle.training.step import TrainStep, build_objective
-from faststyle.training.trainer import open_accelerator
+from faststyle.training.accelerators import open_accelerator
 
 PAPER_NETWORK = {"name": "johnson", "width": 32}
 # of pytorch/examples, for photos divided by this:

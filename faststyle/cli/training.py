@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +20,9 @@ from faststyle.cli.common import (
     run_alone,
 )
 
+if TYPE_CHECKING:
+    from faststyle.training.report import Result
+
 TRAINING = "Training"
 OBJECTIVE = "Objective"
 
@@ -29,8 +33,9 @@ def train(
     style: Annotated[
         str,
         typer.Option(
+            "--painting",
             "--style",
-            help="The painting: an image file; or a folder of paintings, for one network of all.",
+            help="An image file; or a folder of paintings, for one network of all.",
             metavar="PAINTING",
         ),
     ],
@@ -121,15 +126,13 @@ def train(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a network for one painting.
+    """Train a network for one painting, or one network for a folder of paintings.
 
-    Example: faststyle train --style data/styles/nocturne.png --recipe quick
+    Example: faststyle train --painting data/styles/nocturne.png --recipe quick
     """
-    from dataclasses import asdict
-
     from faststyle.networks import parse_network
     from faststyle.training.recipe import load_recipe
-    from faststyle.training.trainer import train_style
+    from faststyle.training.train import train_style
 
     flags = {
         "photos": photos,
@@ -156,13 +159,16 @@ def train(
         threads=threads,
         quiet=False,
     )
-    if not _is_first_process():
-        return
+    if _is_first_process():
+        _print_result(result, as_json)
+
+
+def _print_result(result: Result, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(asdict(result), default=str))
         return
-    for bad, reason in result.skipped:
-        typer.echo(f"skipped {bad}: {reason}", err=True)
+    for name, reason in result.skipped:
+        typer.echo(f"skipped {name}: {reason}", err=True)
     minutes = f"{int(result.seconds // 60)}:{int(result.seconds % 60):02d} minutes"
     typer.echo(
         f"{result.steps} steps in {minutes}; on photos it never saw: "
@@ -187,7 +193,7 @@ def run_train() -> None:
 
 
 def _is_first_process() -> bool:
-    """Whether this is the one process of torchrun or accelerate launch that may print results."""
+    """Return whether this is the first of the processes that a launcher started."""
     from accelerate import PartialState
 
     return bool(PartialState().is_main_process)

@@ -1,1 +1,1 @@
-"""How a network is trained: photos, recipes, the loop, and the state that it can be resumed from."""
+"""Training: a painting and photos go in, a checkpoint comes out."""

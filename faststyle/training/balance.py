@@ -1,8 +1,7 @@
-"""The weight of style against content, found while training: as much style as a content error
-allows.
+"""The weight of style against content, found while training: as much as a content error allows.
 
-After `SETTLED` of the steps the weight stays. It is stored with the objective, so that what was
-trained for is a fixed function again.
+After `SETTLED` of the steps the weight stays. It is stored with the objective, which is then a
+fixed function again.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ class Balance:
         self.sums.zero_()
 
     def state(self, accelerator: Accelerator) -> dict[str, Any]:
-        """Return what resuming needs, as plain data."""
+        """Return the weights, and the sums since the last change, as plain data."""
         sums = accelerator.reduce(self.sums, "mean")  # each process goes on with its share
         return {"balance": self.loss.balance.tolist(), "sums": sums.tolist()}
 

@@ -1,9 +1,9 @@
 """A critic: it learns to tell the texture of a painting from a network's, and the network to pass.
 
 Why: the cheapest picture with the covariances of a painting is a weave of short stripes, with the
-photo embossed in it. Statistics that are fixed cannot tell it from strokes. A critic can as soon as
-it is there, for no painting has it.
-Patches of VGG's features are what it sees: Li and Wand, "Precomputed real-time texture synthesis
+photo embossed in it. Fixed statistics cannot tell it from strokes. A critic learns to, as soon as
+such a weave appears.
+It sees patches of VGG's features: Li and Wand, "Precomputed real-time texture synthesis
 with Markovian generative adversarial networks" (2016), https://arxiv.org/abs/1604.04382.
 Hinge loss and spectral normalisation: Miyato et al. (2018), https://arxiv.org/abs/1802.05957.
 A last row for each of many paintings: Miyato and Koyama (2018), https://arxiv.org/abs/1802.05637.
@@ -29,7 +29,7 @@ from faststyle.perceptual.vgg import VGG, Feats
 LAYERS = ("relu2_1", "relu3_1")
 WIDTH = 64  # channels
 RATE = 1e-3  # of Adam
-BETAS = (0.5, 0.99)  # Adam's: what it is to tell apart changes from step to step
+BETAS = (0.5, 0.99)  # Adam's, short: the pictures change from step to step
 SLOPE = 0.2  # of its ReLUs below 0
 
 
@@ -81,7 +81,7 @@ class Critic:
         accelerator.register_for_checkpointing(self.nets, self.optimizer)
 
     def __call__(self, painted: Feats, which: Tensor, step: int) -> Tensor:
-        """Learn from features of pictures, and return what they are then to be blamed for, (B,).
+        """Learn from features of pictures, and return the blame for each picture, (B,).
 
         `which`, (B,), are the paintings that they are for.
         """
@@ -133,7 +133,7 @@ class Critic:
 
 
 def _scale(feats: Tensor) -> Tensor:
-    """Return what brings each of (B, C, h, w) to a mean square of 1: (B, 1, 1, 1)."""
+    """Return the factors that bring each of (B, C, h, w) to a mean square of 1: (B, 1, 1, 1)."""
     size = feats.float().square().mean((1, 2, 3), keepdim=True)
     return size.clamp_min(TINY).rsqrt()
 

@@ -66,7 +66,7 @@ class HeldOut:
         }
 
     def judge(self, judge: Judge) -> Scores:
-        """Return what the judge says of the network of one painting."""
+        """Return the scores of the network of one painting."""
         photos = [protocol_photo(read_image(path)) for path in held_out_photos()]
         outputs = self._stylize([photo.to(self.device) for photo in photos])
         return judge.score([y.float().clamp(0, 1).cpu() for y in outputs], photos)

@@ -1,5 +1,4 @@
-"""Dead-leaves images: overlapping shapes of every size, which share the statistics of edges with
-real photos.
+"""Dead-leaves images: overlapping shapes of every size, with the edge statistics of photos.
 
 Source: Lee, Mumford, Huang, "Occlusion models for natural images" (2001),
 https://doi.org/10.1023/A:1011109015675; as training data: Baradad et al., "Learning to see by
@@ -25,7 +24,10 @@ LEAVES = 700  # enough to cover the canvas: what is left bare is the background 
 
 
 def dead_leaves(rng: np.random.Generator, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return a (size, size, 3) uint8 image: shapes with radii of density r^-3, shaded, textured, from one palette."""
+    """Return a (size, size, 3) uint8 image of shaded shapes in colours of one palette.
+
+    Their radii have a density of r^-3.
+    """
     palette = _palette(rng)
     background = tuple(int(v) for v in palette[0])
     image = Image.new("RGB", (size, size), background)

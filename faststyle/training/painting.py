@@ -1,11 +1,12 @@
-"""The paintings that a run is for: read once, and named by what is in the file."""
+"""The paintings that a run is for: files that are read and hashed once, when it begins."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -27,8 +28,49 @@ class Painting:
 
     @property
     def name(self) -> str:
-        """Return what the style is called: the name of the file, without its suffix."""
+        """Return the name of the style: that of the file, without its suffix."""
         return self.path.stem
+
+    def about(self, balance: float) -> dict[str, Any]:
+        """Return the entry of a checkpoint for this painting; `balance` is its weight of style."""
+        return {
+            "name": self.name,
+            "file": self.path.name,
+            "sha256": self.sha256,
+            "size": list(self.image.shape[-2:]),
+            "balance": balance,
+        }
+
+
+@dataclass(frozen=True)
+class PaintingSet:
+    """The paintings that a network is for: one, or those of a folder, a collection.
+
+    `left_out` are files of the folder that cannot be read, each with the reason.
+    """
+
+    paintings: tuple[Painting, ...]
+    is_collection: bool = False
+    left_out: tuple[tuple[str, str], ...] = ()
+
+    def __iter__(self) -> Iterator[Painting]:
+        return iter(self.paintings)
+
+    def __len__(self) -> int:
+        return len(self.paintings)
+
+    def __getitem__(self, number: int) -> Painting:
+        return self.paintings[number]
+
+    def __str__(self) -> str:
+        return f"{len(self)} paintings" if self.is_collection else str(self[0].path)
+
+    @property
+    def sha256(self) -> str:
+        """Return one hash for all paintings: that of the file where there is one only."""
+        if len(self) == 1:
+            return self[0].sha256
+        return hashlib.sha256(" ".join(p.sha256 for p in self).encode()).hexdigest()
 
 
 def read_painting(path: str | Path) -> Painting:
@@ -37,36 +79,28 @@ def read_painting(path: str | Path) -> Painting:
     return Painting(Path(path), sha256(path), image)
 
 
-def read_paintings(path: str | Path) -> tuple[list[Painting], list[tuple[str, str]]]:
+def read_paintings(path: str | Path) -> PaintingSet:
     """Return the painting of a file, or those of a folder in the order of their names.
 
-    A file in a folder that cannot be read is left out; the second list has its name and the reason.
-    Raises: ImageError for a file that cannot be read, a folder without a painting, or two files of
-    one name.
+    A file in a folder that cannot be read is left out. Raises: ImageError for a file that cannot be
+    read, a folder without a painting, or two files of one name.
     """
     path = Path(path)
     if not path.is_dir():
-        return [read_painting(path)], []
+        return PaintingSet((read_painting(path),))
     found: list[Painting] = []
-    skipped: list[tuple[str, str]] = []
+    left_out: list[tuple[str, str]] = []
     for file in sorted(path.iterdir()):
         if file.suffix.lower() not in READABLE or file.name.startswith("."):
             continue
         try:
             found.append(read_painting(file))
         except ImageError as error:
-            skipped.append((file.name, str(error)))
+            left_out.append((file.name, str(error)))
     if not found:
-        raise ImageError(f"--style {path}: no painting in this folder can be read")
+        raise ImageError(f"`style` {path}: no painting in this folder can be read")
     names = [painting.name for painting in found]
     for name in names:
         if names.count(name) > 1:
-            raise ImageError(f"--style {path}: two paintings are called {name!r}; rename one")
-    return found, skipped
-
-
-def digest(paintings: Sequence[Painting]) -> str:
-    """Return one sha256 for all paintings: that of the file where there is one only."""
-    if len(paintings) == 1:
-        return paintings[0].sha256
-    return hashlib.sha256(" ".join(p.sha256 for p in paintings).encode()).hexdigest()
+            raise ImageError(f"`style` {path}: two paintings are called {name!r}; rename one")
+    return PaintingSet(tuple(found), is_collection=True, left_out=tuple(left_out))

@@ -35,7 +35,7 @@ BLOCK = 64  # photos of one lane that are shuffled among themselves
 CROP = (0.8, 1.0)  # side of the random crop over the photo's shorter side
 STRONG_CROP = (0.35, 1.0)
 SMALLEST_CROP = 0.6  # over the training size: a smaller crop would be magnified until it is soft
-LEAVES_SHARE = 0.25  # of the samples of --photos sample that are dead-leaves images
+LEAVES_SHARE = 0.25  # of the samples of the photos "sample" that are dead-leaves images
 
 # scikit-image carries these in its wheel; the first list is trained on, the second never.
 SAMPLE_TRAIN = (
@@ -54,10 +54,14 @@ Raw = str | bytes | Image.Image
 
 
 class Source(Protocol):
-    """Where photos come from. `photo(n, attempt)` is pure; attempt > 0 asks for a stand-in for a bad photo."""
+    """A source of photos. `photo(n, attempt)` is a pure function.
+
+    `strong` asks for strong augmentation: the photos are few. `attempt` above 0 asks for another
+    photo in place of a bad one.
+    """
 
     description: str
-    strong: bool  # few photos, so that augmentation has to make up for it
+    strong: bool
 
     def photo(self, number: int, attempt: int) -> tuple[str, Raw]:
         """Return the name and the undecoded photo of a sample number. Raises: PhotosError."""
@@ -65,10 +69,10 @@ class Source(Protocol):
 
 
 class Batch(TypedDict):
-    """What the loader yields.
+    """A batch of the loader.
 
-    `photo` is (B, 3, S, S) uint8, `painting` (B,) the number of the painting that each is for;
-    then come the bad photos met on the way, and why it cannot go on.
+    `photo` is (B, 3, S, S) uint8, `painting` (B,) the number of the painting that each is for.
+    `skipped` are bad photos that others stand in for; `failure` says why the run cannot go on.
     """
 
     photo: Tensor
@@ -78,10 +82,9 @@ class Batch(TypedDict):
 
 
 def open_source(photos: str, seed: int) -> Source:
-    """Return the source that `--photos` names: "sample", "coco", "hf:NAME[:SPLIT[:COLUMN]]", or a
-    folder.
+    """Return the source of photos of that name.
 
-    Raises: PhotosError.
+    It is "sample", "coco", "hf:NAME[:SPLIT[:COLUMN]]", or a folder. Raises: PhotosError.
     """
     if photos == "sample":
         return SamplePhotos(seed)
@@ -131,7 +134,7 @@ class SamplePhotos:
 
 
 class FolderPhotos:
-    """Every image file in a folder tree, each once in a random order, then all again in another order."""
+    """The image files of a folder tree, each once in a random order, then again in another."""
 
     strong = False
 
@@ -141,12 +144,13 @@ class FolderPhotos:
 
         if not folder.is_dir():
             raise PhotosError(
-                f"--photos {folder}: no such folder; allowed: sample, coco, hf:NAME[:SPLIT[:COLUMN]], or a folder"
+                f"`photos` {folder}: no such folder; allowed: sample, coco, "
+                "hf:NAME[:SPLIT[:COLUMN]], or a folder"
             )
         paths = sorted(str(p) for p in _walk(folder))
         if not paths:
             raise PhotosError(
-                f"--photos {folder}: no images in it ({', '.join(sorted(READABLE))} are looked for)"
+                f"`photos` {folder}: no images in it ({', '.join(sorted(READABLE))} are looked for)"
             )
         self.seed = seed
         # Arrow keeps a hundred thousand paths in shared memory; a Python list would be copied into
@@ -193,14 +197,14 @@ class StreamPhotos:
         except Exception as error:  # a zoo: not found, no network, no access, unknown split
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise PhotosError(
-                f"--photos: cannot open the dataset {path!r}, split {split!r} ({reason}); "
-                "without a network use --photos sample or a folder"
+                f"`photos`: cannot open the dataset {path!r}, split {split!r} ({reason}); "
+                "without a network use `photos` sample or a folder"
             ) from error
         column = column or _image_column(rows)
         self.column = column
         if rows.features is not None and column not in rows.features:
             raise PhotosError(
-                f"--photos: {path!r} has no column {column!r}; it has {', '.join(rows.features)}"
+                f"`photos`: {path!r} has no column {column!r}; it has {', '.join(rows.features)}"
             )
         self.rows = rows.cast_column(column, datasets.Image(decode=False)).select_columns([column])
         self.shards = int(self.rows.num_shards)
@@ -218,9 +222,8 @@ class StreamPhotos:
             value.get("bytes") is None and value.get("path") is None
         ):
             return f"{self.name}, sample {number}", b""
-        return value.get("path") or f"{self.name}, sample {number}", value.get("bytes") or value[
-            "path"
-        ]
+        name = value.get("path") or f"{self.name}, sample {number}"
+        return name, value.get("bytes") or value["path"]
 
     def _block(self, lane: int, wanted: int) -> list[Any]:
         """Return a block of a lane, reading on from the last one, or again from the start."""
@@ -232,7 +235,7 @@ class StreamPhotos:
             try:
                 block = [next(rows) for _ in range(BLOCK)]
             except (OSError, ValueError, RuntimeError) as error:
-                raise PhotosError(f"--photos: reading {self.name} failed: {error}") from error
+                raise PhotosError(f"`photos`: reading {self.name} failed: {error}") from error
             index += 1
         self.lanes[lane] = (rows, index, block)
         return block
@@ -252,15 +255,15 @@ class StreamPhotos:
                     found = True
                     yield from rows[self.column]
             if not found:
-                raise PhotosError(f"--photos: {self.name} holds no rows")
+                raise PhotosError(f"`photos`: {self.name} holds no rows")
             turn += 1
 
 
 class NumberedPhotos(Dataset[Batch]):
-    """Sample n of a source as a batch of one: decoded, cropped, flipped and, if few,
-    colour-jittered.
+    """Sample n of a source as a batch of one: decoded, cropped, flipped, ready for a network.
 
-    Of `paintings`, each gets one of so many samples, in an order that is new for each turn.
+    Colours are jittered too where photos are few. Each of so many `paintings` gets one of so many
+    samples, in an order that is new for each turn.
     """
 
     def __init__(self, source: Source, size: int, seed: int, paintings: int = 1) -> None:
@@ -285,7 +288,8 @@ class NumberedPhotos(Dataset[Batch]):
                 photo=photo, painting=self._painting(number), skipped=skipped, failure=None
             )
         name, reason = skipped[-1]
-        message = f"--photos: {MAX_ATTEMPTS} photos in a row cannot be used; the last was {name} ({reason})"
+        message = f"`photos`: {MAX_ATTEMPTS} photos in a row cannot be used; the last was {name}"
+        message = f"{message} ({reason})"
         return self._failed(message, skipped)
 
     def _augment(self, raw: Raw, name: str, number: int) -> Tensor:
@@ -297,7 +301,8 @@ class NumberedPhotos(Dataset[Batch]):
         low, high = STRONG_CROP if self.source.strong else CROP
         side = min(w, h) * float(np.exp(rng.uniform(np.log(low), np.log(high))))
         side = min(max(side, SMALLEST_CROP * self.size), min(w, h))
-        left, top = rng.uniform(0, w - side), rng.uniform(0, h - side)
+        left = rng.uniform(0, w - side)
+        top = rng.uniform(0, h - side)
         # One crop of a square for both sides: the aspect ratio of things is kept.
         image = image.resize(
             (self.size, self.size),
@@ -365,8 +370,7 @@ def photo_loader(
 
 
 def _start_worker(_: int) -> None:
-    """Keep a worker to one thread, and leave signals to the main process, which ends the run in
-    good order.
+    """Keep a worker to one thread, and leave signals to the main process.
 
     Ctrl-C, torchrun and service managers signal whole process groups; a worker that died of it
     would fail the run.
@@ -402,7 +406,8 @@ def _image_column(rows: Any) -> str:
         if isinstance(feature, datasets.Image):
             return str(column)
     raise PhotosError(
-        f"--photos: no column of images among {', '.join(features) or 'none'}; name it: hf:NAME:SPLIT:COLUMN"
+        f"`photos`: no column of images among {', '.join(features) or 'none'}; "
+        "name it: hf:NAME:SPLIT:COLUMN"
     )
 
 

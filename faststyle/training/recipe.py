@@ -1,7 +1,6 @@
-"""What a training run is made of: a frozen dataclass, read from TOML files, changed by --set and by
-flags.
+"""Recipes: all settings of a training run but the files that it reads and writes.
 
-What it is not: paths. Where things are read from and written to is said on the command line.
+A recipe is a TOML file, read into a frozen dataclass; single keys can be laid over it.
 """
 
 from __future__ import annotations
@@ -25,13 +24,14 @@ from faststyle.perceptual.losses import LossConfig, smallest_side
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what a run computes; two runs of one recipe on one machine end in the
-    same bits.
+    """All settings that decide the result of a run.
+
+    Two runs of one recipe on one machine end in the same bits.
 
     `batch_size` is per process and per accumulated part: a step sees batch_size x accumulate x
     processes photos. Sizes are in pixels: `image_size` the side of the square training crops; the
     objective looks at a part of them that is smaller by `shift` and lies elsewhere at each step,
-    `margin` or more from the edges of what the network paints (view.py); `painting_size` the
+    `margin` or more from the edges of the output (view.py); `painting_size` the
     shorter side of the painting, which sets how large strokes are; `stroke_size` multiplies it.
     `init` is where the weights start: "base", "scratch", or a checkpoint of the same network
     (start.py). `content_target` is the content_rel at which style is as strong as it gets
@@ -40,7 +40,7 @@ class Recipe:
     falls to zero (`schedule` "cosine") or stays ("constant"). `average` is the decay of the running
     mean of the weights that is looked at and saved (0: the weights themselves). `copying` is the
     share of the steps, the first, in which a network from scratch learns to paint photos as they
-    are, in the painting's colours. `train` says what learns: "all", or the "norms" alone, scales
+    are, in the painting's colours. `train` is what learns: "all", or the "norms" alone, scales
     and shifts. In a network of many paintings these learn `norm_rate` times as fast.
     """
 
@@ -112,10 +112,10 @@ def recipe_names() -> list[str]:
 def load_recipe(
     name: str, sets: Iterable[str] = (), flags: Mapping[str, Any] | None = None
 ) -> Recipe:
-    """Return a recipe by name or .toml path, with `sets` ("key=value", dotted keys) and then
-    `flags` laid over it.
+    """Return a recipe by name or .toml path, with settings laid over it.
 
-    Flags that are None are left out. Raises: RecipeError.
+    First come `sets` ("key=value", dotted keys), then `flags`, but for those that are None.
+    Raises: RecipeError.
 
     Example:
         >>> load_recipe("quick", ["loss.tv_weight=0.1"], {"steps": 100}).steps
@@ -131,9 +131,8 @@ def load_recipe(
         except UnicodeDecodeError:
             raise RecipeError(f"recipe {name} is not a text file in UTF-8") from None
     elif name in recipe_names():
-        text = (resources.files("faststyle.training") / "recipes" / f"{name}.toml").read_text(
-            encoding="utf-8"
-        )
+        folder = resources.files("faststyle.training") / "recipes"
+        text = (folder / f"{name}.toml").read_text(encoding="utf-8")
     else:
         raise RecipeError(f"unknown recipe {name!r}.{did_you_mean(name, recipe_names())}")
     try:
@@ -194,8 +193,9 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
     needed = smallest_side([*content, *style])
     if seen < needed:
         raise RecipeError(
-            f"the layers of the loss need crops of {needed} pixels; image_size - shift - 2 margin is {seen}. Set "
-            f"image_size to {needed + recipe.image_size - seen} or more, or loss.style_layers without the coarsest"
+            f"the layers of the loss need crops of {needed} pixels; image_size - shift - 2 margin "
+            f"is {seen}. Set image_size to {needed + recipe.image_size - seen} or more, or "
+            "loss.style_layers without the coarsest"
         )
     build_network(recipe.network)
     return recipe
@@ -213,11 +213,8 @@ def learning_rate(step: int, recipe: Recipe) -> float:
         return recipe.learning_rate * (step + 1) / rise
     if recipe.schedule == "constant":
         return recipe.learning_rate
-    return (
-        recipe.learning_rate
-        * 0.5
-        * (1 + math.cos(math.pi * (step + 1 - rise) / (recipe.steps + 1 - rise)))
-    )
+    done = (step + 1 - rise) / (recipe.steps + 1 - rise)
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def _check_loss(loss: LossConfig) -> None:
@@ -242,11 +239,11 @@ def _check_loss(loss: LossConfig) -> None:
 def _set(values: dict[str, Any], item: str) -> None:
     key, equals, text = item.partition("=")
     if not equals:
-        raise RecipeError(f"--set takes key=value, got {item!r}")
+        raise RecipeError(f"`set` takes key=value, got {item!r}")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        value = text  # a bare word is a string: --set loss.mode=absolute
+        value = text  # a bare word is a string, as in loss.mode=absolute
     _assign(values, key.strip(), value)
 
 
@@ -279,7 +276,7 @@ def _build(cls: type[Any], values: Mapping[str, Any], prefix: str) -> Any:
 
 
 def _convert(value: Any, hint: Any, key: str) -> Any:
-    """Return `value` as the type of its field, or raise RecipeError that says what is allowed."""
+    """Return `value` as the type of its field. Raises: RecipeError with the types allowed."""
     origin = typing.get_origin(hint)
     options = typing.get_args(hint) if origin in (typing.Union, types.UnionType) else (hint,)
     for option in options:

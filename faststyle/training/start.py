@@ -1,8 +1,8 @@
 """Where the weights of a network start from: the base, a checkpoint, or from scratch.
 
-The base that comes with the package is a network of many paintings, a collection: what all of them
-need, strokes and outlines, is there before the first step. A new painting starts from its
-convolutions, and from the scales and shifts of the painting in it that is nearest.
+The base that comes with the package is a network of many paintings, a collection. It can paint
+strokes and outlines, which all paintings need. A new painting starts from its convolutions, and
+from the scales and shifts of the painting in it that is nearest.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SCRATCH = "scratch"
 
 
 class Origin(NamedTuple):
-    """What the weights bring along.
+    """The history of the weights that a run starts from.
 
     `photos` they were trained on, how many of them (`photos_seen`), the sha256 of their `base`, and
     the painting in it that is `nearest`; "" where there is none.
@@ -46,14 +46,14 @@ def check_start(init: str, network: Mapping[str, Any]) -> None:
         raise RecipeError(f"init is {BASE}, {SCRATCH} or a checkpoint; there is no file {init!r}")
     path = base_file() if init == BASE else Path(init)
     if init == BASE and not path.is_file():
-        raise RecipeError(f"this installation has no base; use --init {SCRATCH}")
+        raise RecipeError(f"this installation has no base; use `init` {SCRATCH}")
     held = _shape(read_about(path).network)
     wanted = _shape(network)
     if held != wanted:
         name = "the base" if init == BASE else init
         differing = ", ".join(f"{k} {held[k]}" for k in held if held[k] != wanted.get(k))
         raise RecipeError(
-            f"{name} holds another network: {differing}. Use --init {SCRATCH}, or a network like it"
+            f"{name} holds another network: {differing}. Use `init` {SCRATCH}, or a network like it"
         )
 
 
@@ -130,5 +130,5 @@ def _for_paintings(
 
 
 def _shape(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what two networks must share for one to start from the other."""
+    """Return the options that two networks share if one can start from the other."""
     return network_options(one_painting_config(config))

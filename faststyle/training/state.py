@@ -1,7 +1,7 @@
 """The resumable state of a run: a folder that is written aside, hashed, and renamed into place.
 
-It is private to the run (optimiser moments, random states of each process, through Accelerate's
-save_state); what is exchanged between people is the checkpoint.
+It holds the optimiser's moments and the random state of each process, through Accelerate's
+save_state, and is private to the run. People exchange checkpoints.
 """
 
 from __future__ import annotations
@@ -24,8 +24,11 @@ KEPT = 2  # the newest, and the one before it in case the newest is damaged
 
 
 @dataclass(frozen=True)
-class State:
-    """A whole state on disk, its hashes verified: the folder, the step it was saved after, and what went with it."""
+class SavedState:
+    """A whole state on disk, its hashes verified.
+
+    `step` is the one that it was saved after; `extra` is the plain data that was given with it.
+    """
 
     folder: Path
     step: int
@@ -33,10 +36,9 @@ class State:
 
 
 def save_state(accelerator: Accelerator, folder: Path, step: int, extra: dict[str, Any]) -> None:
-    """Write the state of all processes to `folder`/step-NNNNNN, whole or not at all, and delete
-    older ones.
+    """Write the state of all processes to `folder`/step-NNNNNN, whole or not at all.
 
-    Raises: OutputError.
+    Older ones are deleted, all but the one before it. Raises: OutputError.
     """
     final = folder / f"step-{step:06d}"
     part = folder / f".step-{step:06d}.part"
@@ -57,14 +59,14 @@ def save_state(accelerator: Accelerator, folder: Path, step: int, extra: dict[st
     # how torch and safetensors report a disk that is full
     except (RuntimeError, SafetensorError) as error:
         raise OutputError(
-            f"cannot write {final}: {str(error).splitlines()[0]}; free some space, then --resume"
+            f"cannot write {final}: {str(error).splitlines()[0]}; free some space, then `resume`"
         ) from error
     finally:
         if accelerator.is_main_process:
             shutil.rmtree(part, ignore_errors=True)
 
 
-def newest_state(folder: Path) -> State | None:
+def newest_state(folder: Path) -> SavedState | None:
     """Return the newest state whose files match their hashes; None when there is none at all.
 
     Raises: StateError when there are some, but all are damaged.
@@ -76,11 +78,11 @@ def newest_state(folder: Path) -> State | None:
             if all(
                 sha256(candidate / name) == digest for name, digest in manifest["files"].items()
             ):
-                return State(candidate, manifest["step"], manifest["extra"])
+                return SavedState(candidate, manifest["step"], manifest["extra"])
         except (OSError, ValueError, KeyError):
             continue
     if folders:
-        raise StateError(f"{folder}: no state there is whole; start again with --overwrite")
+        raise StateError(f"{folder}: no state there is whole; start again with `overwrite`")
     return None
 
 

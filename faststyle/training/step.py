@@ -1,4 +1,4 @@
-"""What is minimised, and one step towards it: the trainer, the benchmarks and `compare` share both."""
+"""The objective of a run, and one step towards it; trainer, benchmarks and `compare` share both."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ BETAS = (0.9, 0.99)  # Adam's: the second moment forgets the first steps of a sh
 def build_objective(
     recipe: Recipe, paintings: Sequence[Tensor], weights: VGGWeights
 ) -> PerceptualLoss:
-    """Return the objective that a recipe asks for, of paintings (1, 3, H, W) in [0, 1] of any size."""
+    """Return the objective of a recipe, for paintings (1, 3, H, W) in [0, 1] of any size."""
     watched = WATCHED if recipe.adversarial_weight else ()
     vgg = load_vgg(weights, {*deepest_layers(recipe.loss, recipe.vgg), *watched})
     size = round(recipe.painting_size * recipe.stroke_size)
@@ -47,8 +47,11 @@ def build_objective(
 
 
 class Stepped(NamedTuple):
-    """What a step leaves: pictures (B, 3, S, S), and the terms of the objective with the norm of
-    the gradient last, as one tensor on the device."""
+    """The results of a step.
+
+    Pictures (B, 3, S, S); the terms of the objective and the norm of the gradient, one tensor on
+    the device.
+    """
 
     stylized: Tensor
     values: Tensor
@@ -57,8 +60,8 @@ class Stepped(NamedTuple):
 class TrainStep:
     """Forward, backward, and a step of Adam, for one painting or for many.
 
-    `network` is the one that learns, `loss` what it is asked for. `shown` is the network to look at
-    and to save: `network`, or, where the recipe has an `average`, the running mean of its weights.
+    `network` learns, `loss` is the objective. `shown` is the network to look at and to save: that
+    with the running mean of the weights where the recipe has an `average`, else `network`.
 
     Example:
         >>> step = TrainStep(accelerator, network, loss, recipe)
@@ -136,13 +139,13 @@ class TrainStep:
     def _forget_moments(self) -> None:
         """Let the optimizers begin anew: gradients of the objective are much larger than of copies.
 
-        Adam would take steps of many times its rate, and undo what was learned.
+        Adam would take steps of many times its rate, and undo the copies.
         """
         for optimizer in self.optimizers:
             optimizer.state.clear()
 
     def _judged(self, stylized: Tensor, photos: Tensor, which: Tensor, step: int) -> Terms:
-        """Return the terms of the objective, and what the critic blames."""
+        """Return the terms of the objective, with the blame of the critic."""
         terms, painted = self.loss.judge(stylized, self.loss.targets(photos), which)
         if self.critic is None:
             return terms

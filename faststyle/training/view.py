@@ -1,9 +1,9 @@
-"""What the objective looks at in a step: a crop of the output, which is shifted at random.
+"""The view of a step: the crop of the output that the objective looks at, shifted at random.
 
-Why a shift: VGG pools on a grid of its own. If that grid always lay the same way on the grid on
-which the network enlarges, the network would learn a lattice that flatters it. Why a margin: a
-network knows where the edges are, by the padding of its convolutions, and would put there what
-colours the painting has and the photo has no place for (figures: docs/log/networks.md).
+Why a shift: VGG pools on a grid. If that grid always lay the same way on the grid on which the
+network enlarges, the network would learn a lattice that flatters it. Why a margin: a network knows
+the edges by the padding of its convolutions, and would put colours of the painting there that the
+photo has no place for (docs/log/networks.md has the figures of both).
 """
 
 from __future__ import annotations
@@ -35,5 +35,6 @@ class View(NamedTuple):
 def draw_view(recipe: Recipe, step: int) -> View:
     """Return the view of a step: a function of seed and step, so that resuming sees the same."""
     draw = random.Random(f"{recipe.seed} view {step}")
-    top, left = (recipe.margin + draw.randint(0, recipe.shift) for _ in range(2))
+    top = recipe.margin + draw.randint(0, recipe.shift)
+    left = recipe.margin + draw.randint(0, recipe.shift)
     return View(top, left, recipe.seen)
