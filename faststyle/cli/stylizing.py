@@ -134,14 +134,12 @@ def stylize(
 
     look = Look(keep_colors, stroke_size, mix)
     options = EngineOptions(engine, device, precision, threads)
-    video = {"codec": codec, "quality": quality, "preset": preset, "fps": fps, "start": start}
-    video |= {"end": end, "resume": resume or None}
-    video = {key: value for key, value in video.items() if value is not None}
+    video = _given(
+        codec=codec, quality=quality, preset=preset, fps=fps, start=start, end=end, resume=resume
+    )
     if wants_video(photos, output):
         if format is not None:
-            raise typer.BadParameter(
-                "is for pictures; a video is named with -o", param_hint="--format"
-            )
+            raise typer.BadParameter("is for pictures; name a video with -o", param_hint="--format")
         video |= {"size": size, "threads": threads, "overwrite": overwrite}
         _stylize_video(photos[0], output, styles, video, look, options, as_json)
         return
@@ -208,6 +206,13 @@ def sheet(
     picture = contact_sheet(photo, loaded, size)
     write_bytes(output, encode_image(read_image(picture), format))
     typer.echo(f"wrote {output}: {', '.join(path.stem for path in paths)}")
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """Return the options that were given: neither None nor a switch that is off."""
+    return {
+        name: value for name, value in options.items() if value is not None and value is not False
+    }
 
 
 def _parse_tile(text: str) -> int | None:

@@ -16,7 +16,7 @@ from faststyle.networks.johnson import Johnson
 
 
 def for_engines(network: nn.Module) -> nn.Module:
-    """Return a copy of a network for engines, in float32 on the CPU, that gives the same pictures."""
+    """Return a copy for engines, in float32 on the CPU, that gives the same pictures."""
     network = copy.deepcopy(network).cpu().float().eval()
     if isinstance(network, Johnson) and isinstance(network.head, nn.Conv2d):
         network.head = _Quads(network.head)  # type: ignore[assignment]

@@ -169,7 +169,7 @@ def _tile_on_disk(
 
 
 def _why_not_on_disk(job: Job, size: int | None, look: Look) -> str:
-    """Return why a picture cannot be stylized on disk, as the end of a sentence, or an empty text."""
+    """Return why a picture cannot be stylized on disk, the end of a sentence, or an empty text."""
     writable = job.target is not None and job.target.suffix.lower() in SUFFIXES
     if not writable or size is not None or look != PLAIN:
         return " go to .png or .tif files only, with no other options"

@@ -1,9 +1,9 @@
-"""Several styles at once: one network with the mean of their weights where they began from one
-base, else pictures.
+"""Several styles at once: the mean of their networks, or else the mean of their pictures.
 
-Networks that were trained from the same start lie near enough for their mean to be a network too,
-which has strokes of both where the mean of two pictures shows one through the other. It costs what
-one network costs. Source: Wortsman et al., "Model soups" (2022), https://arxiv.org/abs/2203.05482
+Networks that were trained from one start are so alike that the mean of their weights is a network
+too. It paints with strokes of both styles, where a mean of two pictures shows one through the
+other. It takes the time of one network. Source: Wortsman et al., "Model soups" (2022),
+https://arxiv.org/abs/2203.05482
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from faststyle.networks.network import StyleNetwork
 
 
 def parse_style(text: str) -> tuple[Path, float]:
-    """Return checkpoint and weight of "NAME" or "NAME:WEIGHT". Raises: CheckpointError."""
+    """Return the checkpoint and the weight of "NAME" or "NAME:WEIGHT". Raises: CheckpointError."""
     name, colon, number = text.rpartition(":")
     try:
         weight = float(number)
     except ValueError:
         return find_checkpoint(text), 1.0
-    if not colon:  # a name that is a number
+    if not colon:  # the name itself is a number
         return find_checkpoint(text), 1.0
     if not 0 < weight < float("inf"):
-        raise CheckpointError(f"--style {text}: a weight must be above 0")
+        raise CheckpointError(f"`style` {text}: a weight must be above 0")
     return find_checkpoint(name), weight
 
 
 def share_a_base(abouts: Sequence[About]) -> bool:
-    """Return whether networks are of one shape and descend from one base."""
+    """Return whether networks have the same shape and were trained from the same base."""
     first = network_options(abouts[0].network)
     base = abouts[0].base
     return bool(base) and all(
@@ -54,7 +54,10 @@ def can_be_mixed(paths: Sequence[Path]) -> bool:
 
 
 def mean_network(paths: Sequence[Path], weights: Sequence[float]) -> tuple[StyleNetwork, About]:
-    """Return the network whose weights are the weighted mean of those of checkpoints. Raises: CheckpointError."""
+    """Return a network whose weights are the weighted mean of those of checkpoints.
+
+    Raises: CheckpointError.
+    """
     loaded = [load_checkpoint(path) for path in paths]
     network, about = loaded[0]
     states = [other.state_dict() for other, _ in loaded]
@@ -70,10 +73,11 @@ def mean_network(paths: Sequence[Path], weights: Sequence[float]) -> tuple[Style
 
 
 class MeanOfPictures(Engine):
-    """An engine that runs several, and returns the weighted mean of what they paint."""
+    """An engine that runs several engines, and returns the weighted mean of their pictures."""
 
     def __init__(self, engines: Sequence[Engine], weights: Sequence[float]) -> None:
-        self.engines, self.weights = engines, [w / sum(weights) for w in weights]
+        self.engines = engines
+        self.weights = [weight / sum(weights) for weight in weights]
         first = engines[0]
         self.name = first.name
         self.device = first.device

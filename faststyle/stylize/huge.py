@@ -1,14 +1,13 @@
-"""Pictures larger than memory: decoded into a scratch file, stylized tile by tile, encoded from
-another one.
+"""Pictures larger than memory: their pixels are kept in files, and stylized tile by tile.
 
-libvips (pyvips) decodes and encodes strip by strip, so that memory holds a tile, whatever the size
-of the picture. Source: https://www.libvips.org/API/current/how-it-opens-files.html
+libvips (pyvips) decodes the picture into a scratch file, and encodes the result from another one.
+It does so strip by strip. So memory holds one tile, whatever the size of the picture. Source:
+https://www.libvips.org/API/current/how-it-opens-files.html
 """
 
 from __future__ import annotations
 
 import errno
-import importlib
 import os
 import shutil
 import tempfile
@@ -29,15 +28,15 @@ from faststyle.networks.network import StyleNetwork, check_size
 from faststyle.signals import noted_signals
 from faststyle.stylize.tiles import TILE, Pixels, stylize_tiles
 
-SUFFIXES = (".png", ".tif", ".tiff")  # of the outputs that can be written strip by strip
-SCRATCH = 6  # bytes a pixel: the photo and the result, in 8 bits
-BIG_TIFF = 2**32  # bytes from which a TIFF file needs offsets of 64 bits
-CACHED = 64 << 20  # bytes that libvips may keep of results
+SUFFIXES = (".png", ".tif", ".tiff")  # of formats that can be written strip by strip
+SCRATCH_BYTES = 6  # a pixel: the photo and the result, in 8 bits
+BIG_TIFF_BYTES = 2**32  # a TIFF file of this size or more needs offsets of 64 bits
+VIPS_CACHE_BYTES = 64 << 20  # that libvips may keep of results
 
 
 def picture_size(path: Path) -> tuple[int, int] | None:
-    """Return height and width that a file's header gives, None where it has none that Pillow understands."""
-    # nothing is decoded here
+    """Return height and width from the header of a file, None where Pillow cannot read it."""
+    # Nothing is decoded here, so Pillow need not refuse large pictures.
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None
     try:
@@ -50,10 +49,11 @@ def picture_size(path: Path) -> tuple[int, int] | None:
 
 
 def check_pixels(path: Path | str, h: int, w: int, allow_huge: bool) -> None:
-    """Raise ImageError for a picture that may be a decompression bomb, unless it was said that it is none."""
+    """Raise ImageError for a picture that may be a decompression bomb, unless `allow_huge`."""
     if h * w > MAX_PIXELS and not allow_huge:
         raise ImageError(
-            f"{path}: {h}x{w} is more than {MAX_PIXELS:,} pixels; `allow_huge` takes it all the same"
+            f"{path}: {h}x{w} is more than {MAX_PIXELS:,} pixels; "
+            "`allow_huge` takes it all the same"
         )
 
 
@@ -64,12 +64,13 @@ def stylize_huge(
     tile: int = TILE,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> None:
-    """Stylize a picture file of any size into a PNG or TIFF file (BigTIFF from 4 GB on), whole or
-    not at all.
+    """Stylize a picture file of any size into a PNG or TIFF file, whole or not at all.
 
-    The disk of `target` holds 6 bytes a pixel meanwhile. EXIF rotation is applied, an ICC profile
-    of RGB kept; what is transparent is laid on white. `progress` is told of tiles done, of how
-    many. Raises: ImageError, OutputError; Interrupted after SIGINT or SIGTERM, nothing left behind;
+    A TIFF file of 4 GB or more is a BigTIFF. The disk of `target` needs 6 bytes a pixel meanwhile.
+    EXIF rotation is applied, and an ICC profile of RGB is kept. Transparent pixels are laid on
+    white. `progress` is told of tiles done, and of how many there are.
+
+    Raises: ImageError; OutputError; Interrupted after SIGINT or SIGTERM, with nothing left behind;
     DeviceError where pyvips is not installed.
 
     Example:
@@ -100,7 +101,7 @@ def _stylize_in(
     tile: int,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Do it, with scratch files in `folder`."""
+    """Stylize a picture file with scratch files in `folder`."""
     photo = folder / "photo"
     painted = folder / "painted"
     picture = _open(vips, source)
@@ -111,7 +112,7 @@ def _stylize_in(
     try:
         picture.rawsave(str(photo))
     except vips.Error as error:
-        raise ImageError(f"{source}: damaged or truncated image ({_first_line(error)})") from error
+        raise ImageError(f"{source}: damaged or truncated image ({_last_line(error)})") from error
     with (
         closing(PixelFile(photo, h, w)) as read,
         closing(PixelFile(painted, h, w, new=True)) as write,
@@ -123,7 +124,11 @@ def _stylize_in(
 
 
 class PixelFile:
-    """(H, W, 3) pixels in 8 bits in a file, of which slices are read and written; nothing stays in memory."""
+    """Pixels, (H, W, 3) in 8 bits, in a file that slices are read from and written to.
+
+    Nothing stays in memory. The file is not mapped into memory: there a full disk would end the
+    process instead of raising an error.
+    """
 
     def __init__(self, path: Path, height: int, width: int, new: bool = False) -> None:
         self.shape = (height, width, 3)
@@ -160,20 +165,19 @@ class PixelFile:
 
 
 def require_vips() -> Any:
-    """Return pyvips, its cache kept small. Raises: DeviceError with the command that installs it."""
-    require("pyvips", extra="huge")
-    vips = importlib.import_module("pyvips")
-    vips.cache_set_max_mem(CACHED)
+    """Return pyvips with a small cache. Raises: DeviceError with the command that installs it."""
+    vips = require("pyvips", extra="huge")
+    vips.cache_set_max_mem(VIPS_CACHE_BYTES)
     return vips
 
 
 def _open(vips: Any, source: Path) -> Any:
-    """Return an upright picture in sRGB of 8 bits, nothing of it decoded yet. Raises: ImageError."""
+    """Return an upright picture in sRGB of 8 bits, not decoded yet. Raises: ImageError."""
     if not source.is_file():
         raise ImageError(f"{source}: no such file")
     try:
         picture = vips.Image.new_from_file(str(source), access="sequential", fail_on="truncated")
-        # not from top to bottom
+        # Rotation does not read from top to bottom, so the file is opened for random access.
         if "orientation" in picture.get_fields() and picture.get("orientation") > 1:
             picture = vips.Image.new_from_file(
                 str(source), access="random", fail_on="truncated"
@@ -186,11 +190,12 @@ def _open(vips: Any, source: Path) -> Any:
         return picture.extract_band(0, n=3).cast("uchar")
     except vips.Error as error:
         raise ImageError(
-            f"{source}: not an image that can be read ({_first_line(error)})"
+            f"{source}: not an image that can be read ({_last_line(error)})"
         ) from error
 
 
 def _profile(picture: Any) -> bytes | None:
+    """Return the ICC profile of a picture if it is one of RGB."""
     if "icc-profile-data" not in picture.get_fields():
         return None
     profile = bytes(picture.get("icc-profile-data"))
@@ -198,7 +203,7 @@ def _profile(picture: Any) -> bytes | None:
 
 
 def _save(vips: Any, painted: Path, target: Path, h: int, w: int, profile: bytes | None) -> None:
-    """Write the pixels of a file as what the target's name says. Raises: OutputError."""
+    """Write the pixels of a scratch file in the format of the target. Raises: OutputError."""
     picture = vips.Image.rawload(str(painted), w, h, 3, access="sequential").copy(
         interpretation="srgb"
     )
@@ -209,21 +214,26 @@ def _save(vips: Any, painted: Path, target: Path, h: int, w: int, profile: bytes
             picture.pngsave(str(target))
         else:
             options = {"compression": "deflate", "predictor": "horizontal", "tile": True}
-            picture.tiffsave(str(target), bigtiff=h * w * 3 >= BIG_TIFF, **options)
+            picture.tiffsave(str(target), bigtiff=h * w * 3 >= BIG_TIFF_BYTES, **options)
     except vips.Error as error:
-        raise OutputError(f"cannot write {target}: {_first_line(error)}") from error
+        raise OutputError(f"cannot write {target}: {_last_line(error)}") from error
 
 
 def _check_space(target: Path, h: int, w: int) -> None:
-    """Raise OutputError now rather than after an hour; the result itself takes some of it, not known before."""
-    needed = h * w * SCRATCH
+    """Raise OutputError before the work if the disk is too full for the scratch files.
+
+    The result takes space too, but nobody knows how much before it is encoded.
+    """
+    needed = h * w * SCRATCH_BYTES
     free = shutil.disk_usage(target.parent).free
     if needed > free:
         raise OutputError(
-            f"cannot write {target}: {needed / 2**30:.1f} GiB are needed beside it, {free / 2**30:.1f} are free"
+            f"cannot write {target}: {needed / 2**30:.1f} GiB are needed beside it, "
+            f"{free / 2**30:.1f} are free"
         )
 
 
-def _first_line(error: Exception) -> str:
+def _last_line(error: Exception) -> str:
+    """Return the last line of an error of libvips, which names the cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

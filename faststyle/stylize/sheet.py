@@ -1,7 +1,4 @@
-"""A contact sheet: one photo in many styles, each with its name below.
-
-What it is not: a comparison with scores, which is `faststyle compare`.
-"""
+"""A contact sheet: one photo in many styles, each with its name below."""
 
 from __future__ import annotations
 
@@ -14,15 +11,17 @@ from faststyle.images import ImageSource, fit_shorter, read_image, to_pil
 from faststyle.stylize.stylizer import Stylizer
 
 GAP = 8  # pixels between pictures
-LINE = 24  # pixels of a line with a name
+LINE = 24  # pixels: height of a line with a name
 FONT = 15  # pixels
 
 
 def contact_sheet(
     photo: ImageSource, stylizers: Iterable[tuple[str, Stylizer]], size: int = 320
 ) -> Image.Image:
-    """Return the photo and what each style makes of it, `size` pixels on the shorter side, in about
-    a square.
+    """Return the photo and its picture in each style, in rows that fill about a square.
+
+    `stylizers` come with the names to write below. `size` is the shorter side of each picture, in
+    pixels.
 
     Example:
         >>> contact_sheet("photo.jpg", [("nocturne", Stylizer.load("nocturne"))]).save("sheet.png")
@@ -39,7 +38,8 @@ def contact_sheet(
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(FONT)
     for i, (name, picture) in enumerate(pictures):
-        x, y = GAP + i % columns * (w + GAP), GAP + i // columns * (h + LINE + GAP)
+        x = GAP + i % columns * (w + GAP)
+        y = GAP + i // columns * (h + LINE + GAP)
         sheet.paste(picture, (x, y))
         draw.text((x + w // 2, y + h + LINE // 2), name, "black", font, anchor="mm")
     return sheet

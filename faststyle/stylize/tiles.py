@@ -1,14 +1,11 @@
-"""Pictures of any size in bounded memory: tile by tile, with the statistics of the whole picture,
-so without seams.
+"""Pictures of any size in little memory, tile by tile and without seams.
 
-Instance normalisation needs the mean and variance of each feature map over the whole picture. They
-are found one norm after the other: all tiles are taken through the network up to that norm, with
-those before it known, and its sums are added up. The last pass paints. As many passes as there are
-norms, each deeper than the one before: about eight times the work of the whole picture at once, and
-the same picture but for rounding.
+Instance normalisation needs the mean and variance of each feature map over the whole picture. So
+there is one pass over all tiles for each norm: the network runs up to that norm, with the norms
+before it known, and its moments are added up. The last pass paints. All passes together take about
+eight times the work of the whole picture at once. The picture is the same but for rounding.
 
-What it is not: an approximation from a thumbnail. Only torch runs tiles: other engines cannot stop
-at a norm.
+Only torch runs tiles: other engines cannot stop at a norm.
 """
 
 from __future__ import annotations
@@ -28,14 +25,17 @@ from faststyle.networks.network import RIM, STRIDE, StyleNetwork, check_size, in
 
 Pixels = NDArray[np.uint8]  # (H, W, 3)
 
-TILE = 1024  # pixels: side of the part of a tile that counts
-# Pixels around it, more than any output pixel depends on: 40 for the trunk, at most 28 for the
-# rest.
+TILE = 1024  # pixels: side of the core of a tile, the part that is painted
+# Pixels around the core that the network sees too. No output pixel depends on pixels farther away:
+# the trunk reaches 40 of them, the rest at most 28.
 HALO = 72
 
 
 class Canvas(Protocol):
-    """Pixels, (H, W, 3) in 8 bits, that slices are read from and written to: an array, or a file (huge.py)."""
+    """Pixels, (H, W, 3) in 8 bits, that slices are read from and written to.
+
+    They are an array, or a file (huge.py).
+    """
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -46,10 +46,9 @@ class Canvas(Protocol):
 
 
 class Tile(NamedTuple):
-    """Rows and columns of the part that counts, [top, bottom) x [left, right), and of all that is
-    looked at.
+    """The place of a tile in the photo with its rim, in pixels.
 
-    They are those of the photo with its rim.
+    The core is [top, bottom) x [left, right). The outer edges are those of core and halo.
     """
 
     top: int
@@ -62,15 +61,20 @@ class Tile(NamedTuple):
     outer_right: int
 
     def core(self, x: Tensor) -> Tensor:
-        """Return the part that counts of what was made of all that is looked at, (B, C, H', W')."""
+        """Return the core of a feature map of the whole tile, (B, C, H', W')."""
         shrink = (self.outer_bottom - self.outer_top) // x.shape[-2]
-        top, left = (self.top - self.outer_top) // shrink, (self.left - self.outer_left) // shrink
-        h, w = (self.bottom - self.top) // shrink, (self.right - self.left) // shrink
+        top = (self.top - self.outer_top) // shrink
+        left = (self.left - self.outer_left) // shrink
+        h = (self.bottom - self.top) // shrink
+        w = (self.right - self.left) // shrink
         return x[..., top : top + h, left : left + w]
 
 
 class Moments:
-    """Mean and variance of vectors that come in parts, in double precision (Chan et al. 1979)."""
+    """Mean and variance of vectors that come in parts, in double precision.
+
+    Source: Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm" (1979).
+    """
 
     def __init__(self) -> None:
         self.count = 0
@@ -78,7 +82,7 @@ class Moments:
         self.scatter = torch.zeros(())  # sum of squares around the mean
 
     def add(self, x: Tensor) -> None:
-        """Count (C, N) values."""
+        """Add N values of each of C channels, (C, N)."""
         x = x.double()
         n = x.shape[1]
         mean = x.mean(1)
@@ -89,6 +93,7 @@ class Moments:
             self.mean = mean
             self.scatter = scatter
             return
+        # The mean moves to where both means have their share. What lies between them is scatter.
         total = self.count + n
         off = mean - self.mean
         self.scatter = self.scatter + scatter + off.square() * (self.count * n / total)
@@ -96,7 +101,7 @@ class Moments:
         self.count = total
 
 
-class _Found(Exception):
+class _NormReached(Exception):
     """Ends a pass through the network at the norm that is measured."""
 
 
@@ -107,11 +112,10 @@ def stylize_tiles(
     progress: Callable[[int, int], None] = lambda done, of: None,
     out: Canvas | None = None,
 ) -> Canvas:
-    """Write the stylized photo to `out`, or to a new array, and return it; both are (H, W, 3) in 8
-    bits.
+    """Return the stylized photo: `out`, or a new array. Both are (H, W, 3) in 8 bits.
 
-    `progress` is told of tiles done, of how many. Raises: ImageError when a side is shorter than 16
-    pixels.
+    `progress` is told of tiles done, and of how many there are. Raises: ImageError when a side is
+    shorter than 16 pixels.
 
     Example:
         >>> stylize_tiles(load_checkpoint(path)[0], np.zeros((9000, 9000, 3), np.uint8)).shape
@@ -126,7 +130,7 @@ def stylize_tiles(
 
 
 class _Job:
-    """A photo on its way through a network, mirrored around its edges as the network does it."""
+    """A photo on its way through a network, with the rim of mirrored pixels that networks add."""
 
     def __init__(
         self, network: StyleNetwork, photo: Canvas, tile: int, progress: Callable[[int, int], None]
@@ -138,8 +142,8 @@ class _Job:
         self.tiles = list(_tiles(h, w, tile))
         self.norms = [m for m in network.modules() if isinstance(m, InstanceNorm)]
         self.statistics: dict[InstanceNorm, Moments] = {}
-        self.tile = self.tiles[0]
-        self.measured: tuple[InstanceNorm, Moments] | None = None
+        self.tile = self.tiles[0]  # that is worked on
+        self.measured: tuple[InstanceNorm, Moments] | None = None  # in this pass
         self.done = 0
         self.progress = progress
 
@@ -148,29 +152,30 @@ class _Job:
         with self._norms_replaced():
             for norm in self.norms:
                 self.measured = norm, Moments()
-                for _ in self._each():
-                    with suppress(_Found):
-                        self.network.paint(self._looked_at())
+                for _ in self._each_tile():
+                    with suppress(_NormReached):
+                        self.network.paint(self._tile_pixels())
                 self.statistics[norm] = self.measured[1]
             self.measured = None
-            for tile in self._each():
-                painted = in_range(self.network.paint(self._looked_at()))
-                rgb = self.tile.core(painted)[0].clamp(0, 1).mul(255).round().byte()
-                rows, columns = (
-                    _inside(tile.top, tile.bottom, self.height),
-                    _inside(tile.left, tile.right, self.width),
-                )
-                top, left = RIM - tile.top, RIM - tile.left
-                part = rgb[
-                    :,
-                    rows.start + top : rows.stop + top,
-                    columns.start + left : columns.stop + left,
-                ]
-                if part.numel():
-                    out[rows, columns] = part.permute(1, 2, 0).numpy()
+            for tile in self._each_tile():
+                painted = in_range(self.network.paint(self._tile_pixels()))
+                rgb = tile.core(painted)[0].clamp(0, 1).mul(255).round().byte()
+                self._write(tile, rgb, out)
 
-    def _each(self) -> Iterator[Tile]:
-        """Yield all tiles, one after the other the one that is worked on."""
+    def _write(self, tile: Tile, rgb: Tensor, out: Canvas) -> None:
+        """Write the core of a tile, (3, H', W'), without the rim of the picture."""
+        rows = _inside(tile.top, tile.bottom, self.height)
+        columns = _inside(tile.left, tile.right, self.width)
+        top = RIM - tile.top
+        left = RIM - tile.left
+        part = rgb[
+            :, rows.start + top : rows.stop + top, columns.start + left : columns.stop + left
+        ]
+        if part.numel():
+            out[rows, columns] = part.permute(1, 2, 0).numpy()
+
+    def _each_tile(self) -> Iterator[Tile]:
+        """Yield all tiles; each is `self.tile` while it is worked on."""
         passes = len(self.norms) + 1
         for tile in self.tiles:
             self.tile = tile
@@ -178,7 +183,8 @@ class _Job:
             self.done += 1
             self.progress(self.done, passes * len(self.tiles))
 
-    def _looked_at(self) -> Tensor:
+    def _tile_pixels(self) -> Tensor:
+        """Return the pixels of core and halo, (1, 3, H', W'), those in the rim mirrored."""
         t = self.tile
         rows = _inside(t.outer_top, t.outer_bottom, self.height)
         columns = _inside(t.outer_left, t.outer_right, self.width)
@@ -194,7 +200,7 @@ class _Job:
 
     @contextmanager
     def _norms_replaced(self) -> Iterator[None]:
-        """Let norms take the statistics of the whole picture, and the one that is measured give its values."""
+        """Replace the norms: one is measured, the others use statistics of the whole picture."""
         try:
             for norm in self.norms:
                 norm.forward = partial(self._norm, norm)  # type: ignore[method-assign]
@@ -206,9 +212,10 @@ class _Job:
     def _norm(
         self, norm: InstanceNorm, x: Tensor, relu: bool = False, mix: Tensor | None = None
     ) -> Tensor:
+        """Stand in for the forward pass of a norm."""
         if self.measured is not None and norm is self.measured[0]:
             self.measured[1].add(self.tile.core(x)[0].flatten(1))
-            raise _Found
+            raise _NormReached
         found = self.statistics[norm]
         scale = norm.weight.double() / (found.scatter / found.count + norm.eps).sqrt()
         shift = norm.bias.double() - found.mean * scale
@@ -217,13 +224,19 @@ class _Job:
 
 
 def _inside(first: int, end: int, side: int) -> slice:
-    """Return the pixels of a photo, `side` long, among those from `first` to `end` of the photo with its rim."""
+    """Return the pixels from `first` to `end` of a photo with its rim as pixels of the photo.
+
+    `side` is that of the photo. Pixels of the rim are left out.
+    """
     start = max(0, first - RIM)
     return slice(start, max(start, min(side, end - RIM)))
 
 
 def _tiles(h: int, w: int, side: int) -> Iterator[Tile]:
-    """Yield tiles of `side` pixels of the photo, or less; all edges are multiples of 4, as feature maps are smaller."""
+    """Yield tiles with cores of `side` pixels, or less at the end.
+
+    All edges are multiples of 4, because feature maps are up to 4 times smaller.
+    """
     side = max(STRIDE, side // STRIDE * STRIDE)
     for top, bottom in _cuts(h, side):
         for left, right in _cuts(w, side):
@@ -237,6 +250,6 @@ def _tiles(h: int, w: int, side: int) -> Iterator[Tile]:
 
 
 def _cuts(length: int, side: int) -> list[tuple[int, int]]:
-    """Return beginnings and ends of tiles; the rim belongs to the outer ones."""
+    """Return the start and the end of each tile; the rim belongs to the outer tiles."""
     starts = [0, *range(RIM + side, length - RIM, side)]
     return list(zip(starts, [*starts[1:], length], strict=True))
