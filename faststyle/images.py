@@ -1,7 +1,7 @@
 """Reading and writing image files: EXIF, alpha, grey, CMYK, 16 bits, ICC profiles, whole writes.
 
-Only stylize/huge.py opens files itself, for pictures larger than memory. Inside the package pictures
-are RGB, (1, 3, H, W), float32 in [0, 1]; integers of 8 bits exist only in files.
+Only stylize/huge.py opens files itself, for pictures larger than memory. Inside the package
+pictures are RGB, (1, 3, H, W), float32 in [0, 1]; integers of 8 bits exist only in files.
 """
 
 from __future__ import annotations

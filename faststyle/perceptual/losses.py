@@ -185,7 +185,7 @@ class Terms(NamedTuple):
     def content_rel(self) -> Tensor:
         """The errors of all images over the variances of all.
 
-        So a flat photo, whose own ratio is huge, weighs no more than the others.
+        A flat photo, whose own ratio would be huge, then hardly counts.
         """
         return self.content_error.mean() / self.content_variance.mean().clamp_min(TINY)
 
@@ -474,9 +474,8 @@ class PerceptualLoss(nn.Module):
             if not self.gram:
                 squared = squared * torch.where(off > 0, ADDED, 1.0)
             error = squared.flatten(1).mean(1)
-            variance = target.flatten(1).var(
-                1, correction=0
-            )  # (B,), about one mean for all channels
+            # (B,), about one mean for all channels
+            variance = target.flatten(1).var(1, correction=0)
             errors.append(weight * error)
             variances.append(weight * variance)
             if self.mode == "relative":
