@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -30,9 +31,8 @@ NETWORK = {"name": "johnson", "width": 4, "blocks": 1}
 TERMS = {"content_rel", "style_rel", "total", "seconds"}
 SCORES = [
     *["style_distance", "style_closed", "content_distance", "clear_distance", "light"],
-    *["grid", "stripes", "border", "edges", "high_frequency"],
+    *["grid", "stripes", "border", "edges", "high_frequency", "photos"],
 ]
-SCORES += ["photos"]
 STEPS = 2
 OBJECTIVE = LossConfig(
     content_layers={"relu4_2@1/2": 1.0}, style_layers={"relu1_1": 1.0, "relu5_1@1/2": 1.0}
@@ -71,19 +71,11 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, painting: Path) -
 @pytest.fixture
 def call(vgg_file: Path) -> Any:
     def run(command: str, *arguments: str) -> Result:
-        options = [
-            "--style",
-            "dots.png",
-            "--photos",
-            "album",
-            "--device",
-            "cpu",
-            "--vgg-weights",
-            str(vgg_file),
-        ]
+        options = ["--painting", "dots.png", "--photos", "album", "--device", "cpu"]
+        options += ["--vgg-weights", str(vgg_file)]
         if command == "compare":
             options += ["--steps", str(STEPS), "--size", "32", "-o", "report"]
-        # of an option given twice the last one counts
+        # Of an option that is given twice the last one counts.
         return CliRunner().invoke(app, [command, *options, *arguments])
 
     return run
@@ -106,6 +98,7 @@ def test_help_gives_an_example(command: str, monkeypatch: pytest.MonkeyPatch) ->
     result = CliRunner().invoke(app, [command, "-h"])
     assert result.exit_code == 0
     assert f"Example: faststyle {command} " in result.stdout
+    assert re.search(r"Example: .*--painting data/styles/nocturne\.png", result.stdout)
 
 
 def test_compare_says_the_answer_and_writes_the_report(call: Any) -> None:
@@ -129,18 +122,8 @@ def test_compare_says_the_answer_and_writes_the_report(call: Any) -> None:
 
 
 def test_compare_prints_an_object_for_each_size_and_checkpoint(call: Any) -> None:
-    given = [
-        "--checkpoint",
-        "dots",
-        "--checkpoint",
-        "more",
-        "--size",
-        "96",
-        "--limit",
-        "1",
-        "--json",
-    ]
-    result = call("compare", *given)
+    checkpoints = ["--checkpoint", "dots", "--checkpoint", "more"]
+    result = call("compare", *checkpoints, "--size", "96", "--limit", "1", "--json")
     assert (result.exit_code, result.stderr) == (0, "")
     summaries = [strict(line) for line in result.stdout.splitlines()]
     assert [(s["checkpoint"], s["size"]) for s in summaries] == [
@@ -204,7 +187,10 @@ BAD: dict[str, tuple[list[str], str]] = {
         ["--checkpoint", "dots", "--optimizer", "sgd"],
         "unknown optimizer 'sgd'. Allowed: adam, lb",
     ),
-    "missing painting": (["--checkpoint", "dots", "--style", "none.png"], "none.png: no such file"),
+    "missing painting": (
+        ["--checkpoint", "dots", "--painting", "none.png"],
+        "none.png: no such file",
+    ),
     "missing weights": (
         ["--checkpoint", "dots", "--vgg-weights", "none.pth"],
         "none.pth: no such file of VGG weights",
@@ -222,7 +208,7 @@ BAD: dict[str, tuple[list[str], str]] = {
 
 
 def assert_one_line(result: Result, message: str) -> None:
-    # anything else is a traceback
+    # Any other exception would be a traceback.
     assert isinstance(result.exception, SystemExit), result.exception
     assert (result.exit_code, result.stdout) == (1, "")
     assert len(result.stderr.splitlines()) == 1, result.stderr
@@ -246,7 +232,7 @@ def test_a_missing_package_is_said_before_anything_is_measured(
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.setattr(slow_vs_fast, "compare", None)  # calling it would be a bug with a traceback
     result = call("compare", "--checkpoint", "dots")
-    assert_one_line(result, f"the report needs {package}: pip install 'faststyle-trainer[compare]'")
+    assert_one_line(result, f"this needs {package}: pip install 'faststyle-trainer[compare]'")
     assert files() == before
 
 
@@ -271,7 +257,22 @@ def test_ctrl_c_ends_compare_with_130_and_the_same_command_goes_on(
     assert line.endswith("at step 1 of b.jpg from noise; the same command goes on there")
     assert not Path("report").exists()
     assert call("compare", "--checkpoint", "dots").exit_code == 0
-    assert len(made) == 4 + 3  # three were kept; the fourth was begun again, and two more were left
+    # Three were kept, the fourth began again, and two more were left.
+    assert len(made) == 4 + 3
+
+
+@pytest.mark.parametrize("command", [["judge", "dots"], ["compare", "--checkpoint", "dots"]])
+def test_the_painting_may_be_called_style(call: Any, command: list[str]) -> None:
+    """--style is the older name of --painting, and errors name the new one."""
+    before = files()
+    result = call(*command, "--style", "none.png")
+    assert_one_line(result, "none.png: no such file")
+    if command[0] == "compare":
+        result = call(*command, "--style", "squares.png")
+        told = "dots.png: give that file as --painting"
+        assert_one_line(result, "checkpoints/dots.safetensors was trained for another painting")
+        assert result.stderr.endswith(f", {told}\n")
+    assert files() == before
 
 
 @pytest.mark.parametrize(
@@ -312,7 +313,7 @@ def test_judge_prints_the_scores_of_a_checkpoint_and_of_a_folder(call: Any) -> N
         (["dost"], "no checkpoint 'dost'"),
         (["dots", "--photos", "none"], "--photos none: no such folder"),
         (["dots", "--photos", "nothing"], "--photos nothing: no images in it"),
-        (["dots", "--style", "none.png"], "none.png: no such file"),
+        (["dots", "--painting", "none.png"], "none.png: no such file"),
         (["dots", "--limit", "0"], "--limit must be 1 or more, got 0"),
         (["dots", "--threads", "0"], "--threads must be 1 or more"),
     ],

@@ -1,4 +1,4 @@
-"""The report: whole files, strict JSON, a page that loads nothing and says what was measured, the same each time."""
+"""The report: whole files, strict JSON, a page that loads nothing, the same bytes each time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from faststyle.compare.report import (
     write_report,
 )
 from faststyle.compare.results import Checkpoint, Comparison, FastRow, Gallery, SlowRow, Summary
-from faststyle.errors import OutputError
+from faststyle.errors import DeviceError, OutputError
 
 NASTY = 'a<b>&"c".jpg'
 PHOTOS = ["bear.jpg", NASTY]
@@ -129,12 +129,13 @@ def comparison(names: tuple[str, ...] = ("night",), **changes: Any) -> Compariso
 
 
 class Page(html.parser.HTMLParser):
-    """What the tests ask of a page: its elements, its words, and that every element is closed in order."""
+    """The elements and words of a page. It also checks that every element is closed in order."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.words, self.open = "", list[str]()
+        self.words = ""
+        self.open: list[str] = []
         self.feed(text)
         self.close()
         assert self.open == []
@@ -248,7 +249,7 @@ def test_csv_has_a_line_for_every_measurement() -> None:
     assert got[: len(expected)] == expected
 
 
-def test_what_is_not_finite_is_empty_in_csv() -> None:
+def test_numbers_that_are_not_finite_are_empty_in_csv() -> None:
     given = comparison(fast=[FastRow("night", "c.jpg", 64, math.nan, 0.1, math.inf, 0.1)])
     assert report_csv(given).splitlines()[1] == "fast,night,c.jpg,64,,,,0.1,,0.1"
 
@@ -261,13 +262,13 @@ def test_page_loads_nothing(page: Page) -> None:
     assert not re.search(r"url\((?!#)", text)
     assert "@import" not in text
     assert "<script" not in text
-    assert "default-src 'none'" in text  # so the browser holds it to that
+    assert "default-src 'none'" in text  # the browser enforces it too
 
 
 def test_page_has_the_pictures_with_words_for_those_who_do_not_see_them(page: Page) -> None:
     images = page.all("img")
-    # The painting on top, then for each photo: itself, the painting, the network, and two starts at
-    # four steps.
+    # The painting on top. For each photo: itself, the painting, the network, and two starts at four
+    # steps.
     assert len(images) == 1 + len(PHOTOS) * (3 + 2 * len(SHOWN))
     assert all(i["alt"] and (i["src"] or "").startswith("data:image/webp;base64,") for i in images)
     assert sum(i["alt"] == f"{NASTY} by the slow path, 50 steps from noise" for i in images) == 1
@@ -296,10 +297,10 @@ def test_page_stands_alone_on_a_phone_and_in_the_dark(page: Page) -> None:
 def test_page_says_the_answer_and_the_numbers(page: Page) -> None:
     assert "Slow against fast: stars & moon.png" in page.words
     assert "On 2 photos at 64 px the network needs 50.0 ms a photo." in page.words
-    # The seconds that were measured: medians, of which one is not the product of two others.
+    # The seconds are a median of their own, and not the product of two others.
     assert (
-        "Started from the photo, the slow path reaches the same objective after 54 L-BFGS steps: 13.2 s, "
-        "270 times as long." in page.words
+        "Started from the photo, the slow path reaches the same objective after 54 L-BFGS steps: "
+        "13.2 s, 270 times as long." in page.words
     )
     assert "on 1 of 2 photos after 283 L-BFGS steps: 71.5 s, 1,415 times as long." in page.words
     assert "equal at step 54" in page.words
@@ -329,8 +330,8 @@ def test_never_equal_is_said_so() -> None:
     )
     words = Page(report_html(comparison(summaries=[nothing]))).words
     assert (
-        "from the photo, the slow path reached the same objective on none of the 10 photos within 300"
-        in words
+        "from the photo, the slow path reached the same objective on none of the 10 photos "
+        "within 300" in words
     )
     assert (
         "from noise, the slow path reached the same objective on only 1 of 10 photos within 300"
@@ -344,16 +345,23 @@ def test_never_equal_is_said_so() -> None:
 @pytest.mark.parametrize(
     ("photos", "seconds", "step", "equal", "speedup", "expected"),
     [
-        (1, 2.0, 1, 7.5, 3.25, "On 1 photo at 64 px the network needs 2.00 s a photo. Started from the photo, the slow "
-         "path reaches the same objective after 1 Adam step: 7.50 s, 3.2 times as long."),
-        (2, 0.5, 12.5, None, 600.0, "On 2 photos at 64 px the network needs 500 ms a photo. Started from the photo, "
-         "the slow path reaches the same objective after 12.5 Adam steps: 5.00 minutes, 600 times as long."),
+        (
+            *(1, 2.0, 1, 7.5, 3.25),
+            "On 1 photo at 64 px the network needs 2.00 s a photo. Started from the photo, the "
+            "slow path reaches the same objective after 1 Adam step: 7.50 s, 3.2 times as long.",
+        ),
+        (
+            *(2, 0.5, 12.5, None, 600.0),
+            "On 2 photos at 64 px the network needs 500 ms a photo. Started from the photo, the "
+            "slow path reaches the same objective after 12.5 Adam steps: 5.00 minutes, 600 times "
+            "as long.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_answer_in_words(
     photos: int, seconds: float, step: float, equal: float | None, speedup: float, expected: str
 ) -> None:
-    """Without seconds of its own the answer takes the product of what it knows."""
+    """Without measured seconds the answer multiplies the network's seconds by the speed-up."""
     given = summary(
         photos=photos,
         fast={"content_rel": 1.0, "style_rel": 0.1, "total": 1.0, "seconds": seconds},
@@ -380,7 +388,7 @@ def test_scatter_for_several_checkpoints_only(page: Page) -> None:
     assert "Speed against quality" not in Page(report_html(unscored)).words
 
 
-def test_footer_has_a_line_for_each_checkpoint_and_leaves_out_what_was_not_asked_for() -> None:
+def test_footer_has_a_line_for_each_checkpoint_and_leaves_out_none() -> None:
     loss = {
         "mode": "relative",
         "content_layers": {"relu4_2": 1.0},
@@ -437,7 +445,7 @@ def test_many_steps_are_a_curve_but_not_a_table() -> None:
     ]
     table = [{"init": r.init, "step": r.step, "total": r.total} for r in rows]
     page = Page(report_html(comparison(summaries=[summary(slow=table)], slow={"night": rows})))
-    # what the judge scored, and the last
+    # Those that the judge scored, and the last.
     assert re.findall(r"(\d+) steps\n", page.words) == ["50", "300"]
 
 
@@ -459,16 +467,16 @@ def test_a_missing_package_is_one_line_and_the_numbers_are_kept(
     package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    message = rf"^the report needs {package}: pip install 'faststyle-trainer\[compare\]'$"
-    with pytest.raises(OutputError, match=message):
+    message = rf"^this needs {package}: pip install 'faststyle-trainer\[compare\]'$"
+    with pytest.raises(DeviceError, match=message):
         require_packages()
-    with pytest.raises(OutputError, match=message):
+    with pytest.raises(DeviceError, match=message):
         write_report(comparison(), tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["report.csv", "report.json"]
 
 
 def test_names_that_are_not_utf8_or_are_mathematics(tmp_path: Path) -> None:
-    # a byte that is not UTF-8, as Python hands it on
+    # The first has a byte that is not UTF-8, as Python represents it.
     names = ("caf\udce9", "$x_1$ \N{SNOWMAN} \u591c")
     write_report(comparison(names), tmp_path)
     words = Page((tmp_path / "report.html").read_text(encoding="utf-8")).words
@@ -506,7 +514,7 @@ def test_charts_follow_the_theme_and_keep_to_themselves() -> None:
     assert "<style" not in svg
     assert "<metadata" not in svg
     assert "<text" in svg  # letters, not outlines
-    # neither colours of its own nor foreign ids
+    # It has no colours of its own, and no ids of another chart.
     assert not re.search(r"#(?!one-)\w", re.sub(r"&#\w+;", "", svg))
     assert all(name.startswith("one-") for name in re.findall(r'\bid="([^"]*)"', svg))
 

@@ -1,4 +1,4 @@
-"""Slow against fast: the numbers against numpy, summaries by hand, and what is kept for the next call."""
+"""Slow against fast: numbers against numpy, summaries by hand, results kept for the next call."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, painting: Path) -> Path
 def measure(
     painting: Path, checkpoint: Path, album: Path, vgg_file: Path
 ) -> Callable[..., Comparison]:
-    """`compare` with arguments that a test may change; at a size that is too small for the judge, to be quick."""
+    """`compare` with arguments that a test may change; at a size without the judge, to be quick."""
 
     def call(**changes: Any) -> Comparison:
         given = {
@@ -103,7 +103,7 @@ def comparison(
     album: Path,
     vgg_file: Path,
 ) -> Comparison:
-    """One comparison with all that there is: two checkpoints of different objectives, two sizes, and the judge."""
+    """A full comparison: two checkpoints of different objectives, two sizes, and the judge."""
     folder = tmp_path_factory.mktemp("both")
     other = save_network(
         folder / "other.safetensors",
@@ -127,7 +127,7 @@ def comparison(
 
 @pytest.fixture
 def descents(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
-    """Where each descent started, as they are made."""
+    """The starting image of each descent, in the order in which they are made."""
     starts: list[torch.Tensor] = []
 
     class Counted(Descent):
@@ -168,7 +168,7 @@ def numpy_terms(
     painting: np.ndarray,
     loss: LossConfig,
 ) -> dict[str, float]:
-    """content_rel, style_rel and total of pictures (3, H, W), as the docstring of PerceptualLoss defines them."""
+    """Return content_rel, style_rel and total of pictures (3, H, W), as in PerceptualLoss."""
 
     def seen(image: np.ndarray, wanted: Mapping[str, float]) -> dict[str, np.ndarray]:
         found: dict[str, np.ndarray] = {}
@@ -274,7 +274,7 @@ def torchvision_features(weights: VGGWeights) -> Features:
 def test_rows_against_numpy(
     comparison: Comparison, album: Path, painting: Path, tiny_weights: VGGWeights, size: int
 ) -> None:
-    """The network's terms, and those of the slow path's last pictures but for their rounding to 8 bits."""
+    """The network's terms, and those of the slow path's last pictures, rounded to 8 bits."""
     features = tiny_features(tiny_weights)
     losses = {"one": (LOSS, 80), "other": (dataclasses.replace(LOSS, content_layers="johnson"), 64)}
     gallery = next(g for g in comparison.galleries if (g.photo, g.size) == ("b.png", size))
@@ -328,7 +328,7 @@ def test_the_objective_agrees_with_numpy_on_features_of_torchvision(name: str, s
     assert all(value > 0.01 for value in expected.values())
 
 
-# What is measured.
+# Measurements.
 
 
 def test_every_photo_size_start_and_step_has_a_row(comparison: Comparison) -> None:
@@ -417,7 +417,7 @@ def test_the_slow_path_descends_and_pictures_of_shown_steps_are_kept(
         assert 0 <= float(picture.min()) <= float(picture.max()) <= 1
 
 
-def test_what_a_reader_needs_to_repeat_it_is_said(comparison: Comparison, painting: Path) -> None:
+def test_settings_and_machine_are_in_the_report(comparison: Comparison, painting: Path) -> None:
     about = comparison.about
     assert (about["painting"], about["steps"], about["optimizer"]) == (
         painting.name,
@@ -465,7 +465,7 @@ def test_equal_is_the_first_step_that_is_no_worse() -> None:
 
 
 def test_summary_by_hand() -> None:
-    """Three photos; from content all reach the network, at steps 1, 2 and 4; from noise one of them, at step 3."""
+    """Of three photos all reach the network from content, at steps 1, 2 and 4; from noise one."""
     fast = [fast_row("a", 2.0, 0.5), fast_row("b", 1.0, 0.25), fast_row("c", 6.0, 0.75)]
     slow = [
         *slow_path("a", "content", [4, 2, 1, 1, 1]),
@@ -548,7 +548,7 @@ def test_photos_of_a_folder_in_order_and_a_limit_takes_evenly(tmp_path: Path) ->
     assert (found(1), found(2), found(3), found(4)) == ("a", "ad", "ace", "abde")
 
 
-# What is kept.
+# Results that are kept.
 
 
 def test_another_checkpoint_of_the_same_objective_costs_only_its_own_time(
@@ -709,7 +709,7 @@ def test_a_damaged_file_is_computed_again(
     assert len(descents) == 3
     assert [r.total for r in again.slow["one"]] == [r.total for r in first.slow["one"]]
     measure(limit=1, steps=1)
-    assert len(descents) == 3  # what was damaged is whole again
+    assert len(descents) == 3  # the damaged file is whole again
 
 
 def test_a_cache_that_cannot_be_written_does_not_cost_the_comparison(
@@ -756,7 +756,7 @@ def test_a_stopped_run_goes_on_where_it_was(
     assert {name: (folder / name).read_bytes() for name in kept} == kept
 
 
-def test_what_is_complete_when_the_signal_comes_is_kept(
+def test_a_complete_path_is_kept_when_a_signal_comes(
     measure: Callable[..., Comparison], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     signal_at(monkeypatch, signal.SIGINT, descent=1, step=STEPS)
@@ -784,17 +784,18 @@ def test_a_signal_stops_a_run_that_has_all_it_needs(
     assert len(descents) == 2
 
 
-# What is refused, before anything is measured.
+# Bad input, which is refused before anything is measured.
 
 REFUSED: dict[str, tuple[dict[str, Any], type[FaststyleError], str]] = {
-    "no steps": ({"steps": 0}, RecipeError, "--steps and --size must be 1 or more"),
-    "no size": ({"sizes": [32, 0]}, RecipeError, "--steps and --size must be 1 or more"),
+    "no steps": ({"steps": 0}, RecipeError, "`steps` and `size` must be 1 or more"),
+    "no size": ({"sizes": [32, 0]}, RecipeError, "`steps` and `size` must be 1 or more"),
     "no sizes": ({"sizes": []}, RecipeError, "must be 1 or more"),
-    "no photos": ({"limit": 0}, RecipeError, "--limit must be 1 or more, got 0"),
+    "no photos": ({"limit": 0}, RecipeError, "`limit` must be 1 or more, got 0"),
     "small size": (
         {"sizes": [64, 16]},
         ImageError,
-        r"--size 16: an image of 8x8 pixels is too small for relu5_1: its shorter side must be at least 16",
+        "`size` 16: an image of 8x8 pixels is too small for relu5_1: "
+        "its shorter side must be at least 16",
     ),
     "unknown checkpoint": ({"checkpoints": ["onne"]}, CheckpointError, "no checkpoint 'onne'"),
     "unknown device": ({"device": "gpu"}, FaststyleError, "unknown device 'gpu'"),
@@ -821,7 +822,8 @@ def test_a_checkpoint_of_another_painting_is_refused(
     draw(2, 80, 96).save(tmp_path / "squares.png")
     with pytest.raises(
         CheckpointError,
-        match=r"one\.safetensors was trained for another painting, dots\.png: give that file with --st",
+        match=r"one\.safetensors was trained for another painting, dots\.png: "
+        "give that file as `painting`",
     ):
         measure(style=tmp_path / "squares.png")
 
@@ -837,10 +839,10 @@ def test_checkpoints_of_one_name_are_refused(
 def test_folders_without_photos_are_refused(
     measure: Callable[..., Comparison], tmp_path: Path
 ) -> None:
-    with pytest.raises(ImageError, match=r"--photos .*none: no such folder"):
+    with pytest.raises(ImageError, match=r"`photos` .*none: no such folder"):
         measure(photos=tmp_path / "none")
     (tmp_path / "notes.txt").touch()
     with pytest.raises(
-        ImageError, match=r"--photos .*: no images in it \(.*\.jpg.* are looked for\)"
+        ImageError, match=r"`photos` .*: no images in it \(.*\.jpg.* are looked for\)"
     ):
         measure(photos=tmp_path)

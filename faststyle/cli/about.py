@@ -1,4 +1,4 @@
-"""`faststyle --version`, `info`, `list` and `weights`: what is at hand, and where it is from."""
+"""`faststyle --version`, `info`, `list` and `weights`: checkpoints, weights and their sources."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def info(
     ],
     as_json: Json = False,
 ) -> None:
-    """Say how a checkpoint was made.
+    """Show how a checkpoint was made: painting, photos, recipe, scores.
 
     Example: faststyle info nocturne
     """
@@ -61,14 +61,22 @@ def info(
 @app.command("list")
 @reports_errors
 def list_styles(as_json: Json = False) -> None:
-    """List the styles in checkpoints/ with their network, size, and scores on photos that they
-    never saw.
+    """List the styles in checkpoints/ with network, size, and scores on photos never trained on.
 
     Example: faststyle list
     """
-    from rich.console import Console
-    from rich.table import Table
+    rows = _style_rows()
+    if as_json:
+        typer.echo(json.dumps(rows))
+    else:
+        _print_styles(rows)
 
+
+def _style_rows() -> list[dict[str, Any]]:
+    """Return a row for each style: a checkpoint, or each painting of a collection.
+
+    A checkpoint that cannot be read is named on stderr and left out.
+    """
     from faststyle.checkpoint import checkpoints_at_hand, read_about
 
     rows: list[dict[str, Any]] = []
@@ -90,9 +98,13 @@ def list_styles(as_json: Json = False) -> None:
                     "scores": {key: about.scores[key] for key in SCORES if key in about.scores},
                 }
             )
-    if as_json:
-        typer.echo(json.dumps(rows))
-        return
+    return rows
+
+
+def _print_styles(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table("name", "network", "MB", "painting", *SCORES)
     for row in rows:
         network = f"{row['network'].get('name', '')} {row['network'].get('width', '')}".strip()
@@ -110,7 +122,7 @@ def weights(
     vgg_weights: VggWeights = None,
     as_json: Json = False,
 ) -> None:
-    """Say which VGG weights are in use and where they are from; download them if there are none.
+    """Show which VGG weights are in use, and their source; download them if there are none.
 
     Example: faststyle weights
     """

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from faststyle.cli.common import Device, Json, Threads, VggWeights, app, reports_errors
 
+if TYPE_CHECKING:  # compare/ imports torch, which --help does not wait for
+    from faststyle.compare.results import Comparison
+
 Painting = Annotated[
-    str, typer.Option("--style", help="The painting: an image file.", metavar="PAINTING")
+    str,
+    typer.Option("--painting", "--style", help="The painting: an image file.", metavar="PAINTING"),
 ]
 Photos = Annotated[Path, typer.Option("--photos", help="A folder of photos.", metavar="FOLDER")]
 Limit = Annotated[
-    int | None, typer.Option(help="Take so many photos, evenly from the folder; default: all.")
+    int | None,
+    typer.Option(help="Take only so many photos, evenly from the folder; default: all."),
 ]
 
 
@@ -25,10 +31,11 @@ def judge(
     subject: Annotated[
         str,
         typer.Argument(
-            help="A checkpoint, or a folder of pictures named as the photos.", metavar="CKPT|IMAGES"
+            help="A checkpoint, or a folder of pictures with the names of the photos.",
+            metavar="CKPT|IMAGES",
         ),
     ],
-    style: Painting,
+    painting: Painting,
     photos: Photos,
     limit: Limit = None,
     vgg_weights: VggWeights = None,
@@ -36,18 +43,16 @@ def judge(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Score a checkpoint, or pictures that anything made, by a judge that nothing is trained on.
+    """Score a checkpoint, or pictures from any source, by a judge that nothing is trained on.
 
-    Example: faststyle judge nocturne --style data/styles/nocturne.png --photos photos/
+    Example: faststyle judge nocturne --painting data/styles/nocturne.png --photos photos/
     """
-    from dataclasses import asdict
-
     from faststyle.compare.scores import judge_results
     from faststyle.devices import set_threads
 
     set_threads(threads)
     scores, vgg = judge_results(
-        subject, style, photos, limit=limit, vgg_weights=vgg_weights, device=device
+        subject, painting, photos, limit=limit, vgg_weights=vgg_weights, device=device
     )
     if as_json:
         typer.echo(json.dumps(asdict(scores)))
@@ -60,7 +65,7 @@ def judge(
 @app.command()
 @reports_errors
 def compare(
-    style: Painting,
+    painting: Painting,
     checkpoint: Annotated[
         list[str],
         typer.Option(
@@ -76,7 +81,9 @@ def compare(
     ] = None,
     steps: Annotated[int, typer.Option(help="Steps of the slow path.")] = 300,
     limit: Limit = None,
-    optimizer: Annotated[str, typer.Option(help="Of the slow path: lbfgs or adam.")] = "lbfgs",
+    optimizer: Annotated[
+        str, typer.Option(help="Optimizer of the slow path: lbfgs or adam.")
+    ] = "lbfgs",
     seed: Annotated[
         int, typer.Option(help="Seed of the noise that the slow path starts from.")
     ] = 0,
@@ -85,22 +92,20 @@ def compare(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Set a network beside the slow method: how good it is, and how much faster.
+    """Compare a network with the slow method: how good it is, and how much faster.
 
-    Example: faststyle compare --style data/styles/nocturne.png --checkpoint nocturne --photos
+    Example: faststyle compare --painting data/styles/nocturne.png --checkpoint nocturne --photos
     photos/ -o report/
     """
-    from faststyle.compare.report import answer, check_folder, report_json, write_report
-    from faststyle.compare.slow_vs_fast import INITS
-    from faststyle.compare.slow_vs_fast import compare as measure
+    from faststyle.compare.run import run_comparison
     from faststyle.devices import set_threads
 
-    check_folder(output)
     set_threads(threads)
-    comparison = measure(
-        style,
+    comparison = run_comparison(
+        painting,
         checkpoint,
         photos,
+        output,
         sizes=size or [256],
         steps=steps,
         limit=limit,
@@ -110,12 +115,17 @@ def compare(
         seed=seed,
         quiet=False,
     )
-    write_report(comparison, output)
+    _print_comparison(comparison, output, as_json)
+
+
+def _print_comparison(comparison: Comparison, folder: Path, as_json: bool) -> None:
+    from faststyle.compare.report import report_json
+    from faststyle.compare.run import answers
+
     if as_json:
-        for values in report_json(comparison)["summaries"]:
-            typer.echo(json.dumps(values, allow_nan=False))
+        for summary in report_json(comparison)["summaries"]:
+            typer.echo(json.dumps(summary, allow_nan=False))
         return
-    for summary in comparison.summaries:
-        for line in answer(summary, optimizer, dict.fromkeys(INITS, steps)):
-            typer.echo(line)
-    typer.echo(f"wrote {output / 'report.html'}")
+    for line in answers(comparison):
+        typer.echo(line)
+    typer.echo(f"wrote {folder / 'report.html'}")

@@ -1,1 +1,1 @@
-"""How good a network is beside the slow method, measured under one objective and by one judge."""
+"""How good a network is beside the slow path, measured by one objective and by one judge."""

@@ -1,8 +1,7 @@
-"""The charts of the report, as SVG that stands in the page and follows its theme.
+"""The charts of the report, as SVG elements that follow the theme of the page.
 
-What it is not: numbers or words. Colours are placeholders that become `currentColor` and CSS
-variables of the page (--content, --noise, --network), so one picture serves light and dark; text
-stays text, in the page's font.
+Colours are placeholders that become `currentColor` and CSS variables of the page (--content,
+--noise, --network), so that one chart serves light and dark. Text stays text, in the page's font.
 """
 
 from __future__ import annotations
@@ -20,21 +19,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# inches at 72 points each: letters of 10 points stay readable when a phone shows 360 pixels
+# Inches of 72 points. Letters of 10 points stay readable when a phone shows 360 pixels.
 WIDTH = 5.6
 HEIGHT = 3.7
 POINTS = 10  # of letters
-LABEL_GAP = 0.07  # of the height of the axes, between two labels: one line
+LABEL_GAP = 0.07  # between two labels, as a part of the height of the axes: one line of text
 LONGEST_LABEL = 16  # letters
-DOTTED_UP_TO = 15  # measured points that are shown as dots as well; more would be a fat line
+DOTTED_UP_TO = 15  # points of a curve that has dots; with more, the dots would be a fat line
 
+# Colours that occur nowhere else, so that they can be replaced in the SVG.
 INK = "#010203"
 COLOURS = {"content": "#010204", "noise": "#010205", "network": "#010206"}
 THEME = {INK: "currentColor", **{colour: f"var(--{name})" for name, colour in COLOURS.items()}}
 
 STYLE: Any = {
     "font.size": POINTS,
-    # letters, not outlines: they can be searched, read aloud, and take the page's font
+    # Letters instead of outlines: they can be searched, read aloud, and take the page's font.
     "svg.fonttype": "none",
     "svg.hashsalt": "faststyle",  # the same chart has the same bytes
     "text.parse_math": False,  # names of files may hold dollar signs
@@ -43,7 +43,7 @@ STYLE: Any = {
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
     "axes.axisbelow": True,
-    "axes.labelpad": 7,  # points: phones show the letters a little larger than they were measured
+    "axes.labelpad": 7,  # points: phones show letters a little larger than matplotlib measures them
     **dict.fromkeys(
         ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
     ),
@@ -52,7 +52,7 @@ STYLE: Any = {
 
 @dataclass(frozen=True)
 class Curve:
-    """The slow path from one start: mean over photos, and the lowest and highest photo, at each recorded step."""
+    """The slow path from one start: mean, lowest and highest total over photos, step by step."""
 
     init: str
     label: str
@@ -76,9 +76,9 @@ class Point:
 def objective_by_step(
     curves: Sequence[Curve], level: float, equal: Mapping[str, float | None], name: str
 ) -> str:
-    """Return the objective against the step, both in logarithms, the network's level drawn across.
+    """Return the objective against the step, both in logarithms, with the network's level across.
 
-    `equal` marks the step at which each start reached that level; `name` makes the ids of the SVG
+    `equal` is the step at which each start reached that level. `name` makes the ids of the SVG
     unique in its page.
     """
 
@@ -98,25 +98,8 @@ def objective_by_step(
         _draw_level(axes, level)
         _label_right(axes, curves, level)
         for row, curve in enumerate(c for c in curves if equal.get(c.init) is not None):
-            step = float(equal[curve.init] or 0)
             colour = COLOURS.get(curve.init, INK)
-            axes.axvline(step, color=colour, linewidth=1, linestyle=(0, (1, 2)))
-            over = axes.get_xaxis_transform()
-            side = (
-                "right"
-                if _across(axes, step) > 0.7
-                else "left"
-                if _across(axes, step) < 0.3
-                else "center"
-            )
-            axes.text(
-                step,
-                1.03 + row * LABEL_GAP,
-                f"equal at step {step:.0f}",
-                color=colour,
-                transform=over,
-                ha=side,
-            )
+            _mark_equal(axes, float(equal[curve.init] or 0), colour, 1.03 + row * LABEL_GAP)
 
     told = "; ".join(
         f"{c.label} {c.mean[0]:.3g} at step {c.steps[0]}, {c.mean[-1]:.3g} at {c.steps[-1]}"
@@ -126,7 +109,7 @@ def objective_by_step(
 
 
 def objective_by_seconds(curves: Sequence[Curve], level: float, seconds: float, name: str) -> str:
-    """Return the objective against the time spent on a photo, the network as one point at `seconds` and `level`."""
+    """Return the objective against the seconds of a photo; the network is a point at `level`."""
 
     def draw(axes: Axes) -> None:
         times = [t for c in curves for t in c.seconds if t > 0] + [seconds]
@@ -147,12 +130,13 @@ def objective_by_seconds(curves: Sequence[Curve], level: float, seconds: float, 
     return _svg(
         draw,
         name,
-        f"Objective against seconds. Slow: {told}. Network: {level:.3g} after {seconds:.3g} seconds.",
+        f"Objective against seconds. Slow: {told}. "
+        f"Network: {level:.3g} after {seconds:.3g} seconds.",
     )
 
 
 def speed_and_quality(points: Sequence[Point], name: str) -> str:
-    """Return seconds against style_closed, the area of a point growing with its clear_distance."""
+    """Return seconds against style_closed; the area of a point grows with its clear_distance."""
 
     def draw(axes: Axes) -> None:
         times = [p.seconds for p in points]
@@ -165,7 +149,7 @@ def speed_and_quality(points: Sequence[Point], name: str) -> str:
         axes.set_xlabel("seconds for a photo (log scale)")
         axes.set_ylabel("style_closed, higher is better")
         axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.8)
-        # square points; 0.6 to 2 is usual
+        # In square points. A clear_distance of 0.3 to 2 is usual.
         areas = [60 * max(0.1, p.clear_distance) for p in points]
         axes.scatter(
             times, closed, s=areas, color=COLOURS["network"], alpha=0.8, linewidths=0, clip_on=False
@@ -184,17 +168,17 @@ def speed_and_quality(points: Sequence[Point], name: str) -> str:
             )
 
     told = "; ".join(
-        f"{p.label}: {p.seconds:.3g} s, style_closed {p.style_closed:.2f}, clear_distance {p.clear_distance:.2f}"
+        f"{p.label}: {p.seconds:.3g} s, style_closed {p.style_closed:.2f}, "
+        f"clear_distance {p.clear_distance:.2f}"
         for p in points
     )
     return _svg(draw, name, f"Seconds against style_closed. {told}.", right=0.63)
 
 
 def spread_out(places: Sequence[float], gap: float) -> list[float]:
-    """Return `places` moved as little as a single pass allows, so that no two are nearer than
-    `gap`, in their order.
+    """Return `places`, moved apart so that no two are nearer than `gap`; their order stays.
 
-    The topmost stays at 1 or below where they fit.
+    A pass upwards moves each as little as it must. The topmost stays at 1 or below where they fit.
 
     Example:
         >>> spread_out([0.5, 0.5], 0.1)
@@ -223,6 +207,17 @@ def _draw_level(axes: Axes, level: float) -> None:
     axes.axhline(level, color=COLOURS["network"], linewidth=1.5, linestyle=(0, (5, 3)))
 
 
+def _mark_equal(axes: Axes, step: float, colour: str, height: float) -> None:
+    """Draw a line at `step`, and name it above the axes."""
+    axes.axvline(step, color=colour, linewidth=1, linestyle=(0, (1, 2)))
+    across = _across(axes, step)
+    # Near an end the words would reach over the edge of the chart if they were centred.
+    side = "right" if across > 0.7 else "left" if across < 0.3 else "center"
+    words = f"equal at step {step:.0f}"
+    over = axes.get_xaxis_transform()
+    axes.text(step, height, words, color=colour, transform=over, ha=side)
+
+
 def _limit_objective(axes: Axes, curves: Sequence[Curve], level: float) -> None:
     values = [v for c in curves for v in (*c.low, *c.high) if v > 0] + [level]
     low = min(values) / 1.15
@@ -235,7 +230,7 @@ def _limit_objective(axes: Axes, curves: Sequence[Curve], level: float) -> None:
 
 
 def _label_right(axes: Axes, curves: Sequence[Curve], level: float) -> None:
-    """Names at the ends of the lines, where the eye is already: no box to look things up in."""
+    """Write names at the ends of the lines, where the eye is already, instead of in a legend."""
     labels = [(c.label, COLOURS.get(c.init, INK), c.mean[-1]) for c in curves]
     labels.append((f"network {level:.3g}", COLOURS["network"], level))
     heights = spread_out([_up(axes, value) for _, _, value in labels], LABEL_GAP)
@@ -244,7 +239,7 @@ def _label_right(axes: Axes, curves: Sequence[Curve], level: float) -> None:
 
 
 def _up(axes: Axes, y: float) -> float:
-    """The height of a value, as a fraction of the axes."""
+    """Return the height of a value, as a fraction of the axes."""
     at = axes.transData.transform((axes.get_xlim()[1], y))
     return float(axes.transAxes.inverted().transform(at)[1])
 
@@ -255,8 +250,8 @@ def _across(axes: Axes, x: float) -> float:
 
 
 def _shorten(label: str) -> str:
-    """A name that fits beside the axes; what tells versions apart is often at its end."""
-    # matplotlib refuses what is not UTF-8
+    """Return a name that fits beside the axes, without its middle: versions differ at the end."""
+    # matplotlib refuses text that is not UTF-8.
     label = label.encode("utf-8", "backslashreplace").decode()
     return (
         label
@@ -266,7 +261,7 @@ def _shorten(label: str) -> str:
 
 
 def _plain_ticks(axis: Any, low: float, high: float) -> None:
-    """Ticks of a logarithmic axis as plain numbers, 0.5 and not 5 x 10^-1, about four to eight of them."""
+    """Set four to eight ticks of a logarithmic axis, as plain numbers: 0.5 and not 5 x 10^-1."""
     from matplotlib.ticker import MaxNLocator
 
     decades = math.log10(high / low)
@@ -288,10 +283,10 @@ def _svg(draw: Callable[[Axes], None], name: str, told: str, right: float = 0.75
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(), warnings.catch_warnings():
-        # The browser draws the letters, with fonts of its own: what the font that measures them
-        # lacks is no matter.
+        # The browser draws the letters with fonts of its own, so letters that are missing from the
+        # font that measures them do not matter.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        matplotlib.rcdefaults()  # a matplotlibrc of the user's must not change the page
+        matplotlib.rcdefaults()  # a matplotlibrc of the user must not change the page
         matplotlib.rcParams.update(STYLE)
         figure = Figure(figsize=(WIDTH, HEIGHT))
         axes = figure.add_axes((0.145, 0.155, right - 0.145, 0.705))
@@ -302,11 +297,12 @@ def _svg(draw: Callable[[Axes], None], name: str, told: str, right: float = 0.75
 
 
 def _fit_into_page(svg: str, name: str, told: str) -> str:
-    """An SVG file as an element of a page: no header or metadata, sized by the page, own ids, the page's colours."""
+    """Return an SVG file as an element of a page, with ids of its own and the page's colours."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-    # its rule for * would reach the whole page
+    # Its rule for * would apply to the whole page.
     svg = re.sub(r"<style .*?</style>\s*", "", svg, flags=re.DOTALL)
+    # Without width and height the page decides the size.
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'\bid="', f'id="{name}-', svg)

@@ -1,20 +1,19 @@
-"""A comparison written down: report.json and report.csv for programs, report.html, one page that
-needs nothing else.
+"""Writes a comparison down: report.json and report.csv for programs, report.html for people.
 
-What it is not: measuring (slow_vs_fast.py) or drawing charts (charts.py). The words and the looks
-of the page are in report.html.j2. The same comparison gives the same bytes.
+The page needs no other file, and the same comparison gives the same bytes. slow_vs_fast.py
+measures, charts.py draws, and report.html.j2 holds the words and the looks of the page.
 """
 
 from __future__ import annotations
 
 import base64
 import csv
-import importlib
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
 from numbers import Integral, Real
 from pathlib import Path, PureWindowsPath
 from statistics import fmean
@@ -29,8 +28,9 @@ from faststyle.compare.charts import (
     objective_by_step,
     speed_and_quality,
 )
-from faststyle.compare.results import Comparison, Gallery, SlowRow, Summary
+from faststyle.compare.results import Comparison, FastRow, Gallery, SlowRow, Summary
 from faststyle.errors import OutputError
+from faststyle.extras import require
 from faststyle.files import write_bytes
 from faststyle.images import encode_image, fit_shorter
 
@@ -39,6 +39,7 @@ COLUMNS = [
     *("content_rel", "style_rel", "total", "seconds"),
 ]
 TERMS = ("content_rel", "style_rel", "total", "seconds")
+# The judge's scores, and where good ones lie.
 HINTS = {
     "style_distance": "lower \N{DOWNWARDS ARROW}",
     "style_closed": "higher \N{UPWARDS ARROW}",
@@ -50,25 +51,26 @@ HINTS = {
     "border": "near 1",
     "edges": "near 0",
     "high_frequency": "near 1",
-}  # the judge's scores, and where good ones lie
+}
 STARTS = {"content": "from the photo", "noise": "from noise"}
 OPTIMIZERS = {"lbfgs": "L-BFGS", "adam": "Adam"}
 
-# (shorter side in pixels, quality): the first whose pictures stay below MAX_PICTURES is taken.
+# (shorter side in pixels, quality). The first pair whose pictures stay below MAX_PICTURES is taken.
 PICTURE_SIZES = ((256, 88), (256, 75), (192, 75), (128, 70))
-# bytes as base64: with charts, a page below 10 MB, which still goes by mail
+# Bytes as base64. With charts, the page is then below 10 MB, which still goes by mail.
 MAX_PICTURES = 9_000_000
-MOST_STEPS = 12  # rows of one start in a table; of more, only those that the judge scored are shown
+# Rows of one start in a table. Of more, only those that the judge scored and the last are shown.
+MOST_STEPS = 12
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture in the grid: data URI, alt text, caption of one or two lines, and where it stands on a wide screen."""
+    """A picture of the page with its alt text and caption, and its place on a wide screen."""
 
-    uri: str
+    uri: str  # data:
     alt: str
     caption: str
-    detail: str
+    detail: str  # a second line of the caption, or ""
     row: int
     column: int
 
@@ -76,8 +78,9 @@ class Shown:
 def write_report(comparison: Comparison, folder: Path) -> None:
     """Write report.json, report.csv and report.html into `folder`, each whole or not at all.
 
-    The measurements come first: a page that cannot be made does not lose them. Raises: OutputError
-    when `folder` cannot be written to, or when the packages of the extra `compare` are missing.
+    The measurements come first, so that they are kept where the page cannot be made. Raises:
+    OutputError when `folder` cannot be written to, DeviceError when packages of the extra
+    "compare" are missing.
     """
     data = json.dumps(report_json(comparison), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     write_bytes(folder / "report.json", _encode(data))
@@ -86,24 +89,22 @@ def write_report(comparison: Comparison, folder: Path) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Check, before hours are spent on measuring, that `folder` can take a report. Raises: OutputError."""
+    """Check that `folder` can take a report, before hours are spent on measuring.
+
+    Raises: OutputError, DeviceError when packages are missing.
+    """
     if folder.exists() and not folder.is_dir():
-        raise OutputError(f"-o {folder}: a file, where a folder for the report is expected")
+        raise OutputError(f"`output` {folder}: a file, where a folder for the report is expected")
     require_packages()
 
 
 def require_packages() -> None:
-    """Check that the page can be made. Raises: OutputError."""
-    for package in ("matplotlib", "jinja2"):
-        try:
-            importlib.import_module(package)
-        except ImportError:
-            install = "pip install 'faststyle-trainer[compare]'"
-            raise OutputError(f"the report needs {package}: {install}") from None
+    """Check that the packages for the page are installed. Raises: DeviceError."""
+    require("matplotlib", "jinja2", extra="compare")
 
 
 def report_json(comparison: Comparison) -> dict[str, Any]:
-    """Return all but the pictures as what strict JSON holds: numbers that are not finite become None."""
+    """Return everything but the pictures, for strict JSON: numbers that are not finite are None."""
     return {
         "about": _plain(comparison.about),
         "checkpoints": _plain(comparison.checkpoints),
@@ -114,7 +115,10 @@ def report_json(comparison: Comparison) -> dict[str, Any]:
 
 
 def report_csv(comparison: Comparison) -> str:
-    """Return a table of every measurement, a line each; what does not apply or is not finite is empty."""
+    """Return a table with a line for each measurement.
+
+    A value that does not apply, or is not finite, is empty.
+    """
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
@@ -127,10 +131,9 @@ def report_csv(comparison: Comparison) -> str:
 
 
 def report_html(comparison: Comparison) -> str:
-    """Return the page: the answer in words, tables, curves, pictures; nothing in it is loaded from
-    elsewhere.
+    """Return the page: the answer in words, tables, curves and pictures. It loads nothing.
 
-    Raises: OutputError when the packages of the extra `compare` are missing.
+    Raises: DeviceError when packages of the extra "compare" are missing.
     """
     require_packages()
     import jinja2
@@ -163,7 +166,7 @@ def report_html(comparison: Comparison) -> str:
 
 
 def answer(summary: Summary, optimizer: str, last_step: Mapping[str, int]) -> list[str]:
-    """Return what a summary says, in sentences; `last_step` is where the slow path was given up, by start."""
+    """Return a summary in sentences. `last_step` is the last step of the slow path, by start."""
     photos = summary.photos
     seconds = summary.fast["seconds"]
     optimizer = OPTIMIZERS.get(optimizer.lower(), optimizer)
@@ -176,33 +179,45 @@ def answer(summary: Summary, optimizer: str, last_step: Mapping[str, int]) -> li
         if step is None:
             count = f"none of the {photos}" if reached == 0 else f"only {reached} of {photos}"
             sentences.append(
-                f"Started {start}, the slow path reached the same objective on {count} photos within {limit} "
-                f"{optimizer} steps."
+                f"Started {start}, the slow path reached the same objective on {count} photos "
+                f"within {limit} {optimizer} steps."
             )
             continue
-        slower = summary.speedup.get(init)
-        spent = summary.equal_seconds.get(init)
         some = "" if reached == photos else f" on {reached} of {photos} photos"
-        cost = ""
-        if slower is not None:
-            cost = f": {_duration(slower * seconds if spent is None else spent)}, {_times(slower)} as long"
         sentences.append(
-            f"Started {start}, the slow path reaches the same objective{some} after {_steps(step, optimizer)}{cost}."
+            f"Started {start}, the slow path reaches the same objective{some} after "
+            f"{_steps(step, optimizer)}{_cost(summary, init)}."
         )
     return sentences
 
 
+def _cost(summary: Summary, init: str) -> str:
+    """Return ": 13 s, 270 times as long", the time of the slow path until it is equal."""
+    slower = summary.speedup.get(init)
+    if slower is None:
+        return ""
+    seconds = summary.equal_seconds.get(init)
+    if seconds is None:  # not measured: the product of two medians is close
+        seconds = slower * summary.fast["seconds"]
+    return f": {_duration(seconds)}, {_times(slower)} as long"
+
+
 def _section(comparison: Comparison, summary: Summary, number: int) -> dict[str, Any]:
-    """What the page shows of one checkpoint at one size."""
+    """Return the values that the page shows for one checkpoint at one size."""
     rows = [r for r in comparison.slow.get(summary.checkpoint, []) if r.size == summary.size]
     curves = [curve for init in _starts(rows) if (curve := _curve(rows, init)).steps]
     optimizer = str(comparison.about.get("optimizer", "optimisation"))
     judge = _plain(summary.judge)
     level = summary.fast["total"]
     seconds = summary.fast["seconds"]
-    # False for NaN: there is nothing to draw across
+    # The comparison is False for NaN, which has no place in a chart.
     drawn = curves if level > 0 and seconds > 0 else []
     last_step = {init: max(r.step for r in rows if r.init == init) for init in _starts(rows)}
+    by_step = ""
+    by_seconds = ""
+    if drawn:
+        by_step = objective_by_step(drawn, level, summary.equal_step, f"steps{number}")
+        by_seconds = objective_by_seconds(drawn, level, seconds, f"seconds{number}")
     return {
         "summary": summary,
         "sentences": answer(summary, optimizer, last_step),
@@ -211,17 +226,13 @@ def _section(comparison: Comparison, summary: Summary, number: int) -> dict[str,
         "judged": bool(judge.get("fast") or judge.get("slow")),
         "slow": _slow_table(summary, judge.get("slow") or []),
         "last_step": last_step,
-        "by_step": objective_by_step(drawn, level, summary.equal_step, f"steps{number}")
-        if drawn
-        else "",
-        "by_seconds": objective_by_seconds(drawn, level, seconds, f"seconds{number}")
-        if drawn
-        else "",
+        "by_step": by_step,
+        "by_seconds": by_seconds,
     }
 
 
 def _verdict(summary: Summary, judge: Mapping[str, Any]) -> str:
-    """The judge's view beside the objective's, at the step nearest to equality: they need not agree."""
+    """Return the judge's view at the step nearest to equality; it need not be the objective's."""
     fast = judge.get("fast") or {}
     slow = [s for s in judge.get("slow") or [] if s["init"] == "content"]
     if fast.get("style_closed") is None or not slow:
@@ -235,15 +246,16 @@ def _verdict(summary: Summary, judge: Mapping[str, Any]) -> str:
     if near.get("style_closed") is None:
         return ""
     return (
-        f"By the judge, which nothing is trained on, the network goes {fast['style_closed']:.0%} of the way from "
-        f"photo to painting; the slow path {near['style_closed']:.0%} after {near['step']} steps from the photo."
+        f"By the judge, which nothing is trained on, the network goes {fast['style_closed']:.0%} "
+        f"of the way from photo to painting; the slow path {near['style_closed']:.0%} after "
+        f"{near['step']} steps from the photo."
     )
 
 
 def _slow_table(
     summary: Summary, judged: Sequence[Mapping[str, Any]]
 ) -> dict[str, list[dict[str, Any]]]:
-    """Rows of the slow path by start, with the judge's scores where it gave them."""
+    """Return the rows of the slow path by start, with the judge's scores where there are any."""
     scores = {(s["init"], s["step"]): s for s in judged}
     table: dict[str, list[dict[str, Any]]] = {}
     for row in _plain(summary.slow):
@@ -257,7 +269,10 @@ def _slow_table(
 
 
 def _curve(rows: Iterable[SlowRow], init: str) -> Curve:
-    """Mean and range over photos by step; a total that is not finite or not above 0 has no place on a log scale."""
+    """Return mean and range of the total over photos, by step.
+
+    A total that is not finite, or not above 0, is left out: a log scale has no place for it.
+    """
     by_step: dict[int, list[SlowRow]] = {}
     for row in rows:
         if row.init == init and math.isfinite(row.total) and row.total > 0:
@@ -280,7 +295,7 @@ def _starts(rows: Iterable[SlowRow]) -> list[str]:
 
 
 def _scatter(comparison: Comparison) -> str:
-    """Speed against quality, when there are several checkpoints to tell apart."""
+    """Return the chart of speed against quality, or "" where there are not several checkpoints."""
     sizes = {s.size for s in comparison.summaries}
     points = []
     for summary in comparison.summaries:
@@ -297,7 +312,7 @@ def _scatter(comparison: Comparison) -> str:
 
 
 def _grid(comparison: Comparison) -> dict[str, Any]:
-    """The painting, and a row of pictures for each gallery, as large as they may be together."""
+    """Return the painting and a row of pictures for each gallery, as large as the page allows."""
     for side, quality in PICTURE_SIZES:
         painting = _data_uri(comparison.painting, side, quality)
         rows = [
@@ -319,73 +334,76 @@ def _grid(comparison: Comparison) -> dict[str, Any]:
 def _row(
     comparison: Comparison, gallery: Gallery, painting: str, side: int, quality: int
 ) -> list[Shown]:
-    """The pictures of one gallery, in the order of a phone: photo, painting, networks, then the slow path."""
-    here = (gallery.photo, gallery.size)
-    names = [c.name for c in comparison.checkpoints]
-    slow_at = {
-        (r.init, r.step): r for r in comparison.slow.get(names[0], []) if (r.photo, r.size) == here
-    }
-    # Several checkpoints may have been trained on several objectives: then it is said whose this
-    # is.
-    whose = f", by the objective of {names[0]}" if len(names) > 1 else ""
-    fast_by = {r.checkpoint: r for r in comparison.fast if (r.photo, r.size) == here}
-    steps = sorted({step for _, step in gallery.slow})
+    """Return the pictures of one gallery, in the order of a phone's screen.
+
+    The photo and the painting come first, then the networks, then the slow path. On a wide screen
+    each start of the slow path has a row, and the networks stand behind its last column.
+    """
+    encode = partial(_data_uri, side=side, quality=quality)
     inits = list(dict.fromkeys(init for init, _ in gallery.slow))
-
-    def show(
-        image: Tensor,
-        alt: str,
-        caption: str,
-        row: int,
-        column: int,
-        start: str = "",
-        measured: Any = None,
-    ) -> Shown:
-        cost = (
-            ""
-            if measured is None
-            else f"objective {_number(measured.total)}, {_duration(measured.seconds)}"
-        )
-        detail = f"{start}: {cost}" if start and cost else start or cost
-        return Shown(_data_uri(image, side, quality), alt, caption, detail, row, column)
-
-    shown = [
-        show(gallery.content, f"Photo {gallery.photo}", "photo", 1, 1),
+    steps = sorted({step for _, step in gallery.slow})
+    return [
+        Shown(encode(gallery.content), f"Photo {gallery.photo}", "photo", "", 1, 1),
         Shown(painting, "The painting", "painting", "", 1, 2),
+        *_network_pictures(comparison, gallery, encode, max(1, len(inits)), 3 + len(steps)),
+        *_slow_pictures(comparison, gallery, encode, inits, steps),
     ]
-    # several stand below each other where there is room
+
+
+def _network_pictures(
+    comparison: Comparison,
+    gallery: Gallery,
+    encode: Callable[[Tensor], str],
+    rows: int,
+    first_column: int,
+) -> list[Shown]:
+    """Return the networks' pictures, below each other in as many rows as there are."""
+    measured = {r.checkpoint: r for r in comparison.fast if _belongs(r, gallery)}
+    shown = []
     for i, (name, image) in enumerate(gallery.fast.items()):
-        column, row = divmod(i, max(1, len(inits)))
+        column, row = divmod(i, rows)
         alt = f"{gallery.photo} by the network {name}"
-        shown.append(
-            show(
-                image,
-                alt,
-                f"network {name}",
-                row + 1,
-                3 + len(steps) + column,
-                measured=fast_by.get(name),
-            )
-        )
-    for row, init in enumerate(inits, 1):
-        for i, step in enumerate(steps, 3):
-            if (init, step) in gallery.slow:
-                start = STARTS.get(init, init)
-                detail = start + whose
-                alt = f"{gallery.photo} by the slow path, {step} steps {start}"
-                measured = slow_at.get((init, step))
-                shown.append(
-                    show(
-                        gallery.slow[init, step],
-                        alt,
-                        f"slow, {step} steps",
-                        row,
-                        i,
-                        detail,
-                        measured,
-                    )
-                )
+        detail = _measured(measured.get(name))
+        place = (row + 1, first_column + column)
+        shown.append(Shown(encode(image), alt, f"network {name}", detail, *place))
     return shown
+
+
+def _slow_pictures(
+    comparison: Comparison,
+    gallery: Gallery,
+    encode: Callable[[Tensor], str],
+    inits: Sequence[str],
+    steps: Sequence[int],
+) -> list[Shown]:
+    """Return the slow path's pictures, with a row for each start and a column for each step."""
+    names = [c.name for c in comparison.checkpoints]
+    rows = comparison.slow.get(names[0], [])
+    measured = {(r.init, r.step): r for r in rows if _belongs(r, gallery)}
+    # Checkpoints may have been trained on different objectives; these pictures belong to one.
+    whose = f", by the objective of {names[0]}" if len(names) > 1 else ""
+    shown = []
+    for row, init in enumerate(inits, 1):
+        start = STARTS.get(init, init)
+        for column, step in enumerate(steps, 3):
+            if (init, step) not in gallery.slow:
+                continue
+            alt = f"{gallery.photo} by the slow path, {step} steps {start}"
+            cost = _measured(measured.get((init, step)))
+            detail = f"{start}{whose}: {cost}" if cost else start + whose
+            uri = encode(gallery.slow[init, step])
+            shown.append(Shown(uri, alt, f"slow, {step} steps", detail, row, column))
+    return shown
+
+
+def _belongs(row: FastRow | SlowRow, gallery: Gallery) -> bool:
+    return (row.photo, row.size) == (gallery.photo, gallery.size)
+
+
+def _measured(row: FastRow | SlowRow | None) -> str:
+    if row is None:
+        return ""
+    return f"objective {_number(row.total)}, {_duration(row.seconds)}"
 
 
 def _data_uri(image: Tensor, side: int, quality: int) -> str:
@@ -397,7 +415,7 @@ def _data_uri(image: Tensor, side: int, quality: int) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """`value` as what strict JSON holds; what JSON has no word for becomes its text."""
+    """Return `value` in the types of strict JSON; a value of any other type becomes its text."""
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):
@@ -406,7 +424,7 @@ def _plain(value: Any) -> Any:
         return [_plain(v) for v in value]
     if value is None or isinstance(value, bool | str):
         return value
-    if isinstance(value, Integral):  # those of numpy too
+    if isinstance(value, Integral):  # int, and integers of numpy
         return int(value)
     if isinstance(value, Real):
         return float(value) if math.isfinite(value) else None
@@ -414,7 +432,10 @@ def _plain(value: Any) -> Any:
 
 
 def _lines(about: Mapping[str, Any], checkpoints: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """`about` as (name, lines) for the end of the page; what is given by checkpoint has a line for each."""
+    """Return `about` as (name, lines) for the end of the page.
+
+    A value that is given by checkpoint has a line for each of them.
+    """
     return [
         (
             name.replace("_", " "),
@@ -427,7 +448,7 @@ def _lines(about: Mapping[str, Any], checkpoints: Sequence[str]) -> list[tuple[s
 
 
 def _text(value: Any) -> str:
-    """A value, nested or not, in one line. What is None in a table was not asked for, and is left out."""
+    """Return a value, nested or not, in one line. A None in a table is left out: it was not set."""
     if isinstance(value, Mapping):
         return ", ".join(f"{k} {_text(v)}" for k, v in value.items() if v is not None)
     if isinstance(value, list):
@@ -437,11 +458,14 @@ def _text(value: Any) -> str:
 
 def _base_name(path: Any) -> str:
     path = path.get("file", "the painting") if isinstance(path, Mapping) else path
-    return PureWindowsPath(str(path)).name or str(path)  # which knows both separators
+    return PureWindowsPath(str(path)).name or str(path)  # it knows both separators
 
 
 def _number(value: float | None, digits: int = 3) -> str:
-    """Significant digits without an exponent where that is readable, or a dash for what is not known."""
+    """Return a number with `digits` significant digits, or a dash for None, NaN and infinity.
+
+    It has an exponent only below 0.0001.
+    """
     if value is None or not math.isfinite(value):
         return "\N{EN DASH}"
     if value == 0 or abs(value) >= 100:
@@ -454,9 +478,11 @@ def _number(value: float | None, digits: int = 3) -> str:
 def _duration(seconds: float) -> str:
     if not math.isfinite(seconds):
         return "an unknown time"
-    value, unit = (seconds * 1000, "ms") if seconds < 1 else (seconds, "s")
-    value, unit = (seconds / 60, "minutes") if seconds >= 120 else (value, unit)
-    return f"{_number(value)}\N{NO-BREAK SPACE}{unit}"
+    if seconds < 1:
+        return f"{_number(seconds * 1000)}\N{NO-BREAK SPACE}ms"
+    if seconds < 120:
+        return f"{_number(seconds)}\N{NO-BREAK SPACE}s"
+    return f"{_number(seconds / 60)}\N{NO-BREAK SPACE}minutes"
 
 
 def _times(ratio: float) -> str:

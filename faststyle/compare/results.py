@@ -1,4 +1,4 @@
-"""What a comparison of slow and fast found: rows, means, pictures. slow_vs_fast.py measures, report.py writes."""
+"""The results of a comparison of slow and fast: rows, means and pictures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class FastRow:
-    """A network on one photo: the terms of its objective, and seconds for the one forward pass."""
+    """A network on one photo: the terms of its objective, and the seconds of one forward pass."""
 
     checkpoint: str
     photo: str
@@ -24,7 +24,7 @@ class FastRow:
 
 @dataclass(frozen=True)
 class SlowRow:
-    """The slow path on one photo after `step` steps: the same terms, and seconds since its start."""
+    """The slow path on one photo after `step` steps: the same terms, seconds since its start."""
 
     photo: str
     size: int
@@ -38,12 +38,13 @@ class SlowRow:
 
 @dataclass(frozen=True)
 class Summary:
-    """One checkpoint at one size, as `--json` prints it: values are means over photos.
+    """One checkpoint at one size, as `--json` prints it. Values of `fast` and `slow` are means.
 
-    `equal_step`, `equal_seconds` and `speedup` are by init, medians over the photos on which the
-    slow path reached the network's total, None where fewer than half did; `reached` counts them.
-    `judge` is {"fast": scores, "slow": [{"init", "step", **scores}]}, empty for sizes that are too
-    small for it. `spread` holds standard deviations of `fast` over photos.
+    `equal_step`, `equal_seconds` and `speedup` are keyed by init. They are medians over the photos
+    on which the slow path reached the network's total, and None where fewer than half did;
+    `reached` counts these photos. `judge` is {"fast": scores, "slow": [{"init", "step", **scores}]}
+    and empty for sizes that are too small for it. `spread` holds standard deviations of `fast` over
+    photos.
     """
 
     checkpoint: str
@@ -61,7 +62,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What the report says of a checkpoint that was compared."""
+    """A checkpoint that was compared: its network, and how large it is."""
 
     name: str
     network: Mapping[str, Any]
@@ -86,7 +87,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that was measured; report.py writes it down.
+    """All measurements and pictures of one call.
 
     `about` holds versions, machine, threads, the id of the VGG weights, steps, optimizer and the
     painting's file. `slow` is keyed by checkpoint, because checkpoints may have been trained on

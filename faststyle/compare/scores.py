@@ -1,7 +1,8 @@
-"""`faststyle judge`: what the judge says of a checkpoint, or of pictures that anything made."""
+"""`faststyle judge`: the judge's scores of a checkpoint, or of pictures from any source."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from faststyle.checkpoint import find_checkpoint
@@ -24,9 +25,9 @@ def judge_results(
 ) -> tuple[Scores, str]:
     """Return the scores of `subject` on the photos of a folder, and the id of the VGG weights.
 
-    `subject` is a checkpoint, by file or name, or a folder of pictures named as the photos are, of
-    any extension. Photos are cropped to the protocol's 256x256, pictures that were made from whole
-    photos with them. Raises: ImageError, CheckpointError, RecipeError, WeightsError, DeviceError.
+    `subject` is a checkpoint, by file or name, or a folder of pictures that have the names of the
+    photos, with any extension. Photos are cropped to the protocol's 256x256, and so are pictures.
+    Raises: ImageError, CheckpointError, RecipeError, WeightsError, DeviceError.
     """
     files = list_photos(Path(photos), limit)
     painting = read_image(style)
@@ -34,26 +35,30 @@ def judge_results(
     judge = Judge(load_vgg(weights, LAYERS), painting)
     crops = [protocol_photo(read_image(file)) for file in files]
     if Path(subject).is_dir():
-        folder = Path(subject)
-        by_stem = {p.stem: p for p in list_photos(folder, option="")}
-        # The whole name goes first: it tells photos apart that differ in their extension only.
-        pictures = [
-            p if (p := folder / file.name).is_file() else by_stem.get(file.stem) for file in files
-        ]
-        missing = [
-            file.name for file, picture in zip(files, pictures, strict=True) if picture is None
-        ]
-        if missing:
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise ImageError(
-                f"{subject}: no picture named as {missing[0]}{more}; name pictures as their photos"
-            )
-        outputs = [
-            protocol_photo(read_image(picture)) for picture in pictures if picture is not None
-        ]
+        outputs = [protocol_photo(read_image(p)) for p in _named_alike(Path(subject), files)]
     else:
-        stylizer = Stylizer.load(
-            find_checkpoint(str(subject)), engine="torch", device=device, precision="float32"
-        )
+        path = find_checkpoint(str(subject))
+        stylizer = Stylizer.load(path, device=device, engine="torch", precision="float32")
         outputs = [stylizer(crop) for crop in crops]
     return judge.score(outputs, crops), weights.id
+
+
+def _named_alike(folder: Path, photos: Sequence[Path]) -> list[Path]:
+    """Return the picture in `folder` for each photo. Raises: ImageError where one is missing."""
+    by_stem = {p.stem: p for p in list_photos(folder, option="")}
+    pictures = []
+    missing = []
+    for photo in photos:
+        # The whole name goes first: it tells photos apart that differ in their extension only.
+        whole = folder / photo.name
+        picture = whole if whole.is_file() else by_stem.get(photo.stem)
+        if picture is None:
+            missing.append(photo.name)
+        else:
+            pictures.append(picture)
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ImageError(
+            f"{folder}: no picture named as {missing[0]}{more}; name pictures as their photos"
+        )
+    return pictures

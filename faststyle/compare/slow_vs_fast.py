@@ -1,8 +1,7 @@
-"""Slow against fast on the same photos: the objective that the network was trained on, the judge,
-and the clock.
+"""Slow against fast on the same photos: by the network's objective, the judge and the clock.
 
-What it is not: the page that shows it (report.py). The slow path minimises, for each photo alone,
-the very objective that the network was trained on, so that "equal at step N" means what it says.
+The slow path minimises, for each photo alone, the same objective that the network was trained on.
+So "equal at step N" compares two values of one function. The page that shows it is in report.py.
 
 Source: Johnson et al. (2016), section 4.1 and figure 5, https://arxiv.org/abs/1603.08155
 """
@@ -34,7 +33,7 @@ from faststyle.files import cache_folder, sha256, write_bytes
 from faststyle.images import READABLE, read_image
 from faststyle.judge import LAYERS, SMALLEST_GRID, Judge, protocol_photo
 from faststyle.perceptual.losses import PerceptualLoss, Terms
-from faststyle.perceptual.weights import find_weights, load_vgg
+from faststyle.perceptual.weights import VGGWeights, find_weights, load_vgg
 from faststyle.progress import StepProgress
 from faststyle.signals import Stop, noted_signals
 from faststyle.slow.descent import Descent
@@ -42,9 +41,10 @@ from faststyle.training.recipe import Recipe, recipe_from_dict
 from faststyle.training.step import build_objective
 
 INITS = ("content", "noise")
-SHOWN_STEPS = (10, 50, 100, 300)  # whose pictures are kept, shown and judged, and the last one
+# Pictures of these steps, and of the last one, are kept, shown and judged.
+SHOWN_STEPS = (10, 50, 100, 300)
 TIMED_RUNS = 3  # of a network on one photo, after one that warms up; their median counts
-CACHE_VERSION = 4  # of what is kept of the slow path; part of the key
+CACHE_VERSION = 4  # of the files that keep results of the slow path; part of their key
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,16 @@ class _Slow:
     pictures: Mapping[int, Tensor]  # (1, 3, size, size) in [0, 1], rounded to 8 bits
 
 
+@dataclass(frozen=True)
+class _AtSize:
+    """All results at one size; `slow` is keyed by checkpoint."""
+
+    fast: list[FastRow]
+    slow: Mapping[str, list[SlowRow]]
+    summaries: list[Summary]
+    galleries: list[Gallery]
+
+
 def compare(
     style: str | Path,
     checkpoints: Sequence[str | Path],
@@ -80,17 +90,20 @@ def compare(
     seed: int = 0,
     quiet: bool = True,
 ) -> Comparison:
-    """Set networks beside the slow path on the photos of a folder, each cropped to a square of each
-    size.
+    """Compare networks with the slow path on the photos of a folder, cropped to squares.
 
-    `limit` takes so many photos, evenly from the sorted folder. Results of the slow path are kept
-    by the content of photo, painting and objective, and by machine, so that the same call goes on
-    where it was stopped, and another checkpoint of the same objective costs only its own time. The
-    judge looks with VGG-16 whatever the objective uses. Raises: ImageError, CheckpointError (also
-    for a checkpoint of another painting), RecipeError, WeightsError, DeviceError, Interrupted.
+    Each of `sizes` is a side in pixels. `limit` takes only so many photos, evenly from the sorted
+    folder. The judge looks with VGG-16, whatever the objective uses.
+
+    Results of the slow path are kept by the content of photo, painting and objective, and by
+    machine. So the same call goes on where it was stopped, and another checkpoint of the same
+    objective costs only its own time.
+
+    Raises: ImageError, CheckpointError (also for a checkpoint of another painting), RecipeError,
+    WeightsError, DeviceError, Interrupted.
     """
     if steps < 1 or min(sizes, default=0) < 1:
-        raise RecipeError("--steps and --size must be 1 or more")
+        raise RecipeError("`steps` and `size` must be 1 or more")
     painting = read_image(style)
     sizes = list(dict.fromkeys(sizes))
     files = list_photos(Path(photos), limit)
@@ -100,50 +113,63 @@ def compare(
         for c in checkpoints
     ]
     _check(subjects, min(sizes), where)
-    # A file of VGG-19 serves its checkpoints; the judge's own VGG-16 is then found as always.
+    # A file of VGG-19 serves its checkpoints only; the judge then finds its VGG-16 as always.
     judge_file = vgg_weights if all(s.recipe.vgg == "vgg16" for s in subjects) else None
     judge_weights = find_weights("vgg16", judge_file)
-    work = _Work(subjects, steps, optimizer, seed, where, StepProgress("slow path", 1, 0, quiet))
-    fast: list[FastRow] = []
-    slow: dict[str, list[SlowRow]] = {s.name: [] for s in subjects}
-    summaries = []
-    galleries = []
-    work.bar.bar.update(
-        work.bar.task, total=len(files) * len(sizes) * len({s.key for s in subjects}) * 2 * steps
-    )
+    objectives = len({s.key for s in subjects})
+    total = len(files) * len(sizes) * objectives * len(INITS) * steps
+    bar = StepProgress("slow path", total, 0, quiet)
+    work = _Work(subjects, steps, optimizer, seed, where, bar)
     with noted_signals() as work.stop, work.bar:
-        for size in sizes:
-            judge = (
-                Judge(load_vgg(judge_weights, LAYERS), painting, size)
-                if size >= SMALLEST_GRID
-                else None
-            )
-            crops = [(file, protocol_photo(read_image(file), size)) for file in files]
-            found = [_gallery(work, file, photo, size) for file, photo in crops]
-            galleries += [gallery for gallery, _, _ in found]
-            for subject in subjects:
-                ours = [
-                    row for _, rows, _ in found for row in rows if row.checkpoint == subject.name
-                ]
-                theirs = [by_key[subject.key] for _, _, by_key in found]
-                fast += ours
-                rows = [row for by_init in theirs for part in by_init.values() for row in part.rows]
-                slow[subject.name] += rows
-                work.heed_signals("before judging")
-                outputs = [gallery.fast[subject.name] for gallery, _, _ in found]
-                scores = (
-                    {} if judge is None else _judged(judge, [p for _, p in crops], outputs, theirs)
-                )
-                summaries.append(_summary(subject.name, size, ours, rows, scores))
-    about = {
-        "painting": Path(style).name,
-        "steps": steps,
-        "optimizer": optimizer,
-        "objective": {s.name: dataclasses.asdict(s.recipe.loss) for s in subjects},
-        "painting_size": {s.name: s.recipe.painting_size for s in subjects},
-        "vgg": judge_weights.id,
+        parts = [_compare_at(work, files, size, painting, judge_weights) for size in sizes]
+    return Comparison(
+        about=_about(work, Path(style).name, judge_weights.id),
+        painting=painting,
+        checkpoints=[_describe(subject) for subject in subjects],
+        summaries=[summary for part in parts for summary in part.summaries],
+        fast=[row for part in parts for row in part.fast],
+        slow={s.name: [row for part in parts for row in part.slow[s.name]] for s in subjects},
+        galleries=[gallery for part in parts for gallery in part.galleries],
+    )
+
+
+def _compare_at(
+    work: _Work, files: Sequence[Path], size: int, painting: Tensor, judge_weights: VGGWeights
+) -> _AtSize:
+    """Measure all networks and the slow path on all photos at one size, and judge them."""
+    big_enough = size >= SMALLEST_GRID
+    judge = Judge(load_vgg(judge_weights, LAYERS), painting, size) if big_enough else None
+    crops = [(file, protocol_photo(read_image(file), size)) for file in files]
+    found = [_gallery(work, file, photo, size) for file, photo in crops]
+    fast: list[FastRow] = []
+    slow: dict[str, list[SlowRow]] = {}
+    summaries = []
+    for subject in work.subjects:
+        ours = [row for _, rows, _ in found for row in rows if row.checkpoint == subject.name]
+        theirs = [by_key[subject.key] for _, _, by_key in found]
+        rows = [row for by_init in theirs for path in by_init.values() for row in path.rows]
+        work.heed_signals("before judging")
+        scores: dict[str, Any] = {}
+        if judge is not None:
+            outputs = [gallery.fast[subject.name] for gallery, _, _ in found]
+            scores = _judged(judge, [photo for _, photo in crops], outputs, theirs)
+        summaries.append(_summary(subject.name, size, ours, rows, scores))
+        fast += ours
+        slow[subject.name] = rows
+    return _AtSize(fast, slow, summaries, [gallery for gallery, _, _ in found])
+
+
+def _about(work: _Work, painting: str, vgg: str) -> dict[str, Any]:
+    """Return the settings and the machine, which a reader needs to repeat the comparison."""
+    return {
+        "painting": painting,
+        "steps": work.steps,
+        "optimizer": work.optimizer,
+        "objective": {s.name: dataclasses.asdict(s.recipe.loss) for s in work.subjects},
+        "painting_size": {s.name: s.recipe.painting_size for s in work.subjects},
+        "vgg": vgg,
         "threads": torch.get_num_threads(),
-        "device": str(where),
+        "device": str(work.device),
         "machine": machine(),
         "versions": {
             "faststyle": faststyle.__version__,
@@ -151,26 +177,23 @@ def compare(
             "python": platform.python_version(),
         },
     }
-    known = [
-        Checkpoint(
-            s.name,
-            s.recipe.network,
-            sum(p.numel() for p in s.network.parameters()),
-            _megabytes(s.network),
-        )
-        for s in subjects
-    ]
-    return Comparison(about, painting, known, summaries, fast, slow, galleries)
 
 
-def list_photos(folder: Path, limit: int | None = None, option: str = "--photos ") -> list[Path]:
+def _describe(subject: _Subject) -> Checkpoint:
+    parameters = sum(p.numel() for p in subject.network.parameters())
+    tensors = subject.network.state_dict().values()
+    megabytes = float(sum(t.numel() * t.element_size() for t in tensors)) / 1e6
+    return Checkpoint(subject.name, subject.recipe.network, parameters, megabytes)
+
+
+def list_photos(folder: Path, limit: int | None = None, option: str = "`photos` ") -> list[Path]:
     """Return the images of a folder in order of their names, or `limit` of them, evenly.
 
-    Errors begin with `option`, which the folder was given with. Raises: ImageError, RecipeError for
-    a limit below 1.
+    `option` is the start of each error message: the option that named the folder. Raises:
+    ImageError, RecipeError for a limit below 1.
     """
     if limit is not None and limit < 1:
-        raise RecipeError(f"--limit must be 1 or more, got {limit}")
+        raise RecipeError(f"`limit` must be 1 or more, got {limit}")
     if not folder.is_dir():
         raise ImageError(f"{option}{folder}: no such folder")
     files = sorted(
@@ -198,7 +221,7 @@ def machine() -> str:
 
 @dataclass
 class _Work:
-    """What does not change from photo to photo."""
+    """Everything that stays the same from photo to photo, and the progress so far."""
 
     subjects: list[_Subject]
     steps: int
@@ -221,7 +244,8 @@ def _open(
     network, about = load_checkpoint(path)
     if about.painting.get("sha256") != sha256(style):
         raise CheckpointError(
-            f"{path} was trained for another painting, {about.painting.get('file')}: give that file with --style"
+            f"{path} was trained for another painting, {about.painting.get('file')}: "
+            "give that file as `painting`"
         )
     recipe = recipe_from_dict(about.recipe)
     weights = find_weights(recipe.vgg, vgg_weights)
@@ -242,16 +266,17 @@ def _open(
 
 
 def _check(subjects: Sequence[_Subject], size: int, device: torch.device) -> None:
-    """Raise, before anything is measured, for names that are not told apart, and for a smallest
-    size that is too small.
+    """Check names and the smallest size before anything is measured.
 
-    Raises: CheckpointError, ImageError.
+    Raises: CheckpointError for two checkpoints of one name, ImageError for a size that is too small
+    for the layers.
     """
     names = [subject.name for subject in subjects]
     for name in names:
         if names.count(name) > 1:
             raise CheckpointError(
-                f"two checkpoints are called {name!r}, and nothing would tell them apart; rename one"
+                f"two checkpoints are called {name!r}, and nothing would tell them apart; "
+                "rename one"
             )
     blank = torch.zeros(1, 3, size, size, device=device)
     try:
@@ -259,13 +284,13 @@ def _check(subjects: Sequence[_Subject], size: int, device: torch.device) -> Non
             for subject in subjects:
                 subject.loss(blank, subject.loss.targets(blank))
     except ImageError as error:
-        raise ImageError(f"--size {size}: {error}") from None
+        raise ImageError(f"`size` {size}: {error}") from None
 
 
 def _gallery(
     work: _Work, file: Path, photo: Tensor, size: int
 ) -> tuple[Gallery, list[FastRow], dict[str, dict[str, _Slow]]]:
-    """Return the pictures of a photo, the rows of all networks, and the slow path by objective and init."""
+    """Return a photo's pictures, the networks' rows, and the slow path by objective and init."""
     photo = photo.to(work.device).contiguous(memory_format=torch.channels_last)
     outputs = {}
     rows = []
@@ -291,7 +316,7 @@ def _timed(network: nn.Module, photo: Tensor) -> tuple[Tensor, float]:
     """Return the stylized photo, and the median seconds that it took."""
     times = []
     for _ in range(1 + TIMED_RUNS):
-        _synchronize(photo.device)
+        _synchronize(photo.device)  # a GPU works on after a call returns
         began = time.perf_counter()
         stylized = network(photo)
         _synchronize(photo.device)
@@ -320,7 +345,7 @@ def _slow(work: _Work, subject: _Subject, file: Path, photo: Tensor, size: int, 
         kept = _optimise(work, subject, file, photo, size, init)
         try:
             _keep(path, kept)
-        # a cache that cannot be written costs time later, not this comparison
+        # A cache that cannot be written costs time later; this comparison goes on.
         except OutputError as error:
             work.bar.say(f"results of the slow path are not kept: {error}")
     work.done += work.steps
@@ -356,9 +381,10 @@ def _optimise(
             )
         )
         if step.step in (*SHOWN_STEPS, work.steps):
+            # Rounded to 8 bits, as the cache keeps it: both ways give the same pictures.
             pictures[step.step] = step.image.mul(255).round().div(255).cpu()
         work.bar.advance(work.done + step.step)
-        if step.step < work.steps:  # what is complete is kept first
+        if step.step < work.steps:  # after the last step the result is kept before a signal counts
             work.heed_signals(f"at step {step.step} of {file.name} from {init}")
     return _Slow(rows, pictures)
 
@@ -373,13 +399,13 @@ def _keep(path: Path, slow: _Slow) -> None:
 
 
 def _read_kept(path: Path, photo: str, size: int, init: str) -> _Slow | None:
-    """Return what was kept, None where nothing was or the file is damaged."""
+    """Return the results that were kept; None where there are none, or the file is damaged."""
     try:
         with safe_open(path, "pt") as file:
             rows = [SlowRow(photo, size, init, *row) for row in json.loads(file.metadata()["rows"])]
             pictures = {
                 int(k.removeprefix("step")): file.get_tensor(k).float().div(255)
-                for k in file.keys()  # noqa: SIM118: the file is no mapping
+                for k in file.keys()  # noqa: SIM118 (the file is no mapping)
             }
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None
@@ -418,6 +444,7 @@ def _summary(
     speedups = {}
     reached = {}
     for init in INITS:
+        # Medians over the photos that got there, where at least half of them did.
         equal = [equal_row(by_photo[init, row.photo], row.total) for row in fast]
         pairs = [(e, f) for e, f in zip(equal, fast, strict=True) if e is not None]
         reached[init] = len(pairs)
@@ -443,12 +470,8 @@ def _summary(
 
 
 def equal_row(rows: Sequence[SlowRow], total: float) -> SlowRow | None:
-    """Return the first row of the slow path whose total is no more than `total`; None where there is none."""
+    """Return the first row whose total is no more than `total`; None where there is none."""
     return next((row for row in rows if row.total <= total), None)
-
-
-def _megabytes(network: nn.Module) -> float:
-    return float(sum(t.numel() * t.element_size() for t in network.state_dict().values())) / 1e6
 
 
 def _hash(parts: Any) -> str:
