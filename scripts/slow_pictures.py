@@ -1,7 +1,8 @@
-"""Make the pictures of docs/slow.md: what each layer keeps, and the slow path on one of our
-paintings.
+"""Make the pictures of docs/slow.md: reconstructions of single layers, and the slow path.
 
-python scripts/slow_pictures.py    some minutes on two cores
+    python scripts/slow_pictures.py
+
+It takes some minutes on two cores.
 """
 
 from pathlib import Path
@@ -25,6 +26,12 @@ GAP = 4  # pixels of white between pictures
 
 
 def main() -> None:
+    write_reconstructions()
+    write_layers()
+
+
+def write_reconstructions() -> None:
+    """Write reconstructions from layers of content, above those from layers of style."""
     photo = crop_centre(read_image(held_out_photos()[1]), SIDE)
     painting = read_image(ROOT / "data" / "styles" / "nocturne.png")
     row_of_content = [
@@ -35,6 +42,11 @@ def main() -> None:
     for count in range(1, len(STYLE_LAYERS) + 1):
         row_of_style.append(reconstruct(photo, painting, style=STYLE_LAYERS[:count]))
     write_image(grid([row_of_content, row_of_style]), PICTURES / "reconstruction.jpg", quality=88)
+
+
+def write_layers() -> None:
+    """Write a photo beside its pictures by the layers of the paper and by those of training."""
+    painting = read_image(ROOT / "data" / "styles" / "nocturne.png")
     cat = read_image(held_out_photos()[0])
     results = []
     for loss in (PAPER, TRAINING):
@@ -53,7 +65,7 @@ def main() -> None:
 def reconstruct(
     photo: Tensor, painting: Tensor, content: str | None = None, style: tuple[str, ...] = ()
 ) -> Tensor:
-    """Return the image that noise becomes when only one layer of content, or some layers of style, are asked for."""
+    """Return an image made from noise by one layer of content, or by layers of style, alone."""
     if content:
         loss = LossConfig(strength=0.0, content_layers={content: 1.0}, style_layers={content: 1.0})
     else:

@@ -2,12 +2,12 @@
 
     python data/styles/paint.py [NAME ...] [--out DIR] [--size 1024]
 
-Style networks are trained from the feature statistics of one painting, so each picture here is made
-to be rich in texture at every scale, from bristle grain (3 px) to composition (200 px and more).
-All three are drawn by this script alone, from seeded random numbers; the script and the pictures
-are original work under the project's MIT licence.
+Style networks are trained from the feature statistics of one painting. So each picture here is rich
+in texture at every scale, from bristle grain (3 px) to composition (200 px and more). All three are
+drawn by this script alone, from seeded random numbers. The script and the pictures are original
+work under the project's MIT licence.
 
-Lengths marked "px" are pixels of a 1024 px canvas and are scaled to the size asked for.
+Lengths marked "px" are pixels of a canvas of 1024 px, and are scaled to the size of the picture.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ REFERENCE_PX = 1024  # canvas side for which every "px" constant below was chose
 def make_noise(
     rng: Rng, shape: tuple[int, int], cell_y: float, cell_x: float | None = None
 ) -> Array:
-    """Smooth noise of unit variance whose blobs measure about cell_y by cell_x pixels."""
+    """Return smooth noise of unit variance, with blobs of about cell_y by cell_x pixels."""
     height, width = shape
     cell_x = cell_y if cell_x is None else cell_x
     knots = rng.standard_normal((int(height / cell_y) + 3, int(width / cell_x) + 3)).astype(
@@ -47,13 +47,14 @@ def make_noise(
 
 
 def read_colours(colours: list[str]) -> Array:
-    """Hex colours as an (n, 3) table of values from 0 to 1."""
+    """Return hex colours as an (n, 3) table of values from 0 to 1."""
     return np.array([[int(c[i : i + 2], 16) for i in (0, 2, 4)] for c in colours], np.float32) / 255
 
 
 def mix_palette(colours: list[str], position: Array) -> Array:
-    """Colours of a hex palette, interpolated at positions from 0 (first) to 1 (last)."""
+    """Return colours of a hex palette, interpolated at positions from 0 (first) to 1 (last)."""
     table = read_colours(colours)
+    # Between which two colours of the table each position lies, and how far.
     where = np.clip(position, 0, 1) * (len(colours) - 1)
     low = np.minimum(where.astype(int), len(colours) - 2)
     part = (where - low)[..., None].astype(np.float32)
@@ -63,14 +64,14 @@ def mix_palette(colours: list[str], position: Array) -> Array:
 def mix_paints(
     rng: Rng, colours: list[str], tone: Array, shift: float, spread: float
 ) -> tuple[Array, Array]:
-    """Two paints for each stroke: one at its tone of the palette, one strayed from it by chance."""
+    """Return two paints for each stroke: one at its tone of the palette, one near it by chance."""
     return mix_palette(colours, tone), mix_palette(
         colours, tone + rng.normal(shift, spread, len(tone))
     )
 
 
 def ramp(value: Array, low: float | Array, high: float | Array) -> Array:
-    """Smooth step from 0 at low to 1 at high."""
+    """Return a smooth step from 0 at low to 1 at high."""
     t = np.clip((value - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
@@ -84,7 +85,7 @@ def shrink(picture: Array, size: int) -> Array:
 
 
 def light_relief(height: Array, strength: float, gloss: float) -> tuple[Array, Array]:
-    """Shade (multiply) and gloss (add) of a height map lit from the upper left."""
+    """Return shade (to multiply) and gloss (to add) of a height map lit from the upper left."""
     slope_y, slope_x = np.gradient(height)
     facing = np.asarray(slope_x * 0.6 + slope_y * 0.8) * strength
     return 1 + np.clip(facing, -0.45, 0.5), gloss * ramp(facing, 0.15, 0.8)
@@ -110,7 +111,7 @@ class Strokes:
 def make_brushes(
     rng: Rng, count: int = 16, along: int = 96, across: int = 32
 ) -> list[tuple[Array, ...]]:
-    """Brush prints as (opacity, relief, streak) maps over the length and the width of a stroke."""
+    """Return brush prints: maps of opacity, relief and streak over length and width of a stroke."""
     brushes: list[tuple[Array, ...]] = []
     s = np.linspace(0, 1, along, dtype=np.float32)[:, None]
     w = np.abs(np.linspace(-1, 1, across, dtype=np.float32))[None, :]
@@ -134,7 +135,7 @@ def make_brushes(
 
 
 def apply_strokes(canvas: Array, relief: Array, strokes: Strokes, brushes: list, rng: Rng) -> None:
-    """Lay strokes on the canvas one after another; the relief map records how thick the paint is."""
+    """Lay strokes on the canvas one after another; `relief` records how thick the paint is."""
     size = canvas.shape[0]
     picks = rng.integers(len(brushes), size=len(strokes.x))
     widths = strokes.width * rng.uniform(0.7, 1.3, len(strokes.x))
@@ -174,7 +175,7 @@ def apply_strokes(canvas: Array, relief: Array, strokes: Strokes, brushes: list,
             + (strokes.streak[i] - strokes.paint[i]) * streak.ravel()[cell][:, None]
         )
         canvas[ys, xs] += (colour - canvas[ys, xs]) * a[:, None]
-        # Wet paint half buries what lies below; a wide brush spreads thinner than its width
+        # Wet paint half buries the paint below. A wide brush spreads it thinner than its width
         # suggests.
         thick = height.ravel()[cell] * min(width, 0.0105 * size) / 12
         relief[ys, xs] += (thick - 0.65 * relief[ys, xs]) * a
@@ -188,23 +189,25 @@ VORTICES = [
 ]  # fmt: skip
 MOON = (0.385, 0.345, 0.058)  # x, y, disc radius
 STARS = [  # x, y, radius of the halo
-    (0.05, 0.06, 0.036), (0.30, 0.08, 0.046), (0.74, 0.05, 0.034), (0.94, 0.09, 0.050), (0.58, 0.24, 0.040),
-    (0.06, 0.34, 0.044), (0.19, 0.33, 0.026), (0.40, 0.56, 0.036), (0.25, 0.62, 0.042), (0.52, 0.44, 0.026),
-    (0.84, 0.46, 0.048), (0.44, 0.10, 0.028), (0.96, 0.33, 0.032), (0.75, 0.62, 0.030), (0.66, 0.38, 0.028),
-    (0.03, 0.62, 0.028), (0.53, 0.63, 0.024),
+    (0.05, 0.06, 0.036), (0.30, 0.08, 0.046), (0.74, 0.05, 0.034), (0.94, 0.09, 0.050),
+    (0.58, 0.24, 0.040), (0.06, 0.34, 0.044), (0.19, 0.33, 0.026), (0.40, 0.56, 0.036),
+    (0.25, 0.62, 0.042), (0.52, 0.44, 0.026), (0.84, 0.46, 0.048), (0.44, 0.10, 0.028),
+    (0.96, 0.33, 0.032), (0.75, 0.62, 0.030), (0.66, 0.38, 0.028), (0.03, 0.62, 0.028),
+    (0.53, 0.63, 0.024),
 ]  # fmt: skip
 NIGHT = ["0a1038", "101c5e", "172f8c", "1f49ad", "2a68bd", "2f8fb4", "5fb3b8", "a9d3bd", "e9e3a6"]
 GOLD = ["fffbe4", "ffeda0", "fdd354", "f2ae2c", "e8d890", "8fc4b4", "3f8fc0", "2257b4"]
 
 
 def trace_flow(x: Array, y: Array) -> Array:
-    """Angle of the wind in the sky at points given in fractions of the side."""
+    """Return the angle of the wind in the sky, at points in fractions of the side."""
     vx = 0.9 + 0 * x
     vy = 0.55 * np.sin(5.2 * x + 2.2 * y) + 0.25 * np.sin(11 * y - 3 * x)
     lights = [(MOON[0], MOON[1], 0.125), *STARS]
     eddies = VORTICES + [(star_x, star_y, halo * 1.2, 1.0, 0.0) for star_x, star_y, halo in lights]
     for cx, cy, radius, spin, pull in eddies:
-        dx, dy = x - cx, y - cy
+        dx = x - cx
+        dy = y - cy
         distance = np.hypot(dx, dy) + 1e-6
         weight = 5.0 * np.exp(-((distance / radius) ** 2)) / distance
         vx = vx + weight * (-spin * dy - pull * dx)
@@ -215,10 +218,11 @@ def trace_flow(x: Array, y: Array) -> Array:
 def brush_sky(
     rng: Rng, size: int, ribbons: Array, count: int, length: float, width: float, lift: float
 ) -> Strokes:
-    """Strokes that follow the wind, coloured in ribbons along it and warmed around the lights."""
-    x, y = rng.random(count), rng.random(count) * 0.86
+    """Return strokes that follow the wind, coloured in ribbons, and warmer around the lights."""
+    x = rng.random(count)
+    y = rng.random(count) * 0.86
     angle = trace_flow(x, y)
-    # Averaging coarse noise along the streamline gives neighbours on one line the same colour.
+    # Coarse noise, averaged along the streamline, gives neighbours on one line the same colour.
     last = len(ribbons) - 1
     tone = np.zeros(count)
     for sign in (-1, 1):
@@ -255,7 +259,7 @@ def brush_sky(
 def brush_halo(
     rng: Rng, size: int, x: float, y: float, radius: float, step: float, warm: float
 ) -> Strokes:
-    """Rings of short strokes around a light, from the dim, broken rim to the bright centre."""
+    """Return rings of short strokes around a light, from the dim rim to the bright centre."""
     rings = np.append(np.arange(radius, step, -step), 0.0) * size
     counts = [max(int(2 * np.pi * r / (step * size * 2.0)), 4) for r in rings]
     counts[-1] = 7  # enough to close the bright core
@@ -287,12 +291,12 @@ LAKE = (0.755, 0.90)  # far and near shore
 
 
 def find_ridge(x: Array, level: float, swell: float, phase: float) -> Array:
-    """Height of a ridge line at x, in fractions of the side."""
+    """Return the height of a ridge line at x, in fractions of the side."""
     return level + swell * np.sin(4.1 * x + phase) + 0.35 * swell * np.sin(11.3 * x + 2 * phase)
 
 
 def brush_land(rng: Rng, size: int, layer: int, count: int, length: float, width: float) -> Strokes:
-    """Strokes that hang along one ridge and follow its slope down the hill side."""
+    """Return strokes that hang along one ridge and follow its slope down the hill side."""
     level, swell, phase, palette = LAND[layer]
     x = rng.uniform(-0.02, 1.02, count)
     depth = np.sort(rng.random(count) ** 0.8)  # paint downward, so that the ridge stays readable
@@ -315,7 +319,7 @@ def brush_land(rng: Rng, size: int, layer: int, count: int, length: float, width
 
 
 def brush_lake(rng: Rng, size: int, count: int, length: float, width: float) -> Strokes:
-    """Level strokes of water that carry the broken reflections of the moon and of the stars."""
+    """Return level strokes of water, with broken reflections of the moon and of the stars."""
     x = rng.uniform(-0.02, 1.02, count)
     depth = np.sort(rng.random(count))
     y = LAKE[0] + depth * (LAKE[1] - LAKE[0])
@@ -345,7 +349,7 @@ NEEDLES = ["04081c", "081a2e", "0d3038", "1d4f45", "5a7d4a"]
 def brush_cypress(
     rng: Rng, size: int, foot: tuple[float, float, float, float], count: int
 ) -> Strokes:
-    """Flame-like strokes licking upward inside the outline of one tree."""
+    """Return flame-like strokes that lick upward inside the outline of one tree."""
     foot_x, foot_y, height, half = foot
     up = np.sort(rng.random(count) ** 1.15)  # from the foot to the tip
     side = rng.uniform(-1, 1, count)
@@ -366,7 +370,7 @@ def brush_cypress(
 
 
 def brush_village(rng: Rng, size: int) -> Strokes:
-    """Cottages in the valley: walls and roofs of a few flat strokes each, and lamplit windows."""
+    """Return cottages in the valley: walls and roofs of a few flat strokes, and lamplit windows."""
     rows: list[tuple[float, float, float, float, float, str, str]] = []
     for x in np.array([0.05, 0.12, 0.16, 0.23, 0.31, 0.36, 0.47, 0.56, 0.61]):
         y = float(find_ridge(np.array(x), *LAND[1][:3])) + rng.uniform(0.002, 0.010)
@@ -392,7 +396,7 @@ def brush_village(rng: Rng, size: int) -> Strokes:
 
 
 def paint_nocturne(size: int) -> Array:
-    """A windy night over a lake: oil on canvas, thick directional strokes."""
+    """Paint a windy night over a lake: oil on canvas, thick strokes that follow the wind."""
     rng = np.random.default_rng(1889)
     fine = int(size * 1.5)  # painted larger and reduced, for smooth bristle edges
     unit = fine / REFERENCE_PX
@@ -457,7 +461,7 @@ class Panes:
     patterns: list[int]
 
     def cut_pane(self, outline: Array, colour: Array, pattern: int) -> None:
-        """Cut one pane with the given outline (pixels) into whatever lies there."""
+        """Cut one pane with the given outline (pixels) into the panes that are there."""
         ImageDraw.Draw(self.image).polygon(
             [(float(x), float(y)) for x, y in outline], fill=len(self.colours)
         )
@@ -466,7 +470,7 @@ class Panes:
 
 
 def pick_colour(rng: Rng, palette: list[str]) -> Array:
-    """A colour of the palette, a little off as hand-made glass is."""
+    """Return a colour of the palette, a little off as hand-made glass is."""
     colour = mix_palette(palette, rng.integers(len(palette)) / (len(palette) - 1) * np.ones(1))[0]
     return np.clip(colour * rng.uniform(0.82, 1.12) + rng.normal(0, 0.03, 3), 0.02, 1).astype(
         np.float32
@@ -474,7 +478,7 @@ def pick_colour(rng: Rng, palette: list[str]) -> Array:
 
 
 def cut_background(rng: Rng, size: int) -> Panes:
-    """Irregular panes in rings around the sun, cut again along the crests of three hills."""
+    """Return irregular panes in rings around the sun, cut along the crests of three hills."""
     seeds = np.ones((size, size), bool)
     numbers = np.zeros((size, size), np.int32)
     for ring, radius in enumerate(np.arange(0.09, 1.0, 0.066)):
@@ -484,7 +488,8 @@ def cut_background(rng: Rng, size: int) -> Panes:
         )
         radii = radius + rng.normal(0, 0.009, count)
         for k, (turn, r) in enumerate(zip(turns, radii, strict=True)):
-            x, y = int((SUN[0] + r * np.cos(turn)) * size), int((SUN[1] + r * np.sin(turn)) * size)
+            x = int((SUN[0] + r * np.cos(turn)) * size)
+            y = int((SUN[1] + r * np.sin(turn)) * size)
             if 0 <= x < size and 0 <= y < size:
                 seeds[y, x] = False
                 numbers[y, x] = 100 * ring + k
@@ -522,7 +527,7 @@ def cut_background(rng: Rng, size: int) -> Panes:
 
 
 def smooth_curve(points: list[tuple[float, float]], count: int) -> Array:
-    """Catmull-Rom curve through the points, as (count, 2) positions."""
+    """Return a Catmull-Rom curve through the points, as (count, 2) positions."""
     p = np.array(points, float)
     p = np.concatenate([2 * p[:1] - p[1:2], p, 2 * p[-1:] - p[-2:-1]])
     where = np.linspace(0, len(points) - 1 - 1e-9, count)
@@ -536,7 +541,7 @@ def smooth_curve(points: list[tuple[float, float]], count: int) -> Array:
 
 
 def turn_normals(curve: Array) -> Array:
-    """Unit normals of a curve, to the left of its direction on a canvas whose y points down."""
+    """Return the unit normals of a curve, to the left of its direction where y points down."""
     step = np.gradient(curve, axis=0)
     return np.stack([step[:, 1], -step[:, 0]], 1) / (
         np.hypot(step[:, 0], step[:, 1])[:, None] + 1e-9
@@ -544,7 +549,7 @@ def turn_normals(curve: Array) -> Array:
 
 
 def cut_sun(rng: Rng, panes: Panes, size: int) -> None:
-    """A sun of twelve wavy rays around a ring of petals."""
+    """Cut a sun of wavy rays around a ring of petals."""
     s = np.linspace(0, 1, 24)
     for k in range(16):
         turn = (k + 0.5) * np.pi / 8
@@ -581,7 +586,7 @@ def cut_leaf(
     length: float,
     palette: list[str],
 ) -> None:
-    """One leaf or petal in two panes along its midrib, with painted veins."""
+    """Cut one leaf or petal in two panes along its midrib, with painted veins."""
     s = np.linspace(0, 1, 24)
     heading = turn + 0.5 * s * rng.choice([-1, 1])
     rib = base + np.cumsum(np.stack([np.cos(heading), np.sin(heading)], 1), 0) * length / 24
@@ -599,7 +604,7 @@ def cut_leaf(
 
 
 def cut_vines(rng: Rng, panes: Panes, ink: ImageDraw.ImageDraw, size: int) -> None:
-    """Three flowering stems that climb from the lower edge."""
+    """Cut three flowering stems that climb from the lower edge."""
     stems = [
         [(0.82, 1.0), (0.76, 0.84), (0.86, 0.68), (0.77, 0.52), (0.85, 0.36), (0.80, 0.20)],
         [(0.17, 1.0), (0.24, 0.86), (0.14, 0.72), (0.21, 0.58), (0.15, 0.47)],
@@ -638,7 +643,7 @@ def cut_vines(rng: Rng, panes: Panes, ink: ImageDraw.ImageDraw, size: int) -> No
 
 
 def cut_frame(rng: Rng, panes: Panes, size: int) -> None:
-    """A border of small panes in alternating jewel colours."""
+    """Cut a border of small panes in alternating jewel colours."""
     count = 14
     edge = FRAME * size
     cuts = np.linspace(edge, size - edge, count + 1)
@@ -661,7 +666,7 @@ def cut_frame(rng: Rng, panes: Panes, size: int) -> None:
 def cast_glass(
     rng: Rng, labels: NDArray[np.integer], panes: Panes, depth: Array, unit: float
 ) -> Array:
-    """Light through the panes: uneven thickness, streaks, ripples and painted grisaille."""
+    """Return the light through the panes: uneven thickness, streaks, ripples, painted grisaille."""
     size = labels.shape[0]
     count = len(panes.colours)
     y, x = np.mgrid[:size, :size].astype(np.float32)
@@ -711,7 +716,7 @@ def cast_glass(
 
 
 def draw_bubbles(rng: Rng, size: int, count: int) -> Array:
-    """Small air bubbles: a dark rim with a bright heart, as a factor on the light."""
+    """Return small air bubbles, a dark rim with a bright heart, as a factor on the light."""
     image = Image.new("L", (size, size), 128)
     draw = ImageDraw.Draw(image)
     for _ in range(count):
@@ -724,7 +729,7 @@ def draw_bubbles(rng: Rng, size: int, count: int) -> Array:
 
 
 def paint_window(size: int) -> Array:
-    """A garden under the sun: leaded stained glass against the light."""
+    """Paint a garden under the sun: leaded stained glass against the light."""
     rng = np.random.default_rng(1248)
     fine = 2 * size
     unit = fine / REFERENCE_PX
@@ -740,8 +745,10 @@ def paint_window(size: int) -> Array:
     d = labels[1:, 1:]
     seam = np.ones_like(labels, bool)
     joint = np.ones_like(labels, bool)
+    # How many panes meet at the corner of four pixels: two at a seam, three or more at a joint.
     kinds = 1 + (a != b).astype(int) + ((c != a) & (c != b)) + ((d != a) & (d != b) & (d != c))
-    seam[:-1, :-1], joint[:-1, :-1] = kinds < 2, kinds < 3
+    seam[:-1, :-1] = kinds < 2
+    joint[:-1, :-1] = kinds < 3
     depth = ndimage.distance_transform_edt(seam).astype(np.float32)
     solder = np.exp(
         -((ndimage.distance_transform_edt(joint).astype(np.float32) / (6.5 * unit)) ** 2)
@@ -778,8 +785,8 @@ INKS = {
 }
 DISC = (0.27, 0.20, 0.105)  # the sun: x, y, radius as fractions of the side
 MIST = [  # height, left and right end of each band, as fractions of the side
-    (0.105, 0.46, 0.90), (0.137, 0.60, 1.10), (0.252, -0.10, 0.25), (0.285, -0.02, 0.40), (0.385, 0.74, 1.10),
-    (0.415, -0.10, 0.20), (0.042, -0.10, 0.20), (0.355, 0.86, 1.20),
+    (0.105, 0.46, 0.90), (0.137, 0.60, 1.10), (0.252, -0.10, 0.25), (0.285, -0.02, 0.40),
+    (0.385, 0.74, 1.10), (0.415, -0.10, 0.20), (0.042, -0.10, 0.20), (0.355, 0.86, 1.20),
 ]  # fmt: skip
 # One breaking wave of height 1 with its foot at the origin, curling to the right, y up.
 BACK = [
@@ -818,7 +825,7 @@ class Blocks:
             ImageDraw.Draw(image).polygon(points, fill=int(255 * cover.get(name, 0.0)))
 
     def ink_line(self, curve: Array, width: float, rng: Rng, **cover: float) -> None:
-        """A carved line: swelling in the middle, tapered to both ends, uneven like a knife's cut."""
+        """Carve a line that swells in the middle and wavers, as a knife's cut does."""
         s = np.linspace(0, 1, len(curve))
         waver = 1 + 0.22 * np.sin(s * 40 + rng.uniform(0, 6))
         half = width / 2 * np.sin(np.pi * (0.02 + 0.96 * s)) ** 0.5 * waver
@@ -827,13 +834,13 @@ class Blocks:
 
 
 def draw_disc(x: float, y: float, radius: float) -> Array:
-    """Outline of a circle."""
+    """Return the outline of a circle."""
     turn = np.linspace(0, 2 * np.pi, 40)
     return np.stack([x + radius * np.cos(turn), y + radius * np.sin(turn)], 1)
 
 
 def draw_claw(rng: Rng, base: Array, turn: float, length: float, hook: float) -> list[Array]:
-    """Outlines of one claw of foam: a hooked finger with smaller fingers along its outer side."""
+    """Return the outlines of one claw of foam: a hooked finger with smaller ones on its outside."""
     s = np.linspace(0, 1, 18)
     heading = turn + hook * s**1.5
     spine = base + np.cumsum(np.stack([np.cos(heading), np.sin(heading)], 1), 0) * length / 18
@@ -848,7 +855,7 @@ def draw_claw(rng: Rng, base: Array, turn: float, length: float, hook: float) ->
 
 
 def carve_union(blocks: Blocks, shapes: list[Array], rim: float) -> None:
-    """Shapes in the white of the paper, merged under one dark outline."""
+    """Carve shapes in the white of the paper, merged under one dark outline."""
     for shape in shapes:
         away = turn_normals(np.concatenate([shape[-1:], shape, shape[:1]]))[1:-1] * rim
         blocks.carve(shape + away, key=0.95)  # one of the two is the grown shape,
@@ -860,7 +867,7 @@ def carve_union(blocks: Blocks, shapes: list[Array], rim: float) -> None:
 def carve_foam(
     blocks: Blocks, rng: Rng, crest: Array, lip: Array, height: float, curl: int
 ) -> None:
-    """Foam along a crest: hooked claws that reach off it, rooted in lobes with small inner marks."""
+    """Carve foam along a crest: hooked claws, rooted in lobes with small inner marks."""
     rim = 0.0011 + 0.0020 * height
     lobes = []
     hearts = []
@@ -903,7 +910,7 @@ def carve_foam(
 
 
 def carve_wave(blocks: Blocks, rng: Rng, foot: tuple[float, float, float, int]) -> None:
-    """One breaking wave: blue bands and parallel carved lines that run from its foot into the curl."""
+    """Carve one breaking wave: blue bands and parallel lines, from its foot into the curl."""
     x, y, height, curl = foot
     sway = rng.normal(0, 0.016, (2, len(BACK), 2)) * (np.arange(len(BACK)) < len(BACK) - 2)[:, None]
     back, face = (
@@ -945,7 +952,7 @@ def carve_wave(blocks: Blocks, rng: Rng, foot: tuple[float, float, float, int]) 
 
 
 def carve_sea(blocks: Blocks, rng: Rng, level: float, row: int) -> None:
-    """One row of open water down to the lower edge, hatched with lines that follow its swell."""
+    """Carve one row of open water down to the lower edge, hatched along its swell."""
     x = np.linspace(-0.02, 1.02, 240)
     phase = rng.uniform(0, 6)
     top = level + 0.016 * np.sin(9 * x + phase) + 0.007 * np.sin(23 * x + 2 * phase)
@@ -968,7 +975,7 @@ def carve_sea(blocks: Blocks, rng: Rng, level: float, row: int) -> None:
 
 
 def carve_sky(blocks: Blocks, rng: Rng) -> None:
-    """Wiped gradations of dusk blue and dawn ochre, the sun, fine wind lines and bands of mist."""
+    """Carve the sky: wiped gradations of blue and ochre, the sun, wind lines, bands of mist."""
     y = np.linspace(0, 1, blocks.size, dtype=np.float32)[:, None] * np.ones(
         (1, blocks.size), np.float32
     )
@@ -1016,7 +1023,7 @@ def carve_sky(blocks: Blocks, rng: Rng) -> None:
 
 
 def carve_seal(blocks: Blocks, rng: Rng) -> None:
-    """A small vermilion seal that bears a whorl instead of letters."""
+    """Carve a small vermilion seal with a whorl instead of letters."""
     turn = np.linspace(0, 2 * np.pi, 60)
     square = np.stack([np.sign(f) * np.abs(f) ** 0.35 for f in (np.cos(turn), np.sin(turn))], 1)
     centre = np.array([0.940, 0.062])
@@ -1028,7 +1035,7 @@ def carve_seal(blocks: Blocks, rng: Rng) -> None:
 
 
 def press_print(rng: Rng, blocks: Blocks) -> Array:
-    """Print the blocks on paper: wiped gradations, wood grain, baren marks and slipped register."""
+    """Print the blocks on paper, with gradations, wood grain, baren marks and slipped blocks."""
     size = blocks.size
     unit = size / REFERENCE_PX
     shape = (size, size)
@@ -1040,6 +1047,7 @@ def press_print(rng: Rng, blocks: Blocks) -> Array:
     # Year rings of the block: slanting, drifting bands, each darkening slowly and ending sharply.
     ring = 30 * y + 5 * x * y + 1.7 * make_noise(rng, shape, 130 * unit, 380 * unit)
     ring = ring + 0.10 * make_noise(rng, shape, 7 * unit, 160 * unit)
+    # Wide rings with finer ones between them; each is a saw-tooth wave.
     grain = 0.75 * (ring % 1) ** 3 + 0.25 * (3.7 * ring % 1) ** 2
     grain = grain + 0.13 * make_noise(rng, shape, 1.8 * unit, 60 * unit)
     baren = make_noise(rng, shape, 30 * unit) * 0.5 + make_noise(rng, shape, 3.2 * unit) * 0.5
@@ -1062,7 +1070,7 @@ def press_print(rng: Rng, blocks: Blocks) -> Array:
 
 
 def paint_waves(size: int) -> Array:
-    """Breaking waves at sunrise: a woodblock print in Prussian blue."""
+    """Paint breaking waves at sunrise: a woodblock print in Prussian blue."""
     rng = np.random.default_rng(1831)
     blocks = Blocks(2 * size)
     carve_sky(blocks, rng)
