@@ -1,4 +1,4 @@
-"""The benchmarks run, and their figures hang together. How fast anything is, is not tested: machines differ."""
+"""The benchmarks run, and their figures hang together. No speed is tested: machines differ."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 from typer.testing import CliRunner
 
 from faststyle.bench import training as bench
+from faststyle.bench.slow import bench_slow
 from faststyle.bench.training import (
     PAPER_NETWORK,
     SAME_LAYERS,
     TrainBench,
     _flops,
     _step,
-    bench_slow,
     bench_train,
     reference_step,
 )
@@ -66,7 +66,7 @@ def test_it_is_plain_data(result: TrainBench) -> None:
 
 
 def test_the_reference_computes_what_it_says(tiny_weights: VGGWeights) -> None:
-    """Operations counted by torch against the sum over the convolutions of VGG to relu4_3, by hand."""
+    """Torch counts as many operations as a sum by hand over the convolutions to relu4_3."""
     counted = _flops(_step("reference", RECIPE, tiny_weights, SMALL)) / RECIPE.batch_size
     channels = [3, 4, 4, 8, 8, 16, 16, 16, 32, 32, 32]  # a sixteenth of those of VGG-16
     sides = [48, 48, 24, 24, 12, 12, 12, 6, 6, 6]
@@ -104,7 +104,7 @@ def test_the_papers_network_has_the_papers_width() -> None:
 def test_the_reference_learns_the_same_from_features_of_another_range(
     tiny_weights: VGGWeights,
 ) -> None:
-    """Inputs and biases four times as large make all features so; what a step does to the network must not change."""
+    """Inputs and biases four times as large make all features so. The steps stay the same."""
     larger = replace(
         tiny_weights,
         std=tuple(value / 4 for value in tiny_weights.std),

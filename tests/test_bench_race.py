@@ -1,4 +1,4 @@
-"""The race: both trainers learn on the same photos, each by its own clock, measured by one objective."""
+"""The race: two trainers on the same photos, each with its own clock, measured by one objective."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark runs, and its figures hang together. How fast anything is, is not tested: machines differ."""
+"""The benchmark runs, and its figures hang together. No speed is tested: machines differ."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_sizes_are_height_and_width(text: str, size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("text", ["480", "480x", "480x848x3", "31x40", "-40x40", "wide"])
 def test_other_sizes_are_one_line(text: str) -> None:
     with pytest.raises(
-        ImageError, match=f"--size {text}: HEIGHTxWIDTH is needed, both 32 or more, as in 480x848"
+        ImageError, match=f"`size` {text}: HEIGHTxWIDTH is needed, both 32 or more, as in 480x848"
     ):
         parse_size(text)
 

@@ -1,10 +1,9 @@
-"""Which trainer is sooner at a given objective: ours as a recipe has it, or the plain one that
-everyone copies.
+"""A race of two trainers: which one reaches the same objective sooner?
 
-Both train for the same painting, on the same photos, in turns on one machine; the clock of each
-runs in its own turns only. What both are measured by is the recipe's objective on photos that
-neither trains on. The plain one minimises the objective of its own layers and weights (bench.py):
-it is a trainer as a whole that is compared, not a step.
+Ours trains as a recipe says. The reference is the trainer of bench/training.py, which everyone
+copies, with its own layers and weights. Both train for the same painting, on the same photos, in
+turns on one machine. The clock of each runs in its own turns only. Both are measured by the
+recipe's objective, on photos that neither trains on.
 """
 
 from __future__ import annotations
@@ -27,22 +26,23 @@ from faststyle.networks import build_network
 from faststyle.networks.network import StyleNetwork
 from faststyle.perceptual.losses import PerceptualLoss
 from faststyle.perceptual.weights import VGGWeights
+from faststyle.training.accelerators import open_accelerator
 from faststyle.training.held_out import HeldOut
 from faststyle.training.painting import read_painting
 from faststyle.training.photos import open_source, photo_loader
 from faststyle.training.recipe import Recipe
 from faststyle.training.start import start_network
 from faststyle.training.step import TrainStep, build_objective
-from faststyle.training.accelerators import open_accelerator
 
-# of pytorch/examples
+# Of pytorch/examples, which the reference is.
 REFERENCE_BATCH = 4
 REFERENCE_SIZE = 256
+MOST_STEPS = 10**6
 
 
 @dataclass
 class Runner:
-    """One of the two: its network, one step of it, its time, and what it reached when."""
+    """One of the two trainers: its network, its step, its clock and its results so far."""
 
     name: str
     network: StyleNetwork
@@ -50,11 +50,11 @@ class Runner:
     photos: Iterator[Any]
     steps: int = 0
     seconds: float = 0.0
-    # (seconds, total of the recipe's objective)
+    # (seconds, total of the recipe's objective), one after each turn
     curve: list[tuple[float, float]] = field(default_factory=list)
 
     def run_for(self, seconds: float) -> None:
-        """Train for about that long."""
+        """Train until about so many seconds are over; only the steps count."""
         end = self.seconds + seconds
         while self.seconds < end:
             photos = next(self.photos)["photo"].float().div(255)
@@ -63,10 +63,18 @@ class Runner:
             self.seconds += time.perf_counter() - began
             self.steps += 1
 
+    def time_to(self, target: float) -> float | None:
+        """Return the seconds to the first total of `target` or less, None without any."""
+        return next((seconds for seconds, total in self.curve if total <= target), None)
+
 
 @dataclass(frozen=True)
 class Race:
-    """Seconds of each to the objective `target`; None: not in the time that it had. The curves are (seconds, total)."""
+    """The seconds that each trainer took to the objective `target`, and how they got there.
+
+    `reference` is None where the reference did not reach it in its time. `ratio` is how many times
+    as long the reference took, or at least took. The curves are pairs of seconds and total.
+    """
 
     target: float
     ours: float
@@ -85,17 +93,16 @@ def bench_race(
     turn: float = 15.0,
     see: Callable[[str], None] = lambda line: None,
 ) -> Race:
-    """Let ours train for `seconds`, and the plain one until it is as good, or for so many `times`
-    as long.
+    """Train ours for `seconds`, and the reference until it is as good.
 
-    `ratio` is how much sooner ours was there; at least that where the plain one never was. On the
-    CPU, in float32.
+    The reference gives up after `times` as long. `turn` is how many seconds one trains before it is
+    the other's turn. `see` is told of each turn. Everything runs on the CPU, in float32.
     """
     keep_freed_memory()
     painting = read_painting(style)
     loss = build_objective(recipe, [painting.image], weights)
     ours = _ours(recipe, loss, painting.name)
-    objective = copy.deepcopy(loss)  # both are measured by what training began with
+    objective = copy.deepcopy(loss)  # training changes its weights; both are measured by the first
     sized = fit_shorter(painting.image, recipe.painting_size)
     reference = _reference(recipe, sized, weights)
     while ours.seconds < seconds or reference.seconds < seconds:
@@ -106,15 +113,11 @@ def bench_race(
     while reference.curve[-1][1] > target and reference.seconds < times * ours.seconds:
         reference.run_for(turn)
         _measure(reference, objective, see)
-    there = {
-        r.name: next((s for s, total in r.curve if total <= target), None)
-        for r in (ours, reference)
-    }
-    soon = there["ours"]
-    late = there["reference"]
-    assert soon is not None  # the target is ours
-    ratio = (reference.seconds if late is None else late) / soon
-    return Race(target, soon, late, ratio, ours.curve, reference.curve)
+    our_time = ours.time_to(target)
+    their_time = reference.time_to(target)
+    assert our_time is not None  # the target is the last of our own curve
+    ratio = (reference.seconds if their_time is None else their_time) / our_time
+    return Race(target, our_time, their_time, ratio, ours.curve, reference.curve)
 
 
 def _ours(recipe: Recipe, loss: PerceptualLoss, name: str) -> Runner:
@@ -129,6 +132,7 @@ def _ours(recipe: Recipe, loss: PerceptualLoss, name: str) -> Runner:
         which = torch.zeros(len(photos), dtype=torch.long)
         train_step(photos, which, min(runner.steps, recipe.steps - 1))
 
+    # The step reads `runner`, which is there once the first step is taken.
     photos = _photos(recipe, recipe.batch_size, recipe.image_size)
     runner = Runner("ours", network, step, photos)
     return runner
@@ -142,19 +146,17 @@ def _reference(recipe: Recipe, painting: Tensor, weights: VGGWeights) -> Runner:
 
 
 def _photos(recipe: Recipe, batch_size: int, size: int) -> Iterator[Any]:
-    source = open_source(recipe.photos, recipe.seed)
-    many = batch_size * 10**6
-    return iter(
-        photo_loader(
-            source,
-            size=size,
-            batch_size=batch_size,
-            start=0,
-            stop=many,
-            seed=recipe.seed,
-            workers=0,
-        )
+    """Return batches of the recipe's photos, more than any race takes."""
+    loader = photo_loader(
+        open_source(recipe.photos, recipe.seed),
+        size=size,
+        batch_size=batch_size,
+        start=0,
+        stop=batch_size * MOST_STEPS,
+        seed=recipe.seed,
+        workers=0,
     )
+    return iter(loader)
 
 
 def _measure(runner: Runner, objective: PerceptualLoss, see: Callable[[str], None]) -> None:

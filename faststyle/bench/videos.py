@@ -1,9 +1,8 @@
-"""Measured speed of stylizing a video from file to file: decoding, network, encoding and sound, all
-of it.
+"""Measured speed of stylizing a video from file to file: decoding, network, encoding and sound.
 
-The clip is anybody's, or made here: a camera that moves over photos, with the noise of its sensor,
-and a tone. What came out is compared with it: frames, their times, the sound. What it is not:
-single frames without files, which bench/stylizing.py times.
+The clip is given, or made here: a camera moves over photos, with the noise of its sensor, and there
+is a tone. The output is compared with the clip: number of frames, their times, the sound.
+bench/stylizing.py times single frames, without files.
 """
 
 from __future__ import annotations
@@ -17,12 +16,14 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from faststyle.checkpoint import About
 from faststyle.engines.engine import Engine
 from faststyle.engines.opening import open_engine
 from faststyle.engines.options import EngineOptions
+from faststyle.extras import require
 from faststyle.images import decode, flatten
 from faststyle.networks.network import StyleNetwork
 from faststyle.stylize.stylizer import Stylizer
@@ -36,17 +37,19 @@ ON_CPU = EngineOptions(device="cpu", convert=True)
 SIZES = ((480, 848), (720, 1280))  # height, width
 RATE = 30  # frames a second of the clip
 AUDIO_RATE = 48_000
-PHOTO_FRAMES = 45  # of the clip that show one photo
+AUDIO_FRAME = 1024  # samples of a frame of AAC
+TONE = 440  # hertz
+PHOTO_FRAMES = 45  # frames of the clip that show one photo
 NOISE = 3.0  # of 255 levels, standard deviation
 
 
 @dataclass(frozen=True)
 class ClipFacts:
-    """What two videos are compared by.
+    """The facts that two videos are compared by. All times are in seconds.
 
-    `times` are those of the frames, in seconds, as are `seconds`, the length of the pictures, and
-    `sound_starts`, when the first sound comes after the first picture; `sound` is a hash of the
-    packets of sound, None without any.
+    `times` are those of the frames, from the first one on. `seconds` is the length of the pictures.
+    `sound` is a hash of the packets of sound, None without any. `sound_starts` is the time from the
+    first picture to the first sound.
     """
 
     times: tuple[float, ...]
@@ -57,13 +60,13 @@ class ClipFacts:
 
 @dataclass(frozen=True)
 class VideoRow:
-    """One clip, "HxW": `fps` is frames a second from file to file, `network_fps` those of the
-    network alone.
+    """The speed of one clip, "HxW", and how its output differs from it.
 
-    `megabits` are those of a second of the clip. What came out against what went in: `off_ms` is
-    the most that the time of a frame is off, None where one of them has more frames;
-    `length_off_ms` and `sound_off_ms` the same of the whole length, and of the sound against the
-    pictures; `same_sound` says whether the bytes of the sound are the same.
+    `fps` is frames a second from file to file, `network_fps` that of the network alone. `megabits`
+    are those of a second of the clip. `frames` are in the output, `frames_in` in the clip. `off_ms`
+    is the largest difference of the time of a frame, None where the numbers of frames differ.
+    `length_off_ms` is the difference of the lengths, `sound_off_ms` that of the starts of the sound
+    after the first picture. `same_sound` says whether the bytes of the sound are the same.
     """
 
     engine: str
@@ -110,8 +113,8 @@ def bench_video(
 def _time_clip(clip: Path, out: Path, engine: Engine, stylizer: Stylizer) -> VideoRow:
     upright = open_source(clip, VideoOptions(), find_target(out).container).clip
     h, w = upright.height, upright.width
-    timed = _Timed(stylizer)
-    for _ in range(2):  # engines compile for a size when it comes for the second time
+    timed = _TimedStylizer(stylizer)
+    for _ in range(2):  # engines compile for a size that comes for the second time
         timed(np.zeros((h, w, 3), np.uint8))
     timed.seconds = 0.0
     began = time.perf_counter()
@@ -119,7 +122,9 @@ def _time_clip(clip: Path, out: Path, engine: Engine, stylizer: Stylizer) -> Vid
     fps = report.frames / (time.perf_counter() - began)
     before = read_facts(clip)
     after = read_facts(out)
-    same_frames = len(before.times) == len(after.times)
+    off = None
+    if len(before.times) == len(after.times):
+        off = 1e3 * max(abs(a - b) for a, b in zip(before.times, after.times, strict=True))
     return VideoRow(
         engine=engine.name,
         precision=engine.precision,
@@ -129,9 +134,7 @@ def _time_clip(clip: Path, out: Path, engine: Engine, stylizer: Stylizer) -> Vid
         network_fps=report.frames / timed.seconds,
         megabits=clip.stat().st_size * 8e-6 / before.seconds,
         frames_in=len(before.times),
-        off_ms=1e3 * max(abs(a - b) for a, b in zip(before.times, after.times, strict=True))
-        if same_frames
-        else None,
+        off_ms=off,
         length_off_ms=1e3 * abs(after.seconds - before.seconds),
         same_sound=before.sound == after.sound,
         sound_off_ms=1e3 * abs((after.sound_starts or 0) - (before.sound_starts or 0)),
@@ -139,12 +142,11 @@ def _time_clip(clip: Path, out: Path, engine: Engine, stylizer: Stylizer) -> Vid
 
 
 def read_facts(clip: Path) -> ClipFacts:
-    """Decode the pictures of a clip, and read its sound as it is. Raises: VideoError for a damaged one too."""
-    from av.error import FFmpegError
-
+    """Decode the pictures of a clip, and read the packets of its sound. Raises: VideoError."""
+    av = require("av", extra="video")
     try:
         return _read_facts(clip)
-    except FFmpegError as error:
+    except av.error.FFmpegError as error:
         raise VideoError(
             f"{clip}: damaged, which cannot be compared ({error.strerror or error})"
         ) from error
@@ -167,7 +169,8 @@ def _read_facts(clip: Path) -> ClipFacts:
             for picture in stream.decode(packet):
                 if picture.pts is None or picture.time_base is None:
                     raise VideoError(
-                        f"{clip}: frames without times cannot be compared; put it into an .mp4 or .mkv"
+                        f"{clip}: frames without times cannot be compared; "
+                        "put it into an .mp4 or .mkv"
                     )
                 times.append(picture.pts * picture.time_base)
                 end = max(end, times[-1] + (picture.duration or 0) * picture.time_base)
@@ -179,8 +182,8 @@ def _read_facts(clip: Path) -> ClipFacts:
     )
 
 
-class _Timed:
-    """A stylizer of frames that counts the seconds that it takes."""
+class _TimedStylizer:
+    """A function that stylizes frames and adds up the seconds that they take."""
 
     def __init__(self, stylizer: Stylizer) -> None:
         self.stylizer = stylizer
@@ -194,9 +197,8 @@ class _Timed:
 
 
 def write_clip(path: Path, h: int, w: int, seconds: float) -> None:
-    """Write a clip with sound: a camera moves over photos, one after the other, under the noise of its sensor."""
-    import av
-
+    """Write a clip with sound, H.264 and AAC: a camera moves over photos, with a noisy sensor."""
+    av = require("av", extra="video")
     count = round(seconds * RATE)
     with av.open(str(path), "w") as file:
         video = file.add_stream("libx264", rate=RATE, options={"crf": "18", "preset": "veryfast"})
@@ -207,12 +209,10 @@ def write_clip(path: Path, h: int, w: int, seconds: float) -> None:
         for rgb in _moving(h, w, count):
             file.mux(video.encode(av.VideoFrame.from_ndarray(rgb, "rgb24")))
         file.mux(video.encode(None))
-        times = np.arange(int(seconds * AUDIO_RATE)) / AUDIO_RATE
-        tone = np.repeat((0.1 * np.sin(2 * np.pi * 440 * times)).astype(np.float32)[None], 2, 0)
-        for start in range(0, tone.shape[1], 1024):
-            frame = av.AudioFrame.from_ndarray(
-                np.ascontiguousarray(tone[:, start : start + 1024]), "fltp", "stereo"
-            )
+        tone = _tone(seconds)
+        for start in range(0, tone.shape[1], AUDIO_FRAME):
+            samples = np.ascontiguousarray(tone[:, start : start + AUDIO_FRAME])
+            frame = av.AudioFrame.from_ndarray(samples, "fltp", "stereo")
             frame.sample_rate = AUDIO_RATE
             frame.pts = start
             frame.time_base = Fraction(1, AUDIO_RATE)
@@ -220,19 +220,28 @@ def write_clip(path: Path, h: int, w: int, seconds: float) -> None:
         file.mux(audio.encode(None))
 
 
+def _tone(seconds: float) -> NDArray[np.float32]:
+    """Return the samples of a tone, (2, N), in [-0.1, 0.1]."""
+    times = np.arange(int(seconds * AUDIO_RATE)) / AUDIO_RATE
+    wave = 0.1 * np.sin(2 * np.pi * TONE * times)
+    return np.repeat(wave.astype(np.float32)[None], 2, 0)
+
+
 def _moving(h: int, w: int, count: int) -> Iterator[Rgb]:
-    """Yield frames: each photo for a second and a half, crossed and zoomed into, never by whole pixels."""
+    """Yield frames of a camera that crosses each photo and zooms in, never by whole pixels."""
     rng = np.random.default_rng(0)
-    # another part of it for each frame
+    # Each frame takes another part of the noise, which is quicker than new noise.
     noise = rng.normal(0, NOISE, (2 * h, 2 * w, 1)).round().astype(np.int16)
     photos = [flatten(decode(file)) for file in held_out_photos()]
     for number in range(count):
         photo = photos[number // PHOTO_FRAMES % len(photos)]
         done = number % PHOTO_FRAMES / PHOTO_FRAMES
-        # photo pixels for one of the frame
+        # Pixels of the photo for one pixel of the frame.
         scale = min(photo.width / w, photo.height / h) * (0.9 - 0.2 * done)
-        left, top = (photo.width - w * scale) * done, (photo.height - h * scale) * (1 - done)
+        left = (photo.width - w * scale) * done
+        top = (photo.height - h * scale) * (1 - done)
         box = (left, top, left + w * scale, top + h * scale)
         rgb = np.asarray(photo.resize((w, h), Image.Resampling.BICUBIC, box))
-        y, x = rng.integers(h), rng.integers(w)
+        y = rng.integers(h)
+        x = rng.integers(w)
         yield (rgb + noise[y : y + h, x : x + w]).clip(0, 255).astype(np.uint8)

@@ -275,7 +275,7 @@ def bench_slow_path(
     """
     from dataclasses import asdict
 
-    from faststyle.bench.training import bench_slow
+    from faststyle.bench.slow import bench_slow
     from faststyle.devices import set_threads
     from faststyle.perceptual.weights import find_weights
 
