@@ -1,4 +1,7 @@
-"""The command line: parse, call one function, print. No logic, and no heavy import before a command runs."""
+"""The command line: a command parses, calls one function, and prints.
+
+Nothing heavy is imported before a command runs, so that `--help` is instant.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all commands share: the app, common options, and errors as one line."""
+"""The parts that all commands share: the app, common options, and errors as one line."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ app = typer.Typer(
     context_settings=SETTINGS,
 )
 
-# panels of --help
+# Panels of --help.
 MACHINE = "Machine"
 OUTPUT = "Output"
 Device = Annotated[
     str,
     typer.Option(
-        help="auto, cpu, cuda, mps, xpu or npu; one that is missing is an error.",
+        help="auto, cpu, cuda, mps, xpu or npu; a missing device is an error.",
         rich_help_panel=MACHINE,
     ),
 ]
@@ -38,7 +38,7 @@ Threads = Annotated[
 Engine = Annotated[
     str,
     typer.Option(
-        help="auto, torch, onnxruntime or openvino: what runs the network; auto is the fastest that is installed.",
+        help="What runs the network: torch, onnxruntime or openvino; auto is the fastest there is.",
         rich_help_panel=MACHINE,
     ),
 ]
@@ -107,7 +107,7 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def run_alone(command: Callable[..., None]) -> None:
-    """Run one command as a program, with the settings of `app`, which `typer.run` would not take."""
+    """Run one command as a program, with the settings of `app`; `typer.run` takes none."""
     program = typer.Typer(
         add_completion=False, pretty_exceptions_enable=False, context_settings=SETTINGS
     )

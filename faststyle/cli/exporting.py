@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from faststyle.cli.common import Json, app, reports_errors
+from faststyle.cli.common import Json, announce_for, app, reports_errors
 
 
 @app.command()
@@ -29,7 +29,7 @@ def export(
     ] = "sample",
     as_json: Json = False,
 ) -> None:
-    """Write a checkpoint for other programs, compared with torch before it has its name.
+    """Write a checkpoint for other programs, and compare the result with torch.
 
     Example: faststyle export nocturne -o nocturne.onnx
     Example: faststyle export nocturne -o nocturne.xml --int8
@@ -49,17 +49,17 @@ def export(
         format,
         int8,
         photos,
-        lambda line: typer.echo(line, err=True),
+        announce_for(export),
     )
     if as_json:
         typer.echo(json.dumps(asdict(report), default=str))
         return
     for check in report.checks:
+        levels = 255 * check.difference
         typer.echo(
-            f"{check.engine}, {check.precision}, {check.size}: at most {255 * check.difference:.2f} of 255 levels from "
-            f"torch, structural similarity {check.ssim:.4f}"
+            f"{check.engine}, {check.precision}, {check.size}: at most {levels:.2f} of 255 levels "
+            f"from torch, structural similarity {check.ssim:.4f}"
         )
     files = " and ".join(map(str, report.files))
-    typer.echo(
-        f"wrote {files}: {report.precision}, {report.size_bytes / 2**20:.1f} MiB, in {report.seconds:.0f} s"
-    )
+    size = report.size_bytes / 2**20
+    typer.echo(f"wrote {files}: {report.precision}, {size:.1f} MiB, in {report.seconds:.0f} s")

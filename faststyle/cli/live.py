@@ -66,7 +66,9 @@ def webcam(
     """Stylize a webcam or a stream as it comes: the newest frame first.
 
     Keys in the window: n next style, p the one before, + more of it, - less, space pause, s save a
-    still, q quit. Example: faststyle webcam --style nocturne --size 480
+    still, q quit.
+
+    Example: faststyle webcam --style nocturne --size 480
     """
     from dataclasses import asdict
 
