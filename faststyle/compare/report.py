@@ -83,6 +83,7 @@ def write_report(comparison: Comparison, folder: Path) -> None:
     "compare" are missing.
     """
     data = json.dumps(report_json(comparison), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    # Encoded here: names of files may hold bytes that are not UTF-8.
     write_bytes(folder / "report.json", _encode(data))
     write_bytes(folder / "report.csv", _encode(report_csv(comparison)))
     write_bytes(folder / "report.html", _encode(report_html(comparison)))
@@ -141,7 +142,7 @@ def report_html(comparison: Comparison) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("faststyle.compare", "."),
         autoescape=True,  # names of files may hold < and &
-        undefined=jinja2.StrictUndefined,
+        undefined=jinja2.StrictUndefined,  # a misspelt name is an error, not an empty place
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
@@ -159,9 +160,9 @@ def report_html(comparison: Comparison) -> str:
         times=_times,
         terms=TERMS,
         starts=STARTS,
-        **_grid(comparison),
+        **_picture_rows(comparison),
         scatter=_scatter(comparison),
-        about=_lines(_plain(comparison.about), [c.name for c in comparison.checkpoints]),
+        about=_about_lines(_plain(comparison.about), [c.name for c in comparison.checkpoints]),
     )
 
 
@@ -233,7 +234,7 @@ def _section(comparison: Comparison, summary: Summary, number: int) -> dict[str,
 
 def _verdict(summary: Summary, judge: Mapping[str, Any]) -> str:
     """Return the judge's view at the step nearest to equality; it need not be the objective's."""
-    fast = judge.get("fast") or {}
+    fast = judge.get("fast") or {}  # the judge takes no small pictures
     slow = [s for s in judge.get("slow") or [] if s["init"] == "content"]
     if fast.get("style_closed") is None or not slow:
         return ""
@@ -311,12 +312,13 @@ def _scatter(comparison: Comparison) -> str:
     return speed_and_quality(points, "scatter")
 
 
-def _grid(comparison: Comparison) -> dict[str, Any]:
+def _picture_rows(comparison: Comparison) -> dict[str, Any]:
     """Return the painting and a row of pictures for each gallery, as large as the page allows."""
     for side, quality in PICTURE_SIZES:
         painting = _data_uri(comparison.painting, side, quality)
         rows = [
-            _row(comparison, gallery, painting, side, quality) for gallery in comparison.galleries
+            _pictures_of(comparison, gallery, painting, side, quality)
+            for gallery in comparison.galleries
         ]
         if len(painting) + sum(len(shown.uri) for row in rows for shown in row) <= MAX_PICTURES:
             break
@@ -331,7 +333,7 @@ def _grid(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _row(
+def _pictures_of(
     comparison: Comparison, gallery: Gallery, painting: str, side: int, quality: int
 ) -> list[Shown]:
     """Return the pictures of one gallery, in the order of a phone's screen.
@@ -431,7 +433,9 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def _lines(about: Mapping[str, Any], checkpoints: Sequence[str]) -> list[tuple[str, list[str]]]:
+def _about_lines(
+    about: Mapping[str, Any], checkpoints: Sequence[str]
+) -> list[tuple[str, list[str]]]:
     """Return `about` as (name, lines) for the end of the page.
 
     A value that is given by checkpoint has a line for each of them.

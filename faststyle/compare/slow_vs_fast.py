@@ -109,10 +109,10 @@ def compare(
     files = list_photos(Path(photos), limit)
     where = find_device(device)
     subjects = [
-        _open(find_checkpoint(str(c)), Path(style), painting, vgg_weights, where)
+        _open_subject(find_checkpoint(str(c)), Path(style), painting, vgg_weights, where)
         for c in checkpoints
     ]
-    _check(subjects, min(sizes), where)
+    _check_subjects(subjects, min(sizes), where)
     # A file of VGG-19 serves its checkpoints only; the judge then finds its VGG-16 as always.
     judge_file = vgg_weights if all(s.recipe.vgg == "vgg16" for s in subjects) else None
     judge_weights = find_weights("vgg16", judge_file)
@@ -152,7 +152,7 @@ def _compare_at(
         scores: dict[str, Any] = {}
         if judge is not None:
             outputs = [gallery.fast[subject.name] for gallery, _, _ in found]
-            scores = _judged(judge, [photo for _, photo in crops], outputs, theirs)
+            scores = _judge_all(judge, [photo for _, photo in crops], outputs, theirs)
         summaries.append(_summary(subject.name, size, ours, rows, scores))
         fast += ours
         slow[subject.name] = rows
@@ -238,7 +238,7 @@ class _Work:
             raise Interrupted(f"stopped {where}; the same command goes on there", self.stop.number)
 
 
-def _open(
+def _open_subject(
     path: Path, style: Path, painting: Tensor, vgg_weights: Path | None, device: torch.device
 ) -> _Subject:
     network, about = load_checkpoint(path)
@@ -251,6 +251,7 @@ def _open(
     weights = find_weights(recipe.vgg, vgg_weights)
     loss = build_objective(recipe, [painting], weights).to(device)
     layers = recipe.loss.layers(recipe.vgg)
+    # Everything that the value of the objective depends on, besides the photo.
     parts = [
         sha256(style),
         recipe.painting_size * recipe.stroke_size,
@@ -265,7 +266,7 @@ def _open(
     return _Subject(path.stem, network, recipe, loss, _hash(parts))
 
 
-def _check(subjects: Sequence[_Subject], size: int, device: torch.device) -> None:
+def _check_subjects(subjects: Sequence[_Subject], size: int, device: torch.device) -> None:
     """Check names and the smallest size before anything is measured.
 
     Raises: CheckpointError for two checkpoints of one name, ImageError for a size that is too small
@@ -278,6 +279,7 @@ def _check(subjects: Sequence[_Subject], size: int, device: torch.device) -> Non
                 f"two checkpoints are called {name!r}, and nothing would tell them apart; "
                 "rename one"
             )
+    # The objective itself knows the smallest size; a blank photo makes it tell.
     blank = torch.zeros(1, 3, size, size, device=device)
     try:
         with torch.no_grad():
@@ -302,10 +304,12 @@ def _gallery(
         values = (float(terms.content_rel), float(terms.style_rel), float(terms.total))
         rows.append(FastRow(subject.name, file.name, size, *values, seconds))
         outputs[subject.name] = stylized.cpu()
+        # Checkpoints of one objective share the slow path.
         if subject.key not in by_key:
             by_key[subject.key] = {
                 init: _slow(work, subject, file, photo, size, init) for init in INITS
             }
+    # The page shows the slow path by the first checkpoint's objective only.
     first = by_key[work.subjects[0].key]
     pictures = {(init, step): p for init in INITS for step, p in first[init].pictures.items()}
     return Gallery(file.name, size, photo.cpu(), pictures, outputs), rows, by_key
@@ -321,7 +325,7 @@ def _timed(network: nn.Module, photo: Tensor) -> tuple[Tensor, float]:
         stylized = network(photo)
         _synchronize(photo.device)
         times.append(time.perf_counter() - began)
-    return stylized.float().clamp(0, 1), median(times[1:])
+    return stylized.float().clamp(0, 1), median(times[1:])  # the first run warms up
 
 
 def _synchronize(device: torch.device) -> None:
@@ -333,6 +337,7 @@ def _slow(work: _Work, subject: _Subject, file: Path, photo: Tensor, size: int, 
     """Return the slow path on one photo, kept from an earlier call or computed now."""
     work.heed_signals(f"before {file.name} from {init}")
     settings = (init, work.steps, work.optimizer, work.seed, str(work.device))
+    # Seconds and rounding depend on these.
     versions = (torch.__version__, torch.get_num_threads(), machine())
     pixels = hashlib.sha256(photo.cpu().contiguous().numpy().tobytes()).hexdigest()
     path = (
@@ -344,7 +349,7 @@ def _slow(work: _Work, subject: _Subject, file: Path, photo: Tensor, size: int, 
     if kept is None:
         kept = _optimise(work, subject, file, photo, size, init)
         try:
-            _keep(path, kept)
+            _write_kept(path, kept)
         # A cache that cannot be written costs time later; this comparison goes on.
         except OutputError as error:
             work.bar.say(f"results of the slow path are not kept: {error}")
@@ -357,6 +362,7 @@ def _optimise(
     work: _Work, subject: _Subject, file: Path, photo: Tensor, size: int, init: str
 ) -> _Slow:
     targets = subject.loss.targets(photo)
+    # A generator of its own, on the CPU: the same noise for each photo and on each device.
     generator = torch.Generator().manual_seed(work.seed)
     start = photo if init == "content" else torch.rand(photo.shape, generator=generator).to(photo)
 
@@ -389,7 +395,7 @@ def _optimise(
     return _Slow(rows, pictures)
 
 
-def _keep(path: Path, slow: _Slow) -> None:
+def _write_kept(path: Path, slow: _Slow) -> None:
     tensors = {
         f"step{n}": p.mul(255).round().to(torch.uint8).contiguous()
         for n, p in slow.pictures.items()
@@ -412,7 +418,7 @@ def _read_kept(path: Path, photo: str, size: int, init: str) -> _Slow | None:
     return _Slow(rows, pictures)
 
 
-def _judged(
+def _judge_all(
     judge: Judge, photos: list[Tensor], outputs: list[Tensor], slow: list[dict[str, _Slow]]
 ) -> dict[str, Any]:
     def scores(pictures: list[Tensor]) -> dict[str, Any]:

@@ -171,6 +171,7 @@ def configure(
         if value not in allowed:
             raise RecipeError(f"unknown `{name}` {value!r}.{did_you_mean(value, allowed)}")
     file = None if init in INITS else Path(init)
+    # A name without suffix that is no file is most likely a misspelt word.
     if file and not file.suffix and not file.exists():
         raise RecipeError(
             f"unknown start {init!r}.{did_you_mean(init, INITS)} A file has a suffix."
@@ -206,7 +207,7 @@ def run_slow(
     if job.init_file is not None:
         config = dataclasses.replace(config, init=read_image(job.init_file))
     styles = _read_styles(job)
-    check_config(config)
+    check_config(config)  # before weights are looked for
     found = find_weights(config.vgg) if weights is None else weights()
     with noted_signals() as stop, _Recorder(job, config, photo, stop, quiet) as recorder:
         try:
@@ -244,6 +245,7 @@ class _Recorder:
         """Record a step; return whether to stop."""
         job = self.job
         self.now = now
+        # Only now is the number of steps known.
         if self.bar is None:
             self.bar = StepProgress("optimising", now.total_steps, 0, self.quiet).__enter__()
         self.bar.advance(now.total_step)
