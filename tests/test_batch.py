@@ -39,7 +39,7 @@ def stylizer(checkpoint: Path) -> Stylizer:
 
 @pytest.fixture
 def album(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder, with photos in a tree, and files beside them that are none."""
+    """The working folder, with photos in a tree, and other files beside them."""
     monkeypatch.chdir(tmp_path)
     for i, name in enumerate(("a.png", "b.jpg", "deep/c.png", "deep/deeper/d.bmp")):
         path = tmp_path / "album" / name
@@ -170,9 +170,8 @@ def test_a_bad_file_is_listed_and_the_others_are_done(album: Path, stylizer: Sty
         ("missing.png", "no such file"),
     ]
     assert done == jobs
-    assert sorted(p.relative_to("out").as_posix() for p in Path("out").rglob("*") if p.is_file()) == [
-        "a.png", "b.jpg", "deep/c.png", "deep/deeper/d.png",
-    ]  # fmt: skip
+    outputs = [p.relative_to("out").as_posix() for p in Path("out").rglob("*") if p.is_file()]
+    assert sorted(outputs) == ["a.png", "b.jpg", "deep/c.png", "deep/deeper/d.png"]
     for job in jobs:
         if str(job.target) in report.written:
             assert job.source is not None
@@ -245,7 +244,7 @@ def test_a_pipe_in_and_out(album: Path, checkpoint: Path) -> None:
         "--device",
         "cpu",
     ]
-    command += ["--precision", "float32"]  # bf16, where the hardware has it, is 4 of 255 apart
+    command += ["--precision", "float32"]  # bf16, where there is any, is 4 of 255 off
     stylizer = Stylizer.load(checkpoint, device="cpu", precision="float32")
     photo = (album / "b.jpg").read_bytes()
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

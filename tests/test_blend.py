@@ -1,4 +1,4 @@
-"""Several styles at once: means of networks, means of pictures, and how much of the photo is left."""
+"""Several styles at once: means of networks, means of pictures, and mixes with the photo."""
 
 from __future__ import annotations
 

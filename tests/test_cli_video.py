@@ -1,4 +1,4 @@
-"""`faststyle stylize` on videos: what counts as one, options, progress, and errors in one line."""
+"""`faststyle stylize` on videos: which inputs are videos, options, errors in one line."""
 
 from __future__ import annotations
 

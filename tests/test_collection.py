@@ -316,6 +316,7 @@ def test_two_processes_train_what_one_does(paintings: Path, vgg_file: Path, tmp_
     files = [tmp_path / run / "checkpoints" / "four.safetensors" for run in ("one", "two")]
     with torch.no_grad():
         one, two = (
-            Stylizer.load(f"{file}:{name}", device="cpu", precision="float32")(photo) for file in files
+            Stylizer.load(f"{file}:{name}", device="cpu", precision="float32")(photo)
+            for file in files
         )
     torch.testing.assert_close(two, one, rtol=0, atol=2e-3)

@@ -66,7 +66,7 @@ def test_each_gives_what_the_network_gives(
 
 @pytest.mark.parametrize("name", ALL)
 def test_images_of_a_batch_do_not_see_each_other(checkpoint: Path, name: str) -> None:
-    """Instance normalisation and the whitening of the colours are of each image."""
+    """Each image has its own statistics: instance normalisation, the whitening of colours."""
     engine = open_engine(checkpoint, EngineOptions(name, "cpu", "float32"))
     together = draw_batch(2, 40, 52)
     alone = torch.cat([engine(together[:1]), engine(together[1:])])
@@ -87,7 +87,7 @@ def test_what_was_returned_stays_as_it_is(checkpoint: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_frames_are_images_in_8_bits(checkpoint: Path, name: str) -> None:
-    """Sizes change, a frame need not lie in memory in one piece, and what was returned is not written to again."""
+    """Sizes may change, frames need not be contiguous, and results are not overwritten."""
     engine = open_engine(checkpoint, EngineOptions(name, "cpu", "float32"))
     for h, w in ((33, 70), (48, 32), (33, 70)):
         images = draw_batch(1, h, w)
@@ -96,7 +96,7 @@ def test_frames_are_images_in_8_bits(checkpoint: Path, name: str) -> None:
         kept = got.copy()
         wanted = painted(checkpoint, torch.from_numpy(frame.copy()).permute(2, 0, 1)[None] / 255)
         assert (got.dtype, got.shape) == (np.uint8, (h, w, 3))
-        # 0.5 is rounding
+        # Rounding alone is 0.5.
         np.testing.assert_allclose(got, wanted[0].permute(1, 2, 0).numpy() * 255, atol=0.8)
         engine.frame(255 - frame)
         assert (got == kept).all()
@@ -169,7 +169,7 @@ def test_openvino_tells_nobody() -> None:
 
 @NEEDS_OPENVINO
 def test_ctrl_c_is_safe_after_two_networks_were_let_go(checkpoint: Path) -> None:
-    """Two cores that went in the order in which they came left a freed stack for signals: a segmentation fault."""
+    """Two cores that went in the order in which they came left a freed stack for signals."""
     lines = (
         "import signal",
         "from pathlib import Path",
@@ -361,7 +361,7 @@ def test_onnxruntime_must_have_the_device_that_was_asked_for(
 
 @NEEDS_ONNXRUNTIME
 def test_onnxruntime_may_not_fall_back_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A build with CUDA on a machine without: it says that it has the provider, and runs on the CPU."""
+    """A build with CUDA names its provider on a machine without CUDA, and runs on the CPU."""
     import onnxruntime
 
     fallen = SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
@@ -377,7 +377,7 @@ def test_onnxruntime_may_not_fall_back_to_the_cpu(monkeypatch: pytest.MonkeyPatc
 
 
 @NEEDS_OPENVINO
-# what cannot be had is found out before anything is converted
+# A device that is missing is found out before anything is converted.
 @pytest.mark.usefixtures("no_conversion")
 def test_openvino_must_have_the_device_that_was_asked_for(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
@@ -442,7 +442,7 @@ def test_openvino_never_takes_bf16_that_is_emulated(
     platform.machine() not in ("x86_64", "AMD64"), reason="other CPUs may compute in f16"
 )
 def test_openvino_may_not_take_another_precision_without_a_word(checkpoint: Path) -> None:
-    """Asked for f16, its plugin for CPUs silently computes in float32 or bf16 where there is no AVX512-FP16."""
+    """Without AVX512-FP16, its plugin for CPUs takes float32 or bf16 instead of f16, silently."""
     compiled = import_openvino().Core()
     if "FP16" in compiled.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this CPU has f16")

@@ -88,8 +88,7 @@ def test_onnx_is_a_valid_graph_of_open_sizes(written_onnx: tuple[Path, ExportRep
     for value in (*model.graph.input, *model.graph.output):
         sizes = [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
         assert sizes == ["batch", 3, "height", "width"]
-    # No side of the example, padded or not, at full, half or quarter size, is anywhere in the
-    # graph.
+    # The graph holds no side of the example: neither padded nor not, at full, half or quarter size.
     h, w = EXAMPLE[2:]
     sides = {side for s in (h, w) for side in (s, s + -s % 4, (s + -s % 4) // 2, (s + -s % 4) // 4)}
     integers = [
@@ -105,7 +104,7 @@ def test_onnx_is_a_valid_graph_of_open_sizes(written_onnx: tuple[Path, ExportRep
 def test_instance_normalisation_is_exported_as_such(
     written_onnx: tuple[Path, ExportReport],
 ) -> None:
-    """Not as a batch normalisation in training mode, and with its scale and shift, or one more pass each is needed."""
+    """A batch normalisation, or a scale and shift of their own, would take one more pass."""
     import onnx
 
     nodes = onnx.load(written_onnx[0]).graph.node
@@ -149,16 +148,14 @@ def test_networks_without_a_palette_are_exported(tmp_path: Path) -> None:
 
 @NEEDS_ONNX
 def test_all_group_normalisations_are_translated() -> None:
-    """Ours has one channel a group, or one group; others may come."""
+    """Our norms have one channel a group, or one group; others may come."""
     import onnxruntime
 
     class Norms(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.scale, self.shift = (
-                nn.Parameter(torch.tensor([1.0, 2, 3])),
-                nn.Parameter(torch.tensor([0.0, 1, -1])),
-            )
+            self.scale = nn.Parameter(torch.tensor([1.0, 2, 3]))
+            self.shift = nn.Parameter(torch.tensor([0.0, 1, -1]))
 
         def forward(self, x: Tensor) -> Tensor:
             x = F.group_norm(x, 1, self.scale, self.shift, eps=0.1)
@@ -207,7 +204,7 @@ def test_int8_keeps_colours_and_ends_in_float(
     in_int8 = [sees_int8(op) for op in convs]
     # encode1 | encode2, encode3, two of the residual block, decode1, decode2 | head
     assert in_int8 == [False] + 6 * [True] + [False]
-    # Nothing else sees what was rounded to 8 bits.
+    # No other operation takes values that were rounded to 8 bits.
     rounded = [op.output(0) for op in operations if op.get_type_name() == "FakeQuantize"]
     users = {
         user.get_node().get_type_name() for output in rounded for user in output.get_target_inputs()
@@ -267,7 +264,7 @@ def test_int8_for_a_checkpoint_is_made_once(
 def test_int8_is_the_same_from_the_library_and_from_the_command(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of them run the int8 export of the checkpoint."""
+    """All ways run the int8 export of the checkpoint."""
     monkeypatch.setattr(export, "CALIBRATION_PHOTOS", 4)
     photo = tmp_path / "photo.png"
     draw(0, 33, 50).save(photo)
@@ -332,7 +329,7 @@ def test_int8_runs_on_openvino_only(checkpoint: Path, tmp_path: Path) -> None:
 
 
 def sees_int8(operation: Any) -> bool:
-    """Whether the first input of an OpenVINO operation is quantised, the padding left aside."""
+    """Whether the first input of an OpenVINO operation is quantised, before any padding."""
     source = operation.input_value(0).get_node()
     while source.get_type_name() == "Pad":
         source = source.input_value(0).get_node()
@@ -431,7 +428,7 @@ def test_a_place_that_cannot_be_written_to_is_found_out_first(
 
 @pytest.fixture
 def _all_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Packages of the extras that can be imported, whether they are there or not."""
+    """All packages of the extras can be imported, whether they are installed or not."""
     for package in ("openvino", "onnxruntime", "onnx", "onnxscript", "nncf"):
         monkeypatch.setitem(sys.modules, package, SimpleNamespace(__spec__=None))
 

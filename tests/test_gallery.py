@@ -1,4 +1,4 @@
-"""What is shipped: named, licensed and judged, and as clean as its scores say."""
+"""Checkpoints in the gallery: named, licensed and judged, and as clean as their scores say."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_it_says_what_it_is_and_how_good(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_it_paints_the_light_of_the_photo(path: Path) -> None:
-    """On two photos that it was not trained on, at sizes that are no multiples of 4 too."""
+    """On two photos that it was not trained on, also at sizes that are no multiples of 4."""
     stylizer = Stylizer.load(path, engine="torch", device="cpu", precision="float32")
     for file, size in zip(held_out_photos() * 2, (256, 256, 203, 381), strict=True):
         photo = crop_centre(read_image(file), size)

@@ -1,4 +1,4 @@
-"""Pictures on disk: the same as in memory, in every format, and nothing left behind where it fails."""
+"""Pictures on disk: the same as in memory, in every format; failures leave nothing behind."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def test_what_goes_in_decides_what_comes_out(stylizer: Stylizer, tmp_path: Path)
     floats = stylizer(array.astype(np.float32) / 255)
     assert floats.dtype == np.float32
     np.testing.assert_array_equal(np.round(floats * 255).astype(np.uint8), expected)
-    got[0, 0] = 7  # an array of one's own, not a view of something read-only
+    got[0, 0] = 7  # the array can be written to
 
 
 def test_a_photo_is_not_changed(stylizer: Stylizer) -> None:
@@ -133,7 +133,7 @@ def test_keeping_colours_keeps_hue_and_chroma_and_takes_the_luma(stylizer: Styli
         stylizer(photo, keep_colors=k)[0].permute(1, 2, 0).double().numpy() for k in (False, True)
     )
     original = photo[0].permute(1, 2, 0).double().numpy()
-    # elsewhere there is no such colour, and it is cut off
+    # Elsewhere the colour does not exist, and is cut off.
     inside = ((kept > 0) & (kept < 1)).all(2)
     assert inside.mean() > 0.7
     luma = np.array([0.299, 0.587, 0.114])  # Rec. 601
@@ -188,7 +188,7 @@ def test_a_photo_too_large_for_the_memory_is_done_in_tiles(
     )
     with torch.no_grad():
         expected = load_checkpoint(checkpoint)[0](photo)
-    # which would be out of memory
+    # An engine that would run out of memory.
     monkeypatch.setattr(stylizer, "engine", SimpleNamespace(device="cpu"))
     torch.testing.assert_close(stylizer(photo), expected, atol=2 / 255, rtol=0)
 
@@ -227,7 +227,7 @@ def test_memory_that_the_system_then_refuses_is_an_error(
     stylizer: Stylizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**62))
-    # 120 petabytes
+    # It takes 120 petabytes.
     with pytest.raises(ImageError, match="100000000x100000000 pixels are too many"):
         stylizer(torch.rand(1, 3, 20, 20), size=100_000_000)
 

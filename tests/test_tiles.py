@@ -15,7 +15,7 @@ from faststyle.stylize.tiles import HALO, Moments, Pixels, _tiles, stylize_tiles
 
 
 def photo(h: int, w: int) -> Pixels:
-    """A picture whose parts are unlike: what holds for a tile does not hold for the whole."""
+    """A picture whose parts differ: no tile has the statistics of the whole."""
     y, x = np.mgrid[:h, :w]
     shade = 255 * (0.5 + 0.5 * np.sin(x / 7 + (y / 40) ** 2)) * (x / w)
     noise = np.random.default_rng(0).normal(0, 30, (h, w, 3))
@@ -27,7 +27,7 @@ def photo(h: int, w: int) -> Pixels:
 
 
 def network(name: str) -> StyleNetwork:
-    """A network with random weights everywhere, scales and shifts of the norms too, and a head that does something."""
+    """A network with random weights, also in the norms and in the head."""
     torch.manual_seed(1)
     built = build_network({"name": name, "width": 4})
     for key, parameter in built.named_parameters():
@@ -55,7 +55,7 @@ def test_tiles_give_the_whole_picture(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["great_wave-mobile", "the_scream-mobile"])
 def test_trained_networks_give_the_same_large_picture(name: str) -> None:
-    """Sums over millions of pixels: whole pictures had them in float32, and were up to 5 levels off."""
+    """Sums are over millions of pixels. In float32 whole pictures were up to 5 levels off."""
     rgb = np.array(
         Image.fromarray(skimage.data.astronaut()).resize((2048, 2048), Image.Resampling.BICUBIC)
     )
@@ -80,7 +80,7 @@ def test_the_network_is_as_before() -> None:
 
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_the_halo_is_wider_than_what_a_pixel_depends_on(name: str) -> None:
-    """The gradient of one pixel of what is painted, norms fixed, is zero outside of the halo."""
+    """With fixed norms, the gradient of one painted pixel is zero outside of the halo."""
     built = network(name)
     for module in built.modules():
         if type(module).__name__ == "InstanceNorm":
