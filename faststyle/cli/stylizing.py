@@ -246,7 +246,7 @@ class _PictureBars:
 
 
 def _print_pictures(report: Report, engine: str, output: str, as_json: bool) -> None:
-    """Print what became of pictures. Raises: Exit where one failed."""
+    """Print which pictures were written, kept and not done. Raises: Exit where one failed."""
     from dataclasses import asdict
 
     from faststyle.stylize.batch import PIPE
@@ -274,7 +274,7 @@ def _stylize_video(
     engine: EngineOptions,
     as_json: bool,
 ) -> None:
-    """Stylize one video, with a bar of frames, and print what became of it."""
+    """Stylize one video, with a bar of frames, and print the result."""
     from dataclasses import asdict
 
     from faststyle.stylize.clip import stylize_clip

@@ -1,4 +1,4 @@
-"""An engine runs a network. This module says what every engine has in common.
+"""An engine runs a network. All engines have the call of this module.
 
 Each engine has a module of its own: torch_engine.py, onnxruntime_engine.py, openvino_engine.py.
 opening.py chooses one.

@@ -53,7 +53,7 @@ INT8_TYPES = {"Convolution", "GroupConvolution", "Pad", "Relu"}
 
 
 class ExportError(FaststyleError):
-    """An export that was asked for cannot be made, or does not compute what torch computes."""
+    """An export cannot be made, or its results are not those of torch."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def export_checkpoint(
 
     The file takes images of any size, and batches. `int8` (OpenVINO only) computes most
     convolutions in 8 bits. Their ranges are taken from `photos`, a source as for `open_source`.
-    `announce` is told of what takes time.
+    `announce` is called with a line before each slow step.
 
     Raises: ExportError for options that do not go together, and when the result is not torch's;
     CheckpointError; PhotosError; DeviceError for a package that is not installed; OutputError.
@@ -106,7 +106,7 @@ def export_checkpoint(
         'float32'
     """
     began = time.monotonic()
-    _check_options(output, format, int8)
+    _check_options(output, format, int8)  # before anything takes time
     network, about = load_checkpoint(checkpoint)
     with _output_files(output) as (temporary, files):
         graph = cached_graph(network, about, checkpoint, announce)
@@ -173,6 +173,7 @@ def _parts(output: Path) -> tuple[Path, ...]:
 def _output_files(output: Path) -> Iterator[tuple[Path, tuple[Path, ...]]]:
     """Yield a temporary name for the first file of an export, and the final names of all."""
     files = _parts(output)
+    # All files get their names at the end of the block, after the comparison, or none does.
     with contextlib.ExitStack() as stack:
         temporaries = [stack.enter_context(writing(file)) for file in files]
         for temporary in temporaries:
@@ -195,6 +196,7 @@ def _write_openvino(
         model = _quantize(model, photos)
     for key, value in properties.items():
         model.set_rt_info(value, ["faststyle", key])
+    # OpenVINO would store weights in f16, and float32 would not be that of torch.
     ov.save_model(model, output, compress_to_fp16=False)
 
 
@@ -203,6 +205,7 @@ def _quantize(model: Any, photos: str) -> Any:
     nncf = require("nncf", extra="int8")
     nncf.set_log_level(logging.ERROR)
     batches = list(_calibration_photos(photos))
+    # NNCF takes a list of what it must leave alone, not of what it may change.
     float_types = {op.get_type_name() for op in model.get_ops()} - INT8_TYPES
     scope = nncf.IgnoredScope(
         names=_float_convolutions(model), types=sorted(float_types), validate=False
@@ -231,6 +234,7 @@ def _outputs(convolution: Any) -> int:
 
 def _calibration_photos(photos: str) -> Iterator[np.ndarray[Any, np.dtype[np.float32]]]:
     """Yield photos (1, 3, S, S) in [0, 1], cropped as for training. Raises: PhotosError."""
+    # With a fixed seed an export is the same each time.
     samples = NumberedPhotos(open_source(photos, seed=0), CALIBRATION_SIZE, seed=0)
     for number in range(CALIBRATION_PHOTOS):
         sample = samples[number]
@@ -259,7 +263,7 @@ def _readers(file: Path, format: str, int8: bool) -> Iterator[Engine]:
     if format == "onnx":
         yield OnnxRuntimeEngine(lambda: file, auto)
         return
-    if not int8:
+    if not int8:  # an int8 file has its precision, whatever is asked for
         yield OpenVINOEngine(lambda: file, replace(auto, precision="float32"))
     engine = OpenVINOEngine(lambda: file, auto)
     if engine.precision != "float32":

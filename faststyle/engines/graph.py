@@ -94,7 +94,7 @@ def cached_graph(
 ) -> bytes:
     """Return the ONNX file of a checkpoint, from the cache or converted now.
 
-    `announce` is told of what takes time. Raises: DeviceError as `to_onnx`.
+    `announce` is called with a line before a conversion. Raises: DeviceError as `to_onnx`.
     """
     file = cache_file(network, checkpoint)
     if file.is_file():

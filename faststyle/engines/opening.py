@@ -49,11 +49,11 @@ def open_engine(
 
     "auto" is the fastest engine that is installed and works. It runs on the accelerator of this
     machine if torch knows one, in bf16 where the hardware has it. A network is converted once and
-    kept in the cache. So is the int8 export of a checkpoint. `announce` is told of what takes time,
-    and of an engine that is installed and does not work.
+    kept in the cache. So is the int8 export of a checkpoint. `announce` is called with a line
+    before each slow step, and for an engine that is installed and does not work.
 
-    Raises: CheckpointError; DeviceError for what is not installed or not there; for int8 what
-    `export_checkpoint` raises.
+    Raises: CheckpointError; DeviceError for an engine that is not installed and for a device or
+    precision that is not there; for int8 the errors of `export_checkpoint`.
 
     Example:
         >>> engine = open_engine(Path("checkpoints/nocturne.safetensors"))
@@ -66,6 +66,7 @@ def open_engine(
     if isinstance(source, Path) and is_exported(source):
         return _open_exported(source, options)
     network: nn.Module
+    # The graph is made when an engine asks for it, and only once when several engines are tried.
     if isinstance(source, Path):
         network, about = load_checkpoint(source)
         graph: Graph = functools.cache(lambda: cached_graph(network, about, source, announce))
@@ -74,6 +75,7 @@ def open_engine(
         graph = functools.cache(lambda: to_onnx(network, graph_properties(about, "unnamed")))
     if options.engine != "auto":
         return _open_by_name(options.engine, network, graph, options)
+    # A graph that is in the cache costs no time, so auto may use it for a single picture too.
     may_convert = options.convert or (
         isinstance(source, Path) and cache_file(network, source).is_file()
     )
@@ -92,7 +94,7 @@ def _open_int8(
     from faststyle.engines.export import int8_file
 
     file = int8_file(source, announce)
-    # The file says that it is int8; "auto" is the precision of what stays in float.
+    # The file says that it is int8. "auto" is the precision of the operations that stay in float.
     return _open_exported(file, replace(options, engine="openvino", precision="auto"))
 
 
@@ -106,6 +108,7 @@ def _open_exported(file: Path, options: EngineOptions) -> Engine:
         )
     if not file.is_file():
         raise CheckpointError(f"{file}: no such file")
+    # Where none is installed, the first one raises the error that names its extra.
     name = next((n for n in names if importlib.util.find_spec(n)), names[0])
     return GRAPH_ENGINES[name](lambda: file, options)
 
@@ -127,6 +130,7 @@ def _open_fastest(
         name for name in FASTEST[device] if _is_installed(name) and (may_convert or name == "torch")
     ]
     refused: list[str] = []
+    # Without any, the fastest is tried, for its error says what to install.
     for name in names or FASTEST[device][:1]:
         try:
             opened = _open_by_name(name, network, graph, options)
@@ -142,7 +146,7 @@ def _open_fastest(
 def _open_by_name(name: str, network: nn.Module, graph: Graph, options: EngineOptions) -> Engine:
     if name == "torch":
         return TorchEngine(network, options)
-    require(*NEEDS, extra=EXTRAS[name])
+    require(*NEEDS, extra=EXTRAS[name])  # for the conversion to a graph
     return GRAPH_ENGINES[name](graph, options)
 
 

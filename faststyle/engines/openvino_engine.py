@@ -49,6 +49,7 @@ class OpenVINOEngine(Engine):
             raise DeviceError(
                 f"OpenVINO cannot run this network on {self.device}: {error}"
             ) from error
+        # Requests for one size and for frames are compiled when such images come.
         self._one_size: Any = None
         self._one_shape: tuple[int, ...] = ()
         self._last_shape: tuple[int, ...] = ()
@@ -63,7 +64,7 @@ class OpenVINOEngine(Engine):
         check_images(images)
         array = images.detach().cpu().contiguous().numpy()
         request = self._request(array.shape)
-        request.infer({0: self._ov.Tensor(array, shared_memory=True)})
+        request.infer({0: self._ov.Tensor(array, shared_memory=True)})  # reads without a copy
         # A copy, because the next call overwrites the buffer of the request.
         return torch.from_numpy(request.get_output_tensor(0).data).clamp(0, 1).to(images.device)
 
@@ -91,7 +92,7 @@ class OpenVINOEngine(Engine):
         steps.input().preprocess().convert_element_type(f32).scale(255.0)
         steps.output().model().set_layout(self._ov.Layout("NCHW"))
         after = steps.output().postprocess().convert_layout(self._ov.Layout("NHWC"))
-        # The conversion to u8 cuts off what follows the point, so a half is added to round.
+        # The conversion to u8 rounds down, so a half is added first.
         after.custom(
             lambda out: ops.add(ops.multiply(out, np.float32(255)), np.float32(0.5)).output(0)
         )
@@ -99,8 +100,9 @@ class OpenVINOEngine(Engine):
         return steps.build()
 
     def _request(self, shape: tuple[int, ...]) -> Any:
-        """Return what runs a shape; compile for a shape that comes twice in a row."""
+        """Return the request for a shape; compile for a shape that comes twice in a row."""
         if shape != self._one_shape and (shape == self._last_shape or self._any_size is None):
+            # Its buffers of the last size may be large, and are not used for a while.
             if self._any_size is not None:
                 self._any_size.get_compiled_model().release_memory()
             self._model.reshape(list(shape))
@@ -112,6 +114,7 @@ class OpenVINOEngine(Engine):
     def _compile(self, model: Any) -> Any:
         """Return a request for inference. Raises: DeviceError when the precision is another."""
         compiled = self._core.compile_model(model, self._plugin, self._config)
+        # A plugin may take another precision than the hint without a word.
         asked = self._config.get("INFERENCE_PRECISION_HINT")
         got = compiled.get_property("INFERENCE_PRECISION_HINT").to_string() if asked else None
         if got != asked:

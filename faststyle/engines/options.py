@@ -10,14 +10,14 @@ from faststyle.errors import DeviceError, did_you_mean
 
 ENGINES = ("auto", "torch", "onnxruntime", "openvino")
 PRECISIONS = ("auto", "float32", "bf16", "f16", "int8")
-EXTRAS = {"onnxruntime": "onnx", "openvino": "fast"}  # what to install for an engine
+EXTRAS = {"onnxruntime": "onnx", "openvino": "fast"}  # the extra to install for an engine
 # The engines that read an exported file, by its suffix; the fastest comes first.
 READERS = {".onnx": ("openvino", "onnxruntime"), ".xml": ("openvino",)}
 
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What a network is run with. "auto" leaves a choice to `open_engine`.
+    """Engine, device, precision and threads for a network. `open_engine` chooses for "auto".
 
     `engine`, `device` and `precision` are names of `ENGINES`, `DEVICES` and `PRECISIONS`. `threads`
     are those of the CPU; None leaves their number to the engine. With `convert`, auto may take an

@@ -31,6 +31,7 @@ class TorchEngine(Engine):
     def __call__(self, images: Tensor) -> Tensor:
         """Return the stylized images, (B, 3, H, W). Raises: ImageError."""
         check_images(images)
+        # The type counts only where autocast is on.
         dtype = torch.float16 if self.precision == "f16" else torch.bfloat16
         with (
             torch.no_grad(),

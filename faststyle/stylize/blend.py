@@ -69,6 +69,7 @@ def mean_network(paths: Sequence[Path], weights: Sequence[float]) -> tuple[Style
             for key in states[0]
         }
     )
+    # The metadata of a single painting would be wrong for a mix of two.
     return network, dataclasses.replace(about, painting={}, scores={}, recipe={})
 
 
@@ -85,6 +86,7 @@ class MeanOfPictures(Engine):
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the mean of the pictures, (B, 3, H, W)."""
+        # One picture after the other, so that memory holds two of them at most.
         out = self.engines[0](images) * self.weights[0]
         for engine, weight in zip(self.engines[1:], self.weights[1:], strict=True):
             out.add_(engine(images), alpha=weight)

@@ -33,8 +33,7 @@ def stylize_clip(
 
     The networks are loaded only when the first frame has been read. They are converted for the
     fastest engine, since a video has many frames. A video that was stopped is resumed only with the
-    same styles, look and precision. Raises: CheckpointError, and what `stylize_video` and
-    `Stylizer.blend` raise.
+    same styles, look and precision. Raises: the errors of `stylize_video` and `Stylizer.blend`.
 
     Example:
         >>> stylize_clip("walk.mp4", "out.mp4", ["nocturne"])

@@ -118,7 +118,7 @@ def _stylize_in(
         closing(PixelFile(painted, h, w, new=True)) as write,
     ):
         stylize_tiles(network, read, tile, progress, write)
-    photo.unlink()
+    photo.unlink()  # the disk may need the space for the result
     with writing(target) as temporary:
         _save(vips, painted, temporary, h, w, profile)
 
@@ -182,6 +182,7 @@ def _open(vips: Any, source: Path) -> Any:
             picture = vips.Image.new_from_file(
                 str(source), access="random", fail_on="truncated"
             ).autorot()
+        # A profile of CMYK is applied here. A profile of RGB is kept in the result.
         if picture.interpretation == "cmyk":
             picture = picture.icc_transform("srgb")
         picture = picture.colourspace("srgb")

@@ -41,8 +41,8 @@ from faststyle.stylize.tiles import TILE, stylize_tiles
 TILES_BYTES = 40
 FULL_MEMORY = 0.9  # share of the available memory that a picture may take
 
-Announce = Callable[[str], None]  # is told of what takes time, in a line
-TileProgress = Callable[[int, int], None]  # is told of tiles done, and of how many there are
+Announce = Callable[[str], None]  # is called with a line before each slow step
+TileProgress = Callable[[int, int], None]  # is called with tiles done, and how many there are
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Stylizer:
         tile: int | None = None,
         progress: TileProgress = lambda done, of: None,
     ) -> None:
-        """Take an engine, and what is known of its network.
+        """Take an engine, and the metadata of its network.
 
         `network_for_tiles` returns a torch network: tiles run in torch, whatever the engine. `tile`
         is the side of tiles in pixels; None takes tiles only where memory asks for them, 0 never.
@@ -116,8 +116,8 @@ class Stylizer:
 
         A file that was exported for an engine, .onnx or .xml, will do as well. Of it nothing else
         is known (`about`), and it cannot run in tiles. `engine` to `convert` are those of
-        `EngineOptions`, `tile` and `progress` those of `Stylizer`. `announce` is told of what takes
-        time. Raises: CheckpointError, DeviceError; for int8 what `export_checkpoint` raises.
+        `EngineOptions`, `tile` and `progress` those of `Stylizer`. `announce` is called with a line
+        before each slow step. Raises: the errors of `open_engine`.
         """
         options = EngineOptions(engine, device, precision, threads, convert)
         path = find_checkpoint(str(style))
@@ -188,6 +188,7 @@ class Stylizer:
         pixels, or does not fit in memory.
         """
         picture = self.stylize(open_picture(image), size, Look(keep_colors, stroke_size, mix))
+        # The result has the type and the number of dimensions of the image.
         if isinstance(image, Tensor):
             rgb = picture.rgb.to(image.device)
             return rgb if image.dim() == 4 else rgb[0]
@@ -232,6 +233,7 @@ class Stylizer:
 
     def frame(self, rgb: np.ndarray[Any, Any], look: Look = PLAIN) -> Any:
         """Return the stylized frame of a video, (H, W, 3) uint8."""
+        # Engines have a faster way for frames in 8 bits.
         if look == PLAIN and not self.find_tile(*rgb.shape[:2]):
             return self.engine.frame(rgb)
         photo = torch.from_numpy(rgb).permute(2, 0, 1)[None].float().div_(255)
@@ -241,7 +243,7 @@ class Stylizer:
     def stylize_on_disk(self, source: Path, target: Path, tile: int) -> None:
         """Stylize a file into a PNG or TIFF file, in tiles, without holding either in memory.
 
-        Raises: what `stylize_huge` raises.
+        Raises: the errors of `stylize_huge`.
         """
         assert self._network_for_tiles is not None
         stylize_huge(self._network_for_tiles(), source, target, tile, self.progress)
@@ -267,6 +269,7 @@ class Stylizer:
             raise ImageError(
                 "`tile`: only checkpoints run in tiles, not exported files or blends of pictures"
             )
+        # Elsewhere than on CPUs, running out of memory is an error and not the end of the process.
         fits = h * w * self._bytes_per_pixel() <= FULL_MEMORY * psutil.virtual_memory().available
         if self.engine.device != "cpu" or fits:
             return 0
@@ -281,6 +284,7 @@ class Stylizer:
 
     def _run_tiles(self, photo: Tensor, tile: int) -> Tensor:
         assert self._network_for_tiles is not None
+        # Tiles are read from 8 bits, as they would be from a file.
         rgb = photo[0].mul(255).round_().byte().permute(1, 2, 0).contiguous().numpy()
         out = np.empty_like(rgb)
         stylize_tiles(self._network_for_tiles(), rgb, tile, self.progress, out)
@@ -291,6 +295,7 @@ class Stylizer:
         free = psutil.virtual_memory().available
         if self.engine.device == "cuda":
             free = torch.cuda.mem_get_info()[0]
+        # The share of the pixels that fits; its root is the share of a side.
         fits = FULL_MEMORY * free / (h * w * self._bytes_per_pixel())
         size = max(16, int(min(h, w) * min(0.9, fits**0.5)) // 16 * 16)
         return ImageError(

@@ -93,7 +93,7 @@ class Moments:
             self.mean = mean
             self.scatter = scatter
             return
-        # The mean moves to where both means have their share. What lies between them is scatter.
+        # The distance of the two means adds to the scatter.
         total = self.count + n
         off = mean - self.mean
         self.scatter = self.scatter + scatter + off.square() * (self.count * n / total)
@@ -138,6 +138,7 @@ class _Job:
         self.network = network
         self.photo = photo
         self.height, self.width = photo.shape[:2]
+        # Rim and padding as in `with_rim`: both sides become multiples of the stride.
         h, w = (side + -side % STRIDE + 2 * RIM for side in (self.height, self.width))
         self.tiles = list(_tiles(h, w, tile))
         self.norms = [m for m in network.modules() if isinstance(m, InstanceNorm)]
@@ -166,12 +167,13 @@ class _Job:
         """Write the core of a tile, (3, H', W'), without the rim of the picture."""
         rows = _inside(tile.top, tile.bottom, self.height)
         columns = _inside(tile.left, tile.right, self.width)
+        # From the place in the photo to the place in the core.
         top = RIM - tile.top
         left = RIM - tile.left
         part = rgb[
             :, rows.start + top : rows.stop + top, columns.start + left : columns.stop + left
         ]
-        if part.numel():
+        if part.numel():  # a core at the end may hold nothing but padding and rim
             out[rows, columns] = part.permute(1, 2, 0).numpy()
 
     def _each_tile(self) -> Iterator[Tile]:
@@ -188,6 +190,7 @@ class _Job:
         t = self.tile
         rows = _inside(t.outer_top, t.outer_bottom, self.height)
         columns = _inside(t.outer_left, t.outer_right, self.width)
+        # Pixels of the tile that lie in the rim, on each side.
         above = rows.start + RIM - t.outer_top
         left = columns.start + RIM - t.outer_left
         below = t.outer_bottom - RIM - rows.stop
@@ -216,6 +219,7 @@ class _Job:
         if self.measured is not None and norm is self.measured[0]:
             self.measured[1].add(self.tile.core(x)[0].flatten(1))
             raise _NormReached
+        # (x - mean) / deviation * weight + bias, as one product and one sum.
         found = self.statistics[norm]
         scale = norm.weight.double() / (found.scatter / found.count + norm.eps).sqrt()
         shift = norm.bias.double() - found.mean * scale
