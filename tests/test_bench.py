@@ -80,7 +80,7 @@ def test_the_reference_computes_what_it_says(tiny_weights: VGGWeights) -> None:
 
 
 def test_ours_with_the_references_layers_computes_less(tiny_weights: VGGWeights) -> None:
-    """The photo is looked at to relu2_2 only."""
+    """Ours runs VGG on the photo to relu2_2 only."""
     ours, reference = (
         _flops(_step(side, RECIPE, tiny_weights, SMALL)) for side in ("ours", "reference")
     )

@@ -43,7 +43,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_race_hangs_together(
     painting: Path, tiny_weights: VGGWeights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With ten steps a turn: how many there are must not depend on what else the machine does."""
+    """Each turn has ten steps: their number must not depend on the load of the machine."""
 
     def run_for(runner: Runner, seconds: float) -> None:
         for _ in range(10):
@@ -73,7 +73,7 @@ def test_a_race_hangs_together(
 def test_a_reference_that_is_better_is_said_to_be(
     painting: Path, tiny_weights: VGGWeights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With totals given: ours reaches 2.0 in its second turn, the reference in its first."""
+    """The totals are given: ours reaches 2.0 in its second turn, the reference in its first."""
     totals = {"ours": iter([3.0, 2.0]), "reference": iter([1.5, 1.0])}
 
     def measure(runner: Runner, *_: Any) -> None:
