@@ -1,4 +1,4 @@
-"""Train a network for one painting: `faststyle train`, as a script for torchrun and accelerate launch."""
+"""Train a network: `faststyle train`, as a script for torchrun and accelerate launch."""
 
 from faststyle.cli import run_train
 

@@ -1,9 +1,8 @@
-"""Judge a checkpoint on a folder of photos, and put it into checkpoints/gallery/ with those scores
-in its metadata.
+"""Judge a checkpoint on a folder of photos, and put it into checkpoints/gallery/ with its scores.
 
     python scripts/add_to_gallery.py CHECKPOINT nocturne data/styles/nocturne.png JUDGED_PHOTOS \
-        --photos "1,291 photos of BSDS500 and of ImageNet's classes (research use)" --license
-        "research use"
+        --photos "1,291 photos of BSDS500 and of ImageNet's classes (research use)" \
+        --license "research use"
 
 Its name there is NAME-NETWORK.safetensors. One with a grid, stripes or a border, as the judge
 measures them, is refused.

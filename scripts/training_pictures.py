@@ -1,18 +1,15 @@
-"""Make the pictures of docs/training.md and docs/real-time.md from checkpoints and from the logs of
-runs.
+"""Make the pictures of docs/training.md from checkpoints and from the logs of runs.
 
-    python scripts/training_pictures.py sheet docs/pictures/styles.jpg CHECKPOINT ... python
-    scripts/training_pictures.py strengths docs/pictures/strengths.jpg night-0.5 night-1 night-2
-    wave-0.5 ... python scripts/training_pictures.py curves docs/pictures/curves.png
-    outputs/starry_night outputs/great_wave python scripts/training_pictures.py steps
-    docs/pictures/steps.jpg outputs/great_wave 100 200 500 python scripts/training_pictures.py blend
-    docs/pictures/blend.jpg CHECKPOINT CHECKPOINT
+    python scripts/training_pictures.py sheet TARGET CHECKPOINT ...
+    python scripts/training_pictures.py strengths TARGET night-0.5 night-1 night-2 wave-0.5 ...
+    python scripts/training_pictures.py curves TARGET outputs/starry_night outputs/great_wave
+    python scripts/training_pictures.py steps TARGET outputs/great_wave 100 200 500
+    python scripts/training_pictures.py blend TARGET CHECKPOINT CHECKPOINT
 
-A sheet has two photos on the left, then a column for each checkpoint: what it makes of them.
-Strengths are checkpoints in threes, two threes a row: what each makes of one photo. Steps are
-strips that a run left at those steps. A blend has, for two photos, the first style, the mean of
-both pictures, what the mean of both networks paints, and the second style. Paintings that are not
-ours are in none.
+A sheet has two photos on the left, then a column of their pictures for each checkpoint. Strengths
+are checkpoints in threes, two threes a row, each on one photo. Steps are strips that a run left at
+those steps. A blend has four columns for two photos: the first style, the mean of both pictures,
+the picture of the mean of both networks, the second style. No painting is shown that is not ours.
 """
 
 from __future__ import annotations

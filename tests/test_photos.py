@@ -70,7 +70,7 @@ def test_a_sample_is_a_function_of_seed_and_number(
 
 
 def test_two_processes_see_together_what_one_sees() -> None:
-    """Accelerate deals batches in turn: batch 2k and 2k + 1 of the two are batch k of one with twice the size."""
+    """Batches are dealt in turn: 2k and 2k + 1 of two are batch k of one of twice the size."""
     from accelerate.data_loader import prepare_data_loader
 
     whole = samples("sample", range(0, 12), batch=4)
@@ -181,7 +181,7 @@ def test_sample_photos_are_carried_by_scikit_image_and_two_are_kept_out() -> Non
 
 @pytest.mark.weights
 def test_dead_leaves_weigh_as_much_as_photos() -> None:
-    """The content error is relative to this variance: leaves once had more than twice that of photos."""
+    """The content error is relative to it: leaves once had more than twice that of photos."""
     vgg = load_vgg(find_weights("vgg16"), ["relu4_2"])
     numbered = NumberedPhotos(open_source("sample", 0), 224, 0)
     of_leaves = []

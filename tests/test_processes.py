@@ -1,4 +1,4 @@
-"""Training in processes of its own, as users run it: killed, interrupted, distributed, out of disk."""
+"""Training in processes of its own: killed, interrupted, distributed, out of disk."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def losses(folder: Path, name: str) -> list[float]:
 def test_two_processes_train_as_one_with_the_same_global_batch(
     command: list[str], tmp_path: Path
 ) -> None:
-    """At a gentle learning rate, in float32: else this tiny network turns the last bit of a number into per cents."""
+    """In float32, at a gentle rate: else this network turns the last bit into per cents."""
     command += ["--steps", "20", "--set", "learning_rate=1e-4", "--precision", "float32"]
     # as users type it: the CPU is found, and the processes find each other
     if not torch.cuda.is_available():
@@ -187,11 +187,12 @@ def test_two_processes_stop_together_and_one_goes_on(command: list[str], tmp_pat
 def test_a_full_disk_gives_one_line_and_keeps_what_was_there(
     command: list[str], tmp_path: Path, limit: int
 ) -> None:
-    """A file-size limit makes the kernel refuse writes as a full disk does, at files of two sizes."""
+    """A limit of file sizes makes the kernel refuse writes, as a full disk does."""
     old = tmp_path / "checkpoints" / "dots.safetensors"
     old.parent.mkdir()
     old.write_bytes(b"the old checkpoint")
-    limited = f"import resource, sys, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); "
+    limited = "import resource, sys, runpy; "
+    limited += f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); "
     limited += "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
     result = run(["-c", limited, *command, "--steps", "8", "--set", "state_every=4"], tmp_path)
     assert result.returncode == 1

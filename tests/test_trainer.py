@@ -1,4 +1,4 @@
-"""Training as a user sees it: the loss falls, stopping loses nothing, failures say why. With a tiny VGG."""
+"""Training with a tiny VGG: the loss falls, stopping loses nothing, failures say why."""
 
 from __future__ import annotations
 

@@ -406,9 +406,9 @@ class PerceptualLoss(nn.Module):
 
         With `which`, (B,), each image is compared with one painting only, by its number.
         """
-        return self.judge(stylized, targets, which)[0]
+        return self.evaluate(stylized, targets, which)[0]
 
-    def judge(
+    def evaluate(
         self,
         stylized: Tensor,
         targets: Feats,

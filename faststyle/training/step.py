@@ -58,7 +58,7 @@ class Stepped(NamedTuple):
 
 
 class TrainStep:
-    """Forward, backward, and a step of Adam, for one painting or for many.
+    """Forward, backward, and a step of Muon and Adam, for one painting or for many.
 
     `network` learns, `loss` is the objective. `shown` is the network to look at and to save: that
     with the running mean of the weights where the recipe has an `average`, else `network`.
@@ -115,7 +115,9 @@ class TrainStep:
             with accelerator.autocast():
                 stylized = self.network(photos) if mix is None else self.network(photos, mix)
                 pair = (view.of(stylized), view.of(photos))
-                terms = self._copied(*pair, which) if copying else self._judged(*pair, which, step)
+                terms = (
+                    self._copied(*pair, which) if copying else self._evaluated(*pair, which, step)
+                )
             accelerator.backward(terms.total)
             norm = torch.zeros((), device=photos.device)
             if accelerator.sync_gradients:
@@ -144,9 +146,9 @@ class TrainStep:
         for optimizer in self.optimizers:
             optimizer.state.clear()
 
-    def _judged(self, stylized: Tensor, photos: Tensor, which: Tensor, step: int) -> Terms:
+    def _evaluated(self, stylized: Tensor, photos: Tensor, which: Tensor, step: int) -> Terms:
         """Return the terms of the objective, with the blame of the critic."""
-        terms, painted = self.loss.judge(stylized, self.loss.targets(photos), which)
+        terms, painted = self.loss.evaluate(stylized, self.loss.targets(photos), which)
         if self.critic is None:
             return terms
         blame = self.loss.balance[which] * self.critic(painted, which, step)

@@ -270,7 +270,7 @@ class Trainer:
             return False
         self.network.compile()
         if self.accelerator.device.type != "cpu":  # there VGG runs by hand (perceptual/vgg.py)
-            self.loss.judge = torch.compile(self.loss.judge)  # type: ignore[method-assign]
+            self.loss.evaluate = torch.compile(self.loss.evaluate)  # type: ignore[method-assign]
         return True
 
     def _due(self, every: int) -> bool:
