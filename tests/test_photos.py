@@ -18,7 +18,7 @@ from faststyle.training.photos import (
     SAMPLE_TRAIN,
     NumberedPhotos,
     held_out_photos,
-    open_source,
+    open_photos,
     photo_loader,
 )
 
@@ -29,7 +29,7 @@ def samples(
     photos: str, numbers: range, workers: int = 0, batch: int = 2, seed: int = 0
 ) -> torch.Tensor:
     loader = photo_loader(
-        open_source(photos, seed),
+        open_photos(photos, seed),
         size=SIZE,
         batch_size=batch,
         start=numbers.start,
@@ -77,7 +77,7 @@ def test_two_processes_see_together_what_one_sees() -> None:
     parts = []
     for process in range(2):
         loader = photo_loader(
-            open_source("sample", 0), size=SIZE, batch_size=2, start=0, stop=12, seed=0, workers=0
+            open_photos("sample", 0), size=SIZE, batch_size=2, start=0, stop=12, seed=0, workers=0
         )
         shard = prepare_data_loader(
             loader, num_processes=2, process_index=process, put_on_device=False
@@ -88,7 +88,7 @@ def test_two_processes_see_together_what_one_sees() -> None:
 
 
 def test_a_folder_is_seen_whole_before_anything_is_seen_twice(photo_folder: Path) -> None:
-    source = open_source(str(photo_folder), 0)
+    source = open_photos(str(photo_folder), 0)
     first, second = (
         [source.photo(n, 0)[0] for n in numbers] for numbers in (range(6), range(6, 12))
     )
@@ -98,7 +98,7 @@ def test_a_folder_is_seen_whole_before_anything_is_seen_twice(photo_folder: Path
 
 def test_a_stream_is_seen_whole_and_goes_round(parquet: Path) -> None:
     """Three shards are three lanes; 50 rows of each come before the first is seen again."""
-    data = NumberedPhotos(open_source(f"hf:{parquet}", 0), SIZE, 0)
+    data = NumberedPhotos(open_photos(f"hf:{parquet}", 0), SIZE, 0)
     levels = [int(data[n]["photo"].float().mean().round()) for n in range(3 * 64)]
     for lane in range(3):
         mine = levels[lane::3]
@@ -111,17 +111,17 @@ def test_a_stream_is_seen_whole_and_goes_round(parquet: Path) -> None:
 
 
 def test_names_of_datasets_are_checked(parquet: Path, tmp_path: Path) -> None:
-    assert open_source(f"hf:{parquet}:train:image", 0).photo(0, 0)
+    assert open_photos(f"hf:{parquet}:train:image", 0).photo(0, 0)
     with pytest.raises(PhotosError, match="no column 'picture'; it has image, level"):
-        open_source(f"hf:{parquet}:train:picture", 0)
+        open_photos(f"hf:{parquet}:train:picture", 0)
     with pytest.raises(PhotosError, match="split 'test'"):
-        open_source(f"hf:{parquet}:test", 0)
+        open_photos(f"hf:{parquet}:test", 0)
     with pytest.raises(PhotosError, match="without a network use `photos` sample"):
-        open_source(f"hf:{tmp_path / 'nowhere'}", 0)
+        open_photos(f"hf:{tmp_path / 'nowhere'}", 0)
     with pytest.raises(PhotosError, match="no such folder; allowed: sample, coco"):
-        open_source(str(tmp_path / "nowhere"), 0)
+        open_photos(str(tmp_path / "nowhere"), 0)
     with pytest.raises(PhotosError, match="no images in it"):
-        open_source(str(tmp_path), 0)
+        open_photos(str(tmp_path), 0)
 
 
 def test_bad_files_are_replaced_and_listed(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_bad_files_are_replaced_and_listed(tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("not a picture")
     good.resize((9, 7)).save(tmp_path / "tiny.png")
     loader = photo_loader(
-        open_source(str(tmp_path), 0), size=SIZE, batch_size=3, start=0, stop=9, seed=0, workers=1
+        open_photos(str(tmp_path), 0), size=SIZE, batch_size=3, start=0, stop=9, seed=0, workers=1
     )
     skipped = {}
     for batch in loader:
@@ -152,7 +152,7 @@ def test_bad_files_are_replaced_and_listed(tmp_path: Path) -> None:
 def test_a_source_with_nothing_but_bad_files_fails_with_a_reason(tmp_path: Path) -> None:
     for i in range(3):
         (tmp_path / f"{i}.png").write_bytes(b"")
-    sample = NumberedPhotos(open_source(str(tmp_path), 0), SIZE, 0)[0]
+    sample = NumberedPhotos(open_photos(str(tmp_path), 0), SIZE, 0)[0]
     assert sample["failure"] is not None
     assert "20 photos in a row cannot be used" in sample["failure"]
     assert "the file is empty" in sample["failure"]
@@ -163,7 +163,7 @@ def test_crops_keep_the_aspect_ratio(tmp_path: Path) -> None:
     y, x = np.mgrid[:200, :600]
     discs = ((x % 40 - 20) ** 2 + (y % 40 - 20) ** 2 < 144) * 255
     Image.fromarray(discs.astype(np.uint8)).save(tmp_path / "discs.png")
-    photo = NumberedPhotos(open_source(str(tmp_path), 0), 128, 0)[0]["photo"][0].float()
+    photo = NumberedPhotos(open_photos(str(tmp_path), 0), 128, 0)[0]["photo"][0].float()
     spectrum = torch.fft.rfft2(photo - photo.mean()).abs()
     down = spectrum[1:64, 0].argmax() + 1
     across = spectrum[0, 1:64].argmax() + 1
@@ -173,7 +173,7 @@ def test_crops_keep_the_aspect_ratio(tmp_path: Path) -> None:
 def test_sample_photos_are_carried_by_scikit_image_and_two_are_kept_out() -> None:
     assert not set(SAMPLE_TRAIN) & set(SAMPLE_HELD_OUT)
     assert all(p.is_file() for p in held_out_photos())
-    names = {Path(open_source("sample", 0).photo(n, 0)[0]).name for n in range(200)}
+    names = {Path(open_photos("sample", 0).photo(n, 0)[0]).name for n in range(200)}
     leaves = {n for n in names if n.startswith("dead leaves")}
     assert names - leaves == set(SAMPLE_TRAIN)
     assert 30 <= len(leaves) <= 70  # a quarter of 200, give or take three standard deviations
@@ -183,7 +183,7 @@ def test_sample_photos_are_carried_by_scikit_image_and_two_are_kept_out() -> Non
 def test_dead_leaves_weigh_as_much_as_photos() -> None:
     """The content error is relative to it: leaves once had more than twice that of photos."""
     vgg = load_vgg(find_weights("vgg16"), ["relu4_2"])
-    numbered = NumberedPhotos(open_source("sample", 0), 224, 0)
+    numbered = NumberedPhotos(open_photos("sample", 0), 224, 0)
     of_leaves = []
     of_photos = []
     for number in range(64):

@@ -29,7 +29,7 @@ from faststyle.perceptual.weights import VGGWeights
 from faststyle.training.accelerators import open_accelerator
 from faststyle.training.held_out import HeldOut
 from faststyle.training.painting import read_painting
-from faststyle.training.photos import open_source, photo_loader
+from faststyle.training.photos import open_photos, photo_loader
 from faststyle.training.recipe import Recipe
 from faststyle.training.start import start_network
 from faststyle.training.step import TrainStep, build_objective
@@ -148,7 +148,7 @@ def _reference(recipe: Recipe, painting: Tensor, weights: VGGWeights) -> Runner:
 def _photos(recipe: Recipe, batch_size: int, size: int) -> Iterator[Any]:
     """Return batches of the recipe's photos, more than any race takes."""
     loader = photo_loader(
-        open_source(recipe.photos, recipe.seed),
+        open_photos(recipe.photos, recipe.seed),
         size=size,
         batch_size=batch_size,
         start=0,

@@ -31,7 +31,7 @@ from faststyle.training.photos import held_out_photos
 from faststyle.video.frames import Rgb
 from faststyle.video.job import VideoOptions, stylize_video
 from faststyle.video.options import VideoError, find_target, require_av
-from faststyle.video.read import find_stream, open_input, open_source
+from faststyle.video.read import find_stream, open_clip, open_input
 
 ON_CPU = EngineOptions(device="cpu", convert=True)
 SIZES = ((480, 848), (720, 1280))  # height, width
@@ -111,7 +111,7 @@ def bench_video(
 
 
 def _time_clip(clip: Path, out: Path, engine: Engine, stylizer: Stylizer) -> VideoRow:
-    upright = open_source(clip, VideoOptions(), find_target(out).container).clip
+    upright = open_clip(clip, VideoOptions(), find_target(out).container).clip
     h, w = upright.height, upright.width
     timed = _TimedStylizer(stylizer)
     for _ in range(2):  # engines compile for a size that comes for the second time

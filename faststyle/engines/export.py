@@ -30,7 +30,7 @@ from faststyle.errors import FaststyleError, OutputError, PhotosError, did_you_m
 from faststyle.extras import require
 from faststyle.files import sha256, writing
 from faststyle.images import read_image, resize
-from faststyle.training.photos import NumberedPhotos, held_out_photos, open_source
+from faststyle.training.photos import NumberedPhotos, held_out_photos, open_photos
 
 Format = Literal["onnx", "openvino"]
 SUFFIXES: dict[str, str] = {"onnx": ".onnx", "openvino": ".xml"}
@@ -94,7 +94,7 @@ def export_checkpoint(
     """Write `output`, .onnx or .xml with a .bin beside it, whole or not at all.
 
     The file takes images of any size, and batches. `int8` (OpenVINO only) computes most
-    convolutions in 8 bits. Their ranges are taken from `photos`, a source as for `open_source`.
+    convolutions in 8 bits. Their ranges are taken from `photos`, a source as for `open_photos`.
     `announce` is called with a line before each slow step.
 
     Raises: ExportError for options that do not go together, and when the result is not torch's;
@@ -235,7 +235,7 @@ def _outputs(convolution: Any) -> int:
 def _calibration_photos(photos: str) -> Iterator[np.ndarray[Any, np.dtype[np.float32]]]:
     """Yield photos (1, 3, S, S) in [0, 1], cropped as for training. Raises: PhotosError."""
     # With a fixed seed an export is the same each time.
-    samples = NumberedPhotos(open_source(photos, seed=0), CALIBRATION_SIZE, seed=0)
+    samples = NumberedPhotos(open_photos(photos, seed=0), CALIBRATION_SIZE, seed=0)
     for number in range(CALIBRATION_PHOTOS):
         sample = samples[number]
         if sample["failure"]:

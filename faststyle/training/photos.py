@@ -53,7 +53,7 @@ Skipped = tuple[str, str]  # (name, reason)
 Raw = str | bytes | Image.Image
 
 
-class Source(Protocol):
+class PhotoSource(Protocol):
     """A source of photos. `photo(n, attempt)` is a pure function.
 
     `strong` asks for strong augmentation: the photos are few. `attempt` above 0 asks for another
@@ -81,7 +81,7 @@ class Batch(TypedDict):
     failure: str | None
 
 
-def open_source(photos: str, seed: int) -> Source:
+def open_photos(photos: str, seed: int) -> PhotoSource:
     """Return the source of photos of that name.
 
     It is "sample", "coco", "hf:NAME[:SPLIT[:COLUMN]]", or a folder. Raises: PhotosError.
@@ -266,7 +266,7 @@ class NumberedPhotos(Dataset[Batch]):
     samples, in an order that is new for each turn.
     """
 
-    def __init__(self, source: Source, size: int, seed: int, paintings: int = 1) -> None:
+    def __init__(self, source: PhotoSource, size: int, seed: int, paintings: int = 1) -> None:
         self.source = source
         self.size = size
         self.seed = seed
@@ -342,7 +342,7 @@ def collate(samples: list[Batch]) -> Batch:
 
 
 def photo_loader(
-    source: Source,
+    source: PhotoSource,
     *,
     size: int,
     batch_size: int,

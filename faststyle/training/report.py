@@ -22,7 +22,7 @@ from faststyle.perceptual.losses import Terms
 from faststyle.perceptual.weights import VGGWeights
 from faststyle.progress import StepProgress
 from faststyle.training.painting import PaintingSet
-from faststyle.training.photos import Source
+from faststyle.training.photos import PhotoSource
 from faststyle.training.recipe import Recipe
 from faststyle.training.run_files import RunFiles
 from faststyle.training.run_state import RunState
@@ -91,7 +91,7 @@ class Reporter:
         files: RunFiles,
         recipe: Recipe,
         paintings: PaintingSet,
-        source: Source,
+        source: PhotoSource,
         weights: VGGWeights,
         quiet: bool,
     ) -> None:

@@ -10,7 +10,7 @@ from faststyle.files import output_error
 from faststyle.perceptual.weights import find_weights
 from faststyle.training.accelerators import open_accelerator, release_accelerator
 from faststyle.training.painting import PaintingSet, read_paintings
-from faststyle.training.photos import open_source
+from faststyle.training.photos import open_photos
 from faststyle.training.recipe import Recipe
 from faststyle.training.report import Result
 from faststyle.training.run_files import RunFiles, checkpoint_path, make_writable, open_run
@@ -52,7 +52,7 @@ def train_style(
     saved, recipe = open_run(files, recipe, paintings.sha256, resume, overwrite)
     check_collection(recipe, paintings)
     check_start(recipe.init, recipe.network)
-    source = open_source(recipe.photos, recipe.seed)
+    source = open_photos(recipe.photos, recipe.seed)
     set_threads(threads)
     keep_freed_memory()
     accelerator = open_accelerator(recipe, device)

@@ -31,7 +31,7 @@ from faststyle.training.accelerators import agreed_signal, can_compile
 from faststyle.training.guard import dead_output
 from faststyle.training.held_out import HeldOut
 from faststyle.training.painting import PaintingSet
-from faststyle.training.photos import Batch, Source, photo_loader
+from faststyle.training.photos import Batch, PhotoSource, photo_loader
 from faststyle.training.recipe import Recipe, learning_rate
 from faststyle.training.report import Meter, Reporter, Result
 from faststyle.training.run_files import RunFiles
@@ -53,7 +53,7 @@ class Trainer:
         files: RunFiles,
         recipe: Recipe,
         paintings: PaintingSet,
-        source: Source,
+        source: PhotoSource,
         weights: VGGWeights,
         judge_weights: VGGWeights,
         quiet: bool,

@@ -31,7 +31,7 @@ from faststyle.video.options import (
 from faststyle.video.parts import Parts
 from faststyle.video.pictures import write_gif, write_pictures
 from faststyle.video.pipeline import run_pipeline
-from faststyle.video.read import VideoSource, open_source
+from faststyle.video.read import VideoSource, open_clip
 from faststyle.video.write import SegmentEncoder
 
 __all__ = ["VideoError", "VideoOptions", "VideoProgress", "VideoReport", "stylize_video"]
@@ -109,7 +109,7 @@ class _VideoJob:
         self.options = options
         self.target = find_target(target)
         check_target(self.target, source, options.overwrite)
-        self.source = open_source(source, options, self.target.container)
+        self.source = open_clip(source, options, self.target.container)
         self.encoder = SegmentEncoder(self.source.clip, options, self.target.container)
         self.parts = Parts(
             self.target.parts,

@@ -74,7 +74,7 @@ class Orientation:
         return rgb[:: -1 if self.upside_down else 1, :: -1 if self.mirrored else 1]
 
 
-def open_source(
+def open_clip(
     path: Path, options: VideoOptions, container: Container
 ) -> VideoSource | PictureSource:
     """Return the reader of a video file, a pattern or a folder. Raises: VideoError.
