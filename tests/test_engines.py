@@ -450,6 +450,20 @@ def test_openvino_may_not_take_another_precision_without_a_word(checkpoint: Path
         open_engine(checkpoint, EngineOptions("openvino", precision="f16"))
 
 
+def test_a_plugin_that_computes_in_another_precision_is_refused() -> None:
+    """The same with a plugin that is made up, so that it runs on every CPU."""
+    compiled = SimpleNamespace(get_property=lambda name: SimpleNamespace(to_string=lambda: "f32"))
+    machine: Any = SimpleNamespace(
+        _core=SimpleNamespace(compile_model=lambda *args: compiled),
+        _config={"INFERENCE_PRECISION_HINT": "f16"},
+        _plugin="CPU",
+        precision="f16",
+        device="cpu",
+    )
+    with pytest.raises(DeviceError, match="`precision` f16: this cpu computes in f32$"):
+        OpenVINOEngine._compile(machine, None)
+
+
 @NEEDS_ONNXRUNTIME
 def test_onnxruntime_knows_float32_only(checkpoint: Path) -> None:
     with pytest.raises(DeviceError, match="`precision` bf16: ONNX Runtime runs float32 only"):
