@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from faststyle.errors import CheckpointError, FaststyleError, did_you_mean
-from faststyle.files import cache_folder, sha256, write_bytes
+from faststyle.files import cache_folder, data_folder, sha256, write_bytes
 from faststyle.networks import build_network, one_painting, one_painting_config
 from faststyle.networks.network import StyleNetwork
 
@@ -27,6 +27,7 @@ FORMAT_VERSION = 2
 # the metadata entry: safetensors allows strings only, so all of it is one JSON text
 KEY = "faststyle"
 SUFFIX = ".safetensors"
+GALLERY = Path(__file__).with_name("gallery")  # the networks that come with the package
 MEANS = "paintings.means"  # the tensor by which a collection finds the painting nearest to another
 
 
@@ -146,33 +147,41 @@ def base_file() -> Path:
     return Path(__file__).with_name("training") / "bases" / f"collection{SUFFIX}"
 
 
-def find_checkpoint(name: str, folder: Path = Path("checkpoints")) -> Path:
-    """Return the file that `name` means: a path, else a name in `folder`, else in its `gallery`.
+def style_folders() -> list[Path]:
+    """Return the folders in which names of styles are looked for, the first one first.
 
-    There the name of the network may be left out: "nocturne" finds nocturne-mobile. Last comes the
+    They are checkpoints/ in the current folder, the user's own (`data_folder`), and the gallery of
+    the package.
+    """
+    return [Path("checkpoints"), data_folder() / "checkpoints", GALLERY]
+
+
+def find_checkpoint(name: str) -> Path:
+    """Return the file that `name` means: a path, else a name in one of `style_folders`.
+
+    In the gallery the network may be left out: "the_scream" finds the_scream-mobile. Last comes the
     collection of the package. "COLLECTION:PAINTING" is one painting of a collection: a checkpoint
     of its own, which is written to the cache. The name of the painting may be cut short.
 
     Raises: CheckpointError that lists the names at hand.
     """
-    found = _find_file(name, folder)
+    found = _find_file(name)
     if found is not None:
         return found
     collection, colon, painting = name.rpartition(":")
-    found = _find_file(collection, folder) if colon else None
+    found = _find_file(collection) if colon else None
     if found is not None and found.suffix == SUFFIX and read_about(found).paintings:
         return _one_of(found, painting)
-    known = [path.stem for path in checkpoints_at_hand(folder)]
+    known = [path.stem for path in checkpoints_at_hand()]
     hint = f"at hand: {', '.join(known)}" if known else ""
     hint = hint or "train one with: faststyle train --style PAINTING"
-    raise CheckpointError(f"no checkpoint {name!r}, neither as a path nor in {folder}; {hint}")
+    raise CheckpointError(f"no checkpoint {name!r}, neither as a path nor in checkpoints/; {hint}")
 
 
-def _find_file(name: str, folder: Path) -> Path | None:
-    gallery = folder / "gallery"
-    candidates = [Path(name), folder / f"{name}{SUFFIX}", gallery / f"{name}{SUFFIX}"]
+def _find_file(name: str) -> Path | None:
+    candidates = [Path(name), *(folder / f"{name}{SUFFIX}" for folder in style_folders())]
     if Path(name).name == name:
-        candidates += sorted(gallery.glob(f"{glob.escape(name)}-*{SUFFIX}"))
+        candidates += sorted(GALLERY.glob(f"{glob.escape(name)}-*{SUFFIX}"))
     if name == base_file().stem:
         candidates.append(base_file())
     return next((path for path in candidates if path.is_file()), None)
@@ -221,21 +230,23 @@ def _one_of(path: Path, name: str) -> Path:
     return target
 
 
-def checkpoints_at_hand(folder: Path = Path("checkpoints")) -> list[Path]:
-    """Return the files in `folder` and its `gallery`, by name; of two of one name that in `folder`.
+def checkpoints_at_hand() -> list[Path]:
+    """Return the files in all `style_folders`, by name; of two of one name the first.
 
     The collection of the package is not among them: `faststyle info collection` names its
     paintings.
     """
-    files = (*folder.glob(f"gallery/*{SUFFIX}"), *folder.glob(f"*{SUFFIX}"))
-    found = {path.stem: path for path in files}
+    found: dict[str, Path] = {}
+    for folder in style_folders():
+        for path in folder.glob(f"*{SUFFIX}"):
+            found.setdefault(path.stem, path)
     return [found[name] for name in sorted(found)]
 
 
-def names_at_hand(folder: Path = Path("checkpoints")) -> list[str]:
+def names_at_hand() -> list[str]:
     """Return the names of all styles at hand: of a collection "COLLECTION:PAINTING" for each."""
     names: list[str] = []
-    for path in checkpoints_at_hand(folder):
+    for path in checkpoints_at_hand():
         try:
             paintings = painting_names(read_about(path))
         except CheckpointError:  # a damaged file is named, and says so when it is used

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, hashes of files, and the folder of downloads."""
+"""Writing files whole or not at all, hashes of files, and the folders of the user."""
 
 from __future__ import annotations
 
@@ -21,6 +21,15 @@ def cache_folder() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("faststyle", appauthor=False))
+
+
+def data_folder() -> Path:
+    """Return the folder of the user's own styles: `FASTSTYLE_DATA`, else the user's data folder."""
+    if given := os.environ.get("FASTSTYLE_DATA"):
+        return Path(given).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("faststyle", appauthor=False))
 
 
 def output_error(path: Path | str, error: OSError) -> OutputError:

@@ -1,4 +1,4 @@
-"""Judge a checkpoint on a folder of photos, and put it into checkpoints/gallery/ with its scores.
+"""Judge a checkpoint on a folder of photos, and put it into the gallery with its scores.
 
     python scripts/add_to_gallery.py CHECKPOINT nocturne data/styles/nocturne.png JUDGED_PHOTOS \
         --photos "1,291 photos of BSDS500 and of ImageNet's classes (research use)" \
@@ -14,10 +14,9 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from faststyle.checkpoint import load_checkpoint, save_checkpoint
+from faststyle.checkpoint import GALLERY, load_checkpoint, save_checkpoint
 from faststyle.compare.scores import judge_results
 
-GALLERY = Path(__file__).parent.parent / "checkpoints" / "gallery"
 # Alarms: photos have about 2, 1, 1 and 0, published networks a grid of 30 to 150. Look at the
 # pictures.
 MOST = {"grid": 60.0, "stripes": 30.0, "border": 1.5, "edges": 0.5}

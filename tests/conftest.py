@@ -29,9 +29,12 @@ def _offline(
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ):
-    """Keep tests of the unit tier from downloading, and from the user's caches."""
+    """Keep tests of the unit tier from downloading, and from the user's folders."""
     if "weights" in request.keywords:
         return
+    monkeypatch.setenv("FASTSTYLE_DATA", str(tmp_path_factory.mktemp("data")))
+    # An empty gallery: a test sees the styles that it made itself.
+    monkeypatch.setattr("faststyle.checkpoint.GALLERY", tmp_path_factory.mktemp("gallery"))
     monkeypatch.setenv("FASTSTYLE_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
@@ -133,6 +136,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, painting: Path) -> Path
 @pytest.fixture
 def one_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """One cache for the tests of engines and of exports: a conversion takes ten seconds."""
+    monkeypatch.setenv("FASTSTYLE_DATA", str(tmp_path_factory.mktemp("data")))
+    # An empty gallery: a test sees the styles that it made itself.
+    monkeypatch.setattr("faststyle.checkpoint.GALLERY", tmp_path_factory.mktemp("gallery"))
     monkeypatch.setenv("FASTSTYLE_CACHE", str(tmp_path_factory.getbasetemp() / "graphs"))
 
 

@@ -179,35 +179,47 @@ def test_weights_that_do_not_fit_the_network_are_an_error(path: Path, config: An
         load_checkpoint(path)
 
 
-def test_names_are_looked_for_in_the_folder_and_then_in_its_gallery(
+def test_a_name_is_looked_for_here_then_in_the_users_folder_then_in_the_package(
     tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    gallery = tmp_path / "checkpoints" / "gallery"
-    gallery.mkdir(parents=True)
-    (gallery / "waves.safetensors").touch()
-    (gallery / "dots.safetensors").touch()
-    (gallery / "stars-mobile.safetensors").touch()
-    assert find_checkpoint("stars") == Path("checkpoints/gallery/stars-mobile.safetensors")
+    gallery = tmp_path / "package"
+    users = tmp_path / "user" / "checkpoints"
+    monkeypatch.setattr("faststyle.checkpoint.GALLERY", gallery)
+    monkeypatch.setenv("FASTSTYLE_DATA", str(tmp_path / "user"))
+    for folder, names in (
+        (gallery, ("waves", "dots", "stars-mobile")),
+        (users, ("dots", "lines", "stars-other")),
+    ):
+        folder.mkdir(parents=True)
+        for name in names:
+            (folder / f"{name}.safetensors").touch()
+    assert find_checkpoint("stars") == gallery / "stars-mobile.safetensors"
     with pytest.raises(CheckpointError, match="no checkpoint 'star'"):
         find_checkpoint("star")
     with pytest.raises(CheckpointError, match="no checkpoint 's"):
         find_checkpoint("s*/..")
-    assert find_checkpoint("waves") == Path("checkpoints/gallery/waves.safetensors")
-    assert find_checkpoint("dots") == Path("checkpoints/gallery/dots.safetensors")
-    (tmp_path / "checkpoints" / "dots.safetensors").touch()
+    assert find_checkpoint("waves") == gallery / "waves.safetensors"
+    assert find_checkpoint("dots") == users / "dots.safetensors"
+    assert find_checkpoint("lines") == users / "lines.safetensors"
+    Path("checkpoints").mkdir()
+    Path("checkpoints/dots.safetensors").touch()
     assert find_checkpoint("dots") == Path("checkpoints/dots.safetensors")
     assert find_checkpoint("dots.safetensors") == Path("dots.safetensors")
     assert find_checkpoint(str(path)) == path
     with pytest.raises(
-        CheckpointError, match=r"no checkpoint 'wave', .*; at hand: dots, stars-mobile, waves$"
+        CheckpointError,
+        match=r"no checkpoint 'wave', .*; at hand: dots, lines, stars-mobile, stars-other, waves$",
     ):
         find_checkpoint("wave")
 
 
-def test_with_no_checkpoint_at_all_the_error_says_how_to_train_one(tmp_path: Path) -> None:
+def test_with_no_checkpoint_at_all_the_error_says_how_to_train_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError, match="train one with: faststyle train --style PAINTING"):
-        find_checkpoint("dots", tmp_path)
-    (tmp_path / "dots.safetensors").mkdir()  # a folder is no checkpoint
+        find_checkpoint("dots")
+    (tmp_path / "checkpoints" / "dots.safetensors").mkdir(parents=True)  # a folder is no checkpoint
     with pytest.raises(CheckpointError, match="no checkpoint 'dots'"):
-        find_checkpoint("dots", tmp_path)
+        find_checkpoint("dots")

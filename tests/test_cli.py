@@ -406,9 +406,12 @@ def test_a_full_disk_is_one_line(workplace: Path) -> None:
     assert files(workplace) == before
 
 
-def test_list_names_what_is_in_checkpoints(workplace: Path) -> None:
-    gallery = workplace / "checkpoints" / "gallery"
+def test_list_names_what_is_in_checkpoints_and_in_the_package(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery = workplace / "package"
     gallery.mkdir()
+    monkeypatch.setattr("faststyle.checkpoint.GALLERY", gallery)
     for name in ("dots", "lines"):  # the first is in checkpoints/ too, and is hidden by that
         (gallery / f"{name}.safetensors").write_bytes(
             (workplace / "checkpoints" / "dots.safetensors").read_bytes()

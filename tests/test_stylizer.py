@@ -250,8 +250,8 @@ def test_a_name_is_looked_for_in_checkpoints(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stylizer: Stylizer
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("checkpoints/gallery").mkdir(parents=True)
-    Path("checkpoints/gallery/mine.safetensors").write_bytes(checkpoint.read_bytes())
+    Path("checkpoints").mkdir()
+    Path("checkpoints/mine.safetensors").write_bytes(checkpoint.read_bytes())
     photo = draw(0, 20, 20)
     loaded = Stylizer.load("mine", device="cpu")
     assert loaded.about.network == NETWORK

@@ -112,7 +112,7 @@ class Stylizer:
         progress: TileProgress = lambda done, of: None,
         announce: Announce = lambda line: None,
     ) -> Stylizer:
-        """Return the stylizer of a checkpoint: a path, or a name in checkpoints/ or its gallery/.
+        """Return the stylizer of a checkpoint: a path, or a name (`find_checkpoint`).
 
         A file that was exported for an engine, .onnx or .xml, will do as well. Of it nothing else
         is known (`about`), and it cannot run in tiles. `engine` to `convert` are those of
