@@ -52,6 +52,11 @@ def _without_bf16():
 def vgg_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file for `--vgg-weights`: a VGG-16 of a sixteenth of the width with seeded weights."""
     path = tmp_path_factory.mktemp("vgg") / "tiny.safetensors"
+    write_tiny_vgg(path)
+    return path
+
+
+def write_tiny_vgg(path: Path) -> None:
     torch.manual_seed(0)
     vgg = VGG("vgg16", [f"relu{n}" for n in layer_names("vgg16")], width=TINY_WIDTH)
     about = {
@@ -64,7 +69,6 @@ def vgg_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for conv in vgg.convs.values():  # or activations would die out in thirteen layers
         torch.nn.init.kaiming_normal_(conv.weight)
     save_file(dict(vgg.convs.state_dict()), path, metadata={"faststyle_vgg": json.dumps(about)})
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -122,23 +126,24 @@ def painted(checkpoint: Path, images: Tensor) -> Tensor:
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory, painting: Path) -> Path:
     """A network with random weights."""
+    path = tmp_path_factory.mktemp("checkpoint") / "dots.safetensors"
+    write_random_network(path)
+    return path
+
+
+def write_random_network(path: Path) -> None:
     torch.manual_seed(0)
     network = Johnson(4, 1)
     network.head.weight.data.mul_(0.1)  # 8 bits keep extreme values worst: avoid them
-    path = tmp_path_factory.mktemp("checkpoint") / "dots.safetensors"
     about = About(
         NETWORK, {"file": "dots.png"}, vgg={}, photos="none", recipe={}, license="CC0-1.0"
     )
     save_checkpoint(path, network, about)
-    return path
 
 
 @pytest.fixture
 def one_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """One cache for the tests of engines and of exports: a conversion takes ten seconds."""
-    monkeypatch.setenv("FASTSTYLE_DATA", str(tmp_path_factory.mktemp("data")))
-    # An empty gallery: a test sees the styles that it made itself.
-    monkeypatch.setattr("faststyle.checkpoint.GALLERY", tmp_path_factory.mktemp("gallery"))
     monkeypatch.setenv("FASTSTYLE_CACHE", str(tmp_path_factory.getbasetemp() / "graphs"))
 
 
