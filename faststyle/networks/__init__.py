@@ -12,8 +12,13 @@ from faststyle.errors import RecipeError, did_you_mean
 from faststyle.networks.johnson import Johnson
 from faststyle.networks.mobile import Mobile
 from faststyle.networks.network import StyleNetwork
+from faststyle.networks.pytorch_example import PyTorchExample
 
-NETWORKS: dict[str, type[StyleNetwork]] = {"johnson": Johnson, "mobile": Mobile}
+NETWORKS: dict[str, type[StyleNetwork]] = {
+    "johnson": Johnson,
+    "mobile": Mobile,
+    "pytorch_example": PyTorchExample,
+}
 DEFAULT = "johnson"  # the network of a configuration without a name
 PAINTINGS = "paintings"  # the option for a network of many paintings: their number
 
