@@ -40,7 +40,8 @@ class About:
     licence of the weights of the objective; `photos` are those it was trained on, with their terms,
     `photos_seen` how many; `recipe` all settings; `scores` content_rel, style_rel and the judge's
     scores on photos that it never saw; `base` the sha256 of the base that its weights descend from,
-    "" when they do not or it is not known.
+    "" when they do not or it is not known; `source` the name and sha256 of the file that it was
+    converted from (convert.py).
     """
 
     network: Mapping[str, Any]
@@ -54,6 +55,7 @@ class About:
     base: str = ""
     paintings: Sequence[Mapping[str, Any]] = ()
     photos_seen: int = 0
+    source: Mapping[str, str] = field(default_factory=dict)
 
 
 def save_checkpoint(
