@@ -73,17 +73,14 @@ def convert_checkpoint(source: Path, output: Path, bgr: bool = False) -> Convert
     if output.suffix != SUFFIX:
         raise OutputError(f"`output` {output}: the name of a checkpoint ends in {SUFFIX}")
     state = _clean(_read(source), source)
-    config = {
-        "name": NAME,
-        "width": _channels(state, source),
-        "blocks": sum(f"res{n}.conv1.conv2d.weight" in state for n in range(1, len(state))),
-    }
+    blocks = sum(f"res{n}.conv1.conv2d.weight" in state for n in range(1, len(state)))
+    config = {"name": NAME, "width": _channels(state, source), "blocks": blocks}
     try:
         with torch.device("meta"):  # shapes without memory: these numbers come from a file
             network = build_network(config)
     except RecipeError as error:
         raise CheckpointError(f"{source}: {error}") from None
-    weights = _renamed(state, config["blocks"], network.state_dict(), source)
+    weights = _renamed(state, blocks, network.state_dict(), source)
     # The factor 255 and the order of colours, in the weights of both ends.
     weights["encode1.0.weight"] *= LEVELS
     weights["head.weight"] /= LEVELS

@@ -1,15 +1,18 @@
-"""`faststyle --version`, `info`, `list` and `weights`: checkpoints, weights and their sources."""
+"""`faststyle --version`, `info`, `list`, `weights` and `doctor`: what there is, and its state."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import faststyle
 from faststyle.cli.common import Json, VggWeights, app, reports_errors
 from faststyle.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from faststyle.doctor import Diagnosis, Finding
 
 SCORES = ("style_closed", "clear_distance", "light", "grid")  # of the judge
 
@@ -131,3 +134,62 @@ def weights(
     found = find_weights(vgg, vgg_weights)
     about = {"id": found.id, "arch": found.arch, "source": found.source, "license": found.license}
     typer.echo(json.dumps(about) if as_json else "\n".join(f"{k:8} {v}" for k, v in about.items()))
+
+
+@app.command()
+@reports_errors
+def doctor(as_json: Json = False) -> None:
+    """Check this installation: versions, machine, folders, and each engine beside torch.
+
+    Nothing is downloaded. The exit code is 1 when something that is installed does not work.
+
+    Example: faststyle doctor
+    """
+    from dataclasses import asdict
+
+    try:
+        from faststyle.doctor import diagnose
+    except (ImportError, OSError) as error:  # torch or another package that all commands need
+        typer.echo(f"broken: {error}; install again: pip install faststyle-trainer", err=True)
+        raise typer.Exit(1) from None
+    found = diagnose()
+    if as_json:
+        broken = [finding.name for finding in found.broken]
+        typer.echo(json.dumps({**asdict(found), "broken": broken}, default=str))
+    else:
+        _print_diagnosis(found)
+    if found.broken:
+        raise typer.Exit(1)
+
+
+def _print_diagnosis(found: Diagnosis) -> None:
+    """Print a diagnosis, a line for each thing, and at the end what does not work."""
+    for key, value in {**found.versions, **found.machine}.items():
+        _print_line(key, value)
+    for key, value in found.devices.items():
+        _print_line("devices", f"{key}: {value}")
+    for folder in found.folders:
+        used = f", {folder.size / 2**20:.1f} MiB" if folder.size else ""
+        _print_line(folder.name, f"{folder.path}{used}, {folder.free / 2**30:.1f} GiB free")
+    for place, count in found.styles.items():
+        _print_line("styles", f"{place}: {count}")
+    for line in found.damaged_styles:
+        _print_line("styles", f"damaged: {line}")
+    for title, findings in (
+        ("package", found.packages),
+        ("weights", found.weights),
+        ("engine", found.engines),
+    ):
+        for finding in findings:
+            _print_line(title, _finding_text(finding))
+    names = ", ".join(finding.name for finding in found.broken)
+    _print_line("result", f"broken: {names}" if names else "all that is installed works")
+
+
+def _print_line(key: str, value: str) -> None:
+    typer.echo(f"{key:13} {value}")
+
+
+def _finding_text(finding: Finding) -> str:
+    state = "" if finding.state == "ok" else f"{finding.state}: "
+    return f"{finding.name:12} {state}{finding.detail}"
