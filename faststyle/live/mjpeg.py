@@ -76,7 +76,8 @@ class MjpegOutput:
         seen = 0
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._number > seen, REPEAT)
+                if not self._closed and self._number == seen:
+                    self._changed.wait(REPEAT)
                 if self._closed:
                     return
                 jpeg = self._jpeg
