@@ -118,7 +118,7 @@ def test_networks_have_short_names() -> None:
     "option", [{"width": 10**9}, {"blocks": 10**9}, {"paintings": 10**9}, {"width": 1025}]
 )
 def test_networks_that_would_take_all_memory_are_refused(name: str, option: dict[str, int]) -> None:
-    with pytest.raises(RecipeError, match="width is at most 1024, blocks 64 and paintings 10000"):
+    with pytest.raises(RecipeError, match="width is at most 1024, blocks 64 and paintings 1000"):
         build_network({"name": name, **option})
 
 

@@ -418,7 +418,7 @@ def _read_kept(path: Path, photo: str, size: int, init: str) -> _Slow | None:
                 int(k.removeprefix("step")): file.get_tensor(k).float().div(255)
                 for k in file.keys()  # noqa: SIM118 (the file is no mapping)
             }
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return _Slow(rows, pictures)
 

@@ -20,7 +20,7 @@ REACH = 0.1
 # No network is larger. A file that asks for more is damaged or malicious: it would take all memory.
 MAX_WIDTH = 1024
 MAX_BLOCKS = 64
-MAX_PAINTINGS = 10_000
+MAX_PAINTINGS = 1000
 
 
 class StyleNetwork(nn.Module, ABC):
