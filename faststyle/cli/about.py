@@ -58,7 +58,9 @@ def info(
         return
     typer.echo(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
     for key, value in about.items():
-        typer.echo(f"{key:9} {json.dumps(value) if isinstance(value, dict) else value}")
+        # As JSON, a text of strangers has no characters that would control the terminal.
+        plain = isinstance(value, int) or (isinstance(value, str) and value.isprintable())
+        typer.echo(f"{key:11} {value if plain else json.dumps(value)}")
 
 
 @app.command("list")
@@ -115,7 +117,7 @@ def _print_styles(rows: list[dict[str, Any]]) -> None:
         table.add_row(
             row["name"], network, f"{row['megabytes']:.1f}", str(row["painting"]), *scores
         )
-    Console().print(table)
+    Console(markup=False).print(table)  # names may have [brackets]
 
 
 @app.command()
