@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import glob
 import json
+import os
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -18,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from faststyle.errors import CheckpointError, FaststyleError, did_you_mean
+from faststyle.errors import CheckpointError, FaststyleError, OutputError, did_you_mean
 from faststyle.files import cache_folder, data_folder, sha256, write_bytes
 from faststyle.networks import build_network, one_painting, one_painting_config
 from faststyle.networks.network import StyleNetwork
@@ -28,7 +30,18 @@ FORMAT_VERSION = 2
 KEY = "faststyle"
 SUFFIX = ".safetensors"
 GALLERY = Path(__file__).with_name("gallery")  # the networks that come with the package
+# Bytes that are read of a file's description of itself; ours have some thousands.
+MAX_METADATA = 2**20
+MAX_HEADER = 2 * MAX_METADATA  # of safetensors: the metadata, and the names and shapes of tensors
 MEANS = "paintings.means"  # the tensor by which a collection finds the painting nearest to another
+
+
+# The types of metadata that is not a table
+KINDS: dict[str, type] = {
+    **dict.fromkeys(("photos", "license", "base"), str),
+    "photos_seen": int,
+    "paintings": tuple,
+}
 
 
 @dataclass(frozen=True)
@@ -41,7 +54,8 @@ class About:
     licence of the weights of the objective; `photos` are those it was trained on, with their terms,
     `photos_seen` how many; `recipe` all settings; `scores` content_rel, style_rel and the judge's
     scores on photos that it never saw; `base` the sha256 of the base that its weights descend from,
-    "" when they do not or it is not known.
+    "" when they do not or it is not known; `source` the name and sha256 of the file that it was
+    converted from (convert.py).
     """
 
     network: Mapping[str, Any]
@@ -55,6 +69,7 @@ class About:
     base: str = ""
     paintings: Sequence[Mapping[str, Any]] = ()
     photos_seen: int = 0
+    source: Mapping[str, str] = field(default_factory=dict)
 
 
 def save_checkpoint(
@@ -75,10 +90,13 @@ def save_checkpoint(
         name: value.detach().cpu().to(dtype or value.dtype).contiguous()
         for name, value in state.items()
     }
-    metadata = {
-        KEY: json.dumps({"format_version": FORMAT_VERSION, **asdict(about)}, sort_keys=True)
-    }
-    write_bytes(path, save(tensors, metadata=metadata))
+    text = json.dumps({"format_version": FORMAT_VERSION, **asdict(about)}, sort_keys=True)
+    if len(text) > MAX_METADATA:
+        raise OutputError(
+            f"cannot write {path}: its metadata has {len(text):,} bytes, and {MAX_METADATA:,} are "
+            "allowed; take fewer paintings, or shorter names of files"
+        )
+    write_bytes(path, save(tensors, metadata={KEY: text}))
 
 
 def read_about(path: Path) -> About:
@@ -89,6 +107,7 @@ def read_about(path: Path) -> About:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
     try:
+        _check_header(path)
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(KEY)
     except (SafetensorError, OSError) as error:
@@ -97,10 +116,12 @@ def read_about(path: Path) -> About:
         ) from None
     if text is None:
         raise CheckpointError(f"{path}: not a checkpoint of faststyle: it has no {KEY!r} metadata")
+    if len(text) > MAX_METADATA:
+        raise CheckpointError(f"{path}: its metadata has {len(text):,} bytes, too many to be true")
     try:
         values = json.loads(text)
         version = values.pop("format_version")
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise CheckpointError(f"{path}: its metadata cannot be read") from None
     if version != FORMAT_VERSION:
         raise CheckpointError(
@@ -108,9 +129,49 @@ def read_about(path: Path) -> About:
             "update faststyle, or train it again"
         )
     try:
-        return About(**{**values, "paintings": tuple(values.get("paintings", ()))})
+        about = About(**{**values, "paintings": tuple(values.get("paintings", ()))})
     except TypeError as error:
         raise CheckpointError(f"{path}: its metadata is incomplete ({error})") from None
+    _check_about(path, about)
+    return about
+
+
+def _check_header(path: Path) -> None:
+    """Raise CheckpointError for a header that is too large; it would be read into memory whole."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+    if size > MAX_HEADER:
+        raise CheckpointError(
+            f"{path}: damaged or truncated, or not a checkpoint: its header would have "
+            f"{size:,} bytes"
+        )
+
+
+def _check_about(path: Path, about: About) -> None:
+    """Raise CheckpointError for metadata of other types than ours, or with names that are paths.
+
+    The file may come from anybody, and its names become names of files.
+    """
+    for key, value in vars(about).items():
+        if not isinstance(value, KINDS.get(key, Mapping)):
+            raise CheckpointError(f"{path}: its metadata cannot be read: {key} is {value!r:.40}")
+    for number in about.scores.values():
+        if not isinstance(number, int | float):
+            raise CheckpointError(f"{path}: its metadata cannot be read: {number!r:.40} is a score")
+    for painting in about.paintings:
+        name = painting.get("name") if isinstance(painting, Mapping) else None
+        if not _is_plain_name(name):
+            raise CheckpointError(f"{path}: {name!r:.40} is no name of a painting")
+
+
+def _is_plain_name(name: object) -> bool:
+    """Return whether a name can be that of a file in a folder, and can be printed."""
+    return (
+        isinstance(name, str)
+        and name != ""
+        and Path(name).name == name != ".."
+        and not any(unicodedata.category(letter) == "Cc" for letter in name)
+    )
 
 
 @contextmanager
@@ -136,10 +197,19 @@ def load_checkpoint(path: Path) -> tuple[StyleNetwork, About]:
         raise CheckpointError(
             f"{path} holds {len(names)} paintings; name one, as in {path.stem}:{names[0]}"
         )
+    return _load_network(path, about).eval(), about
+
+
+def _load_network(path: Path, about: About) -> StyleNetwork:
+    """Return the network of a checkpoint. It takes no more memory than the file has weights."""
     with check_weights(path):
-        network = build_network(about.network)
-        network.load_state_dict({k: v.float() for k, v in load_file(path).items()})
-    return network.eval(), about
+        with torch.device("meta"):  # without memory, for its sizes are not yet known to be true
+            network = build_network(about.network)
+        # Copies, because safetensors may leave tensors in the file, which could be written again.
+        weights = {k: v.to(torch.float32, copy=True) for k, v in load_file(path).items()}
+        weights.pop(MEANS, None)
+        network.load_state_dict(weights, assign=True)
+    return network
 
 
 def base_file() -> Path:
@@ -209,13 +279,10 @@ def _one_of(path: Path, name: str) -> Path:
         )
     digest = sha256(path)
     target = cache_folder() / "paintings" / digest[:16] / f"{matching[0]}{SUFFIX}"
-    if not target.is_file():
+    if not os.path.isfile(target):  # unlike is_file, it takes names that are too long
         row = names.index(matching[0])
+        network = _load_network(path, about)
         with check_weights(path):
-            network = build_network(about.network)
-            network.load_state_dict(
-                {k: v.float() for k, v in load_file(path).items() if k != MEANS}
-            )
             mix = torch.eye(len(names))[row]
             single = one_painting(network, about.network, mix)
         own = replace(

@@ -9,7 +9,7 @@ Each is a `faststyle stylize` in its own process. Its resident memory is read te
 from __future__ import annotations
 
 import argparse
-import subprocess
+import subprocess  # nosec B404
 import sys
 import tempfile
 import time
@@ -110,7 +110,7 @@ def watch(arguments: list[str]) -> tuple[list[float], list[float]]:
 
     Raises: CalledProcessError.
     """
-    process = subprocess.Popen([sys.executable, "-m", "faststyle.cli", "stylize", *arguments])
+    process = subprocess.Popen([sys.executable, "-m", "faststyle.cli", "stylize", *arguments])  # nosec B603
     began = time.monotonic()
     seconds = []
     used = []

@@ -27,10 +27,10 @@ LAYERS = [
     ["images", "progress", "signals"],
     ["perceptual", "networks"],
     ["checkpoint", "judge"],
-    ["training", "slow", "video"],
+    ["training", "slow", "video", "convert"],
     ["engines"],
     ["stylize"],
-    ["bench", "compare", "live"],
+    ["bench", "compare", "live", "doctor"],
     ["cli"],
 ]
 

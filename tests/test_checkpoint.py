@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -168,15 +168,89 @@ def test_metadata_that_is_no_table_is_an_error(path: Path, text: str) -> None:
         {"name": "johnson", "width": 16},
         {"name": "other"},
         {"name": "johnson", "depth": 3},
+        {"name": ["johnson"]},
         {"width": "wide"},
-        "johnson",
-        3,
+        {"width": 10**9},
+        {"blocks": 10**9},
+        {"paintings": 10**9},
+        {"width": 1024, "blocks": 64},  # allowed, but the file is small: 80 GB are not allocated
     ],
 )
 def test_weights_that_do_not_fit_the_network_are_an_error(path: Path, config: Any) -> None:
     rewrite(path, network=config)
     with pytest.raises(CheckpointError, match="its weights do not fit its network, train it again"):
         load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"network": "johnson"}, "its metadata cannot be read: network is 'johnson'"),
+        ({"network": 3}, "its metadata cannot be read: network is 3"),
+        ({"recipe": [1]}, "recipe is [1]"),
+        ({"photos": {}}, "photos is {}"),
+        ({"license": 7}, "license is 7"),
+        ({"photos_seen": "many"}, "photos_seen is 'many'"),
+        ({"source": "x" * 99}, "source is 'xxxx"),
+        ({"scores": {"light": "high"}}, "'high' is a score"),
+        ({"paintings": 3}, "metadata is incomplete"),
+        ({"paintings": ["klee"]}, "None is no name of a painting"),
+        ({"paintings": [{"file": "klee.jpg"}]}, "None is no name of a painting"),
+        ({"paintings": [{"name": 3}]}, "3 is no name of a painting"),
+        ({"paintings": [{"name": ""}]}, "'' is no name of a painting"),
+        ({"paintings": [{"name": ".."}]}, "'..' is no name of a painting"),
+        ({"paintings": [{"name": "../klee"}]}, "'../klee' is no name of a painting"),
+        ({"paintings": [{"name": "/tmp/klee"}]}, "'/tmp/klee' is no name of a painting"),
+        ({"paintings": [{"name": "klee\0"}]}, "'klee\\x00' is no name of a painting"),
+        ({"paintings": [{"name": "\x1b[2Jklee"}]}, "is no name of a painting"),
+    ],
+)
+def test_metadata_of_other_types_is_refused(path: Path, changes: Any, message: str) -> None:
+    rewrite(path, **changes)
+    with pytest.raises(CheckpointError) as caught:
+        read_about(path)
+    assert message in str(caught.value)
+    assert len(str(caught.value)) < 200 + len(str(path))
+
+
+def test_a_painting_is_never_written_outside_of_the_cache(tmp_path: Path, path: Path) -> None:
+    """Its name is that of a file: with ../ it would be another file of the user."""
+    network = Johnson(width=8, blocks=2, paintings=1)
+    name = f"{'../' * 9}{tmp_path}/victim"
+    config = {**ABOUT.network, "paintings": 1}
+    save_checkpoint(path, network, replace(ABOUT, network=config, paintings=({"name": name},)))
+    with pytest.raises(CheckpointError, match="is no name of a painting"):
+        find_checkpoint(f"{path}:{name}")
+    assert not (tmp_path / "victim.safetensors").exists()
+
+
+def test_a_name_that_is_too_long_is_one_line(path: Path) -> None:
+    network = Johnson(width=8, blocks=2, paintings=1)
+    config = {**ABOUT.network, "paintings": 1}
+    about = replace(ABOUT, network=config, paintings=({"name": "k" * 300},))
+    save_checkpoint(path, network, about)
+    with pytest.raises(OutputError, match="file name too long"):
+        find_checkpoint(f"{path}:k")
+
+
+def test_metadata_is_limited(path: Path, network: Johnson) -> None:
+    whole = path.read_bytes()
+    path.write_bytes((2**21 + 1).to_bytes(8, "little") + whole[8:])
+    with pytest.raises(CheckpointError, match="its header would have 2,097,153 bytes"):
+        read_about(path)
+    path.write_bytes(whole)
+    rewrite(path, photos="x" * 2**20)
+    with pytest.raises(CheckpointError, match="its metadata has .* bytes, too many to be true"):
+        read_about(path)
+    with pytest.raises(OutputError, match=r"its metadata has 1,.* bytes, and 1,048,576 are"):
+        save_checkpoint(path, network, replace(ABOUT, photos="x" * 2**20))
+
+
+def test_metadata_that_is_nested_without_end_is_an_error(path: Path) -> None:
+    text = '{"format_version": 2, "recipe": ' + "[" * 100_000
+    path.write_bytes(save(load_file(path), metadata={"faststyle": text}))
+    with pytest.raises(CheckpointError, match="its metadata cannot be read"):
+        read_about(path)
 
 
 def test_a_name_is_looked_for_here_then_in_the_users_folder_then_in_the_package(

@@ -30,10 +30,12 @@ COMMANDS = (
     "stylize",
     "webcam",
     "export",
+    "convert",
     "sheet",
     "info",
     "list",
     "weights",
+    "doctor",
     "bench train",
     "bench stylize",
     "bench video",
@@ -342,6 +344,20 @@ def test_info_says_how_a_checkpoint_was_made(workplace: Path) -> None:
     text = call("info", "checkpoints/dots.safetensors").stdout
     assert text.startswith("checkpoints/dots.safetensors  0.")
     assert '"file": "dots.png"' in text
+
+
+def test_list_and_info_show_names_as_they_are(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Brackets are no markup, and nothing in a file controls the terminal."""
+    monkeypatch.setenv("COLUMNS", "200")
+    network = {"name": "johnson", "width": 4, "blocks": 1}
+    about = About(network, {"file": "dots [draft].png"}, {}, "\x1b[2Jgone", {})
+    save_checkpoint(Path("checkpoints/other.safetensors"), Johnson(4, 1), about)
+    assert "dots [draft].png" in call("list").stdout
+    text = call("info", "other").stdout
+    assert "\x1b" not in text
+    assert '"\\u001b[2Jgone"' in text
 
 
 def test_version_is_that_of_the_package() -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from faststyle.engines.deploy import _Quads, for_engines
-from faststyle.networks import build_network
+from faststyle.networks import NETWORKS, build_network
 from faststyle.networks.johnson import Johnson
 
 
@@ -26,7 +26,7 @@ def test_other_networks_stay_as_they_are() -> None:
     assert isinstance(for_engines(build_network({"name": "mobile", "width": 4})).head, nn.Conv2d)
 
 
-@pytest.mark.parametrize("name", ["johnson", "mobile"])
+@pytest.mark.parametrize("name", list(NETWORKS))
 @pytest.mark.parametrize("size", [(16, 16), (33, 70), (50, 19)])
 def test_engines_get_the_same_picture(name: str, size: tuple[int, int]) -> None:
     torch.manual_seed(0)

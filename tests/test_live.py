@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
+import socket
 import threading
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +23,11 @@ from faststyle.checkpoint import About, save_checkpoint
 from faststyle.cli import app
 from faststyle.errors import ImageError, OutputError
 from faststyle.images import read_image
-from faststyle.live import loop
+from faststyle.live import loop, mjpeg
 from faststyle.live.camera import Camera
 from faststyle.live.loop import LiveReport, run_live
-from faststyle.live.outputs import FileOutput, MjpegOutput, WindowOutput, open_output
+from faststyle.live.mjpeg import MjpegOutput
+from faststyle.live.outputs import FileOutput, WindowOutput, open_output
 from faststyle.networks import build_network
 from faststyle.stylize.stylizer import Look
 from faststyle.video.options import VideoError
@@ -212,14 +217,165 @@ def test_a_stream_is_read_by_a_player() -> None:
     ("target", "message"),
     [
         ("out.avi", "use a file (.mp4, .mkv, .mov), /dev/videoN, or http://127.0.0.1:8080"),
-        ("http://example.com:80", "only this machine is served"),
-        ("http://0.0.0.0:8080", "only this machine is served"),
+        ("http://127.0.0.1:99999", "http://127.0.0.1:99999: Port out of range 0-65535; use http"),
+        ("http://127.0.0.1:x", "Port could not be cast to integer"),
+        ("http://:8080", "an address and a port are expected; use http://127.0.0.1:8080"),
+        ("http://127.0.0.1:8080/video", "an address and a port are expected"),
     ],
 )
 def test_other_outputs_are_refused(target: str, message: str) -> None:
     with pytest.raises(VideoError) as caught:
         open_output(target, 25)
     assert message in str(caught.value)
+
+
+@pytest.fixture
+def stream() -> Iterator[MjpegOutput]:
+    """A stream of one grey picture."""
+    output = MjpegOutput("http://127.0.0.1:0", ["Studio.local"])
+    output.show(np.full((16, 16, 3), 120, np.uint8), 0)
+    yield output
+    output.close()
+
+
+def connect(output: MjpegOutput) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", output.port), timeout=5)
+
+
+def ask(output: MjpegOutput, *headers: str, path: str = "/") -> tuple[socket.socket, int]:
+    """Send a request, and return its socket and the status of the answer."""
+    client = connect(output)
+    lines = [f"GET {path} HTTP/1.1", *headers, "", ""]
+    client.sendall("\r\n".join(lines).encode())
+    return client, int(client.recv(12).split()[1])
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1", 200),
+        ("127.0.0.1:80", 200),
+        ("localhost:8080", 200),
+        ("LOCALHOST.", 200),
+        ("[::1]:8080", 200),
+        ("studio.local:8080", 200),  # a name that was given
+        ("evil.example", 403),
+        ("evil.example:8080", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("localhost@evil.example", 403),
+        ("192.0.2.7", 403),
+        ("[::1", 403),
+        ("", 403),
+    ],
+)
+def test_a_stream_answers_to_names_of_this_machine_alone(
+    stream: MjpegOutput, host: str, status: int
+) -> None:
+    client, got = ask(stream, f"Host: {host}")
+    client.close()
+    assert got == status
+
+
+def test_a_request_without_a_host_is_refused(stream: MjpegOutput) -> None:
+    client, status = ask(stream)
+    client.close()
+    assert status == 403
+
+
+def test_other_paths_hold_no_place(stream: MjpegOutput) -> None:
+    client, status = ask(stream, "Host: localhost", path="/favicon.ico")
+    client.close()
+    assert status == 404
+
+
+def test_a_stream_has_a_bounded_number_of_viewers(stream: MjpegOutput) -> None:
+    viewers = [ask(stream, "Host: localhost")[0] for _ in range(mjpeg.MAX_VIEWERS)]
+    with connect(stream) as one_more:
+        assert one_more.recv(100).startswith(b"HTTP/1.0 503")
+    for viewer in viewers:
+        viewer.close()
+    until = time.monotonic() + 10  # those who left give their places back
+    while True:
+        stream.show(np.zeros((16, 16, 3), np.uint8), 0)
+        with connect(stream) as client, contextlib.suppress(ConnectionError):
+            client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            if client.recv(12).endswith(b"200"):
+                break
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_a_viewer_that_asks_nothing_or_takes_nothing_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mjpeg._Handler, "timeout", 0.3)
+    monkeypatch.setattr(mjpeg, "MAX_VIEWERS", 2)
+    output = MjpegOutput("http://127.0.0.1:0")
+    noise = np.random.default_rng(0).integers(0, 256, (700, 700, 3), np.uint8)
+    try:
+        silent = connect(output)
+        assert silent.recv(1) == b""  # closed, after the time limit
+        silent.close()
+        stalled, status = ask(output, "Host: localhost")
+        assert status == 200
+        until = time.monotonic() + 20
+        while output._server._places._value < 2:  # type: ignore[attr-defined]
+            output.show(noise, 0)  # more and more, of which nothing is read
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        stalled.close()
+    finally:
+        output.close()
+
+
+def test_viewers_who_left_a_stream_that_stands_still_are_noticed(
+    stream: MjpegOutput, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mjpeg, "REPEAT", 0.05)
+    client, _ = ask(stream, "Host: localhost")
+    client.close()
+    until = time.monotonic() + 10
+    while stream._server._places._value < mjpeg.MAX_VIEWERS:  # type: ignore[attr-defined]
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_port_0_is_any_free_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mjpeg, "DEFAULT_PORT", 1)  # may not be had without being root
+    outputs = [MjpegOutput("http://localhost:0") for _ in range(2)]
+    for output in outputs:
+        output.close()
+    assert outputs[0].port != outputs[1].port
+    assert min(output.port for output in outputs) > 1
+    assert outputs[0].address == f"http://localhost:{outputs[0].port}/"
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
+def test_a_stream_over_ipv6() -> None:
+    try:
+        output = MjpegOutput("http://[::1]:0")
+    except OutputError:
+        pytest.skip("no IPv6 here")
+    output.show(np.zeros((16, 16, 3), np.uint8), 0)
+    with urllib.request.urlopen(output.address, timeout=5) as response:
+        assert response.status == 200
+    output.close()
+    assert not output.is_public
+
+
+def test_another_address_is_served_where_it_is_asked_for() -> None:
+    output = MjpegOutput("http://0.0.0.0:0")
+    output.show(np.zeros((16, 16, 3), np.uint8), 0)
+    try:
+        assert output.is_public
+        for host, expected in (("127.0.0.1", 200), ("evil.example", 403)):
+            client, status = ask(output, f"Host: {host}")
+            client.close()
+            assert status == expected
+    finally:
+        output.close()
+    with pytest.raises(OutputError, match="`output` http://192.0.2.1:8080: Cannot assign"):
+        MjpegOutput("http://192.0.2.1:8080")
 
 
 def test_a_port_that_is_taken_is_an_error() -> None:
@@ -268,6 +424,9 @@ def test_the_command_records_a_stream(tmp_path: Path, monkeypatch: pytest.Monkey
     refused = CliRunner().invoke(app, [*command, "--source", "nowhere.mp4", "-o", "other.mp4"])
     assert (refused.exit_code, refused.stderr.count("\n")) == (1, 1)
     assert not Path("other.mp4").exists()
+    done = CliRunner().invoke(app, [*command, "--source", SYNTHETIC, "-o", "http://127.0.0.1:0"])
+    assert done.exit_code == 0, done.output
+    assert re.match(r"watch at http://127\.0\.0\.1:[1-9]\d+/\n", done.stderr)
 
 
 def test_a_mix_out_of_range_is_refused() -> None:

@@ -13,6 +13,7 @@ from faststyle.networks.mobile import Mobile, without_lattice
 from faststyle.networks.network import StyleNetwork, in_range
 
 NAMES = pytest.mark.parametrize("name", list(NETWORKS))
+OURS = pytest.mark.parametrize("name", [name for name in NETWORKS if name != "pytorch_example"])
 
 
 def build(name: str, paintings: int = 0) -> StyleNetwork:
@@ -33,7 +34,7 @@ def test_the_picture_has_the_size_of_the_photo(name: str, size: tuple[int, int])
     assert build(name).eval()(photo).shape == photo.shape
 
 
-@NAMES
+@OURS
 def test_the_rim_is_mirrored_and_cut_off_again(name: str) -> None:
     """It has 12 pixels, and more on the right and below, up to a multiple of 4."""
     network = build(name).eval()
@@ -49,7 +50,7 @@ def test_the_rim_is_mirrored_and_cut_off_again(name: str) -> None:
 def test_training_adds_no_rim(name: str) -> None:
     network = build(name).train()
     crop = torch.rand(2, 3, 32, 36)
-    torch.testing.assert_close(network(crop), in_range(network.paint(crop)))
+    torch.testing.assert_close(network(crop), network.in_range(network.paint(crop)))
 
 
 def test_the_range_reaches_a_tenth_beyond_black_and_white() -> None:
@@ -110,6 +111,15 @@ def test_networks_have_short_names() -> None:
     assert parse_network("johnson-16") == {"name": "johnson", "width": 16}
     wrong = ("mobil", "mobile-", "mobile-x", "mobile-3.5", "nocturne")
     assert [parse_network(text) for text in wrong] == [None] * 5
+
+
+@NAMES
+@pytest.mark.parametrize(
+    "option", [{"width": 10**9}, {"blocks": 10**9}, {"paintings": 10**9}, {"width": 1025}]
+)
+def test_networks_that_would_take_all_memory_are_refused(name: str, option: dict[str, int]) -> None:
+    with pytest.raises(RecipeError, match="width is at most 1024, blocks 64 and paintings 1000"):
+        build_network({"name": name, **option})
 
 
 @NAMES

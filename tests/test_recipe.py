@@ -250,6 +250,24 @@ def test_files_that_are_no_recipes_are_errors(tmp_path: Path) -> None:
         load_recipe(write(tmp_path / "d.toml", "images_size = 128"))
 
 
+def test_files_without_end_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "long.toml"
+    path.write_text("#" * (2**20 + 1))
+    with pytest.raises(RecipeError, match="has more than 1,048,576 bytes: no recipe"):
+        load_recipe(str(path))
+    path.write_text("steps = " + "[" * 100_000)
+    with pytest.raises(RecipeError, match="is not valid TOML"):
+        load_recipe(str(path))
+    with pytest.raises(RecipeError, match="width is at most 1024"):
+        load_recipe("quick", ["network.width=1000000000"])
+
+
+def test_a_recipe_is_checked_without_the_memory_of_its_network() -> None:
+    """This network would take 80 GB."""
+    recipe = load_recipe("quick", ['network={name="johnson", width=1024, blocks=64}'])
+    assert recipe.network["width"] == 1024
+
+
 def test_to_dict_and_back_through_json_is_the_same_recipe() -> None:
     recipe = load_recipe(
         "quick",

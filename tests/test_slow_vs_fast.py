@@ -828,6 +828,19 @@ def test_a_checkpoint_of_another_painting_is_refused(
         measure(style=tmp_path / "squares.png")
 
 
+def test_a_checkpoint_that_was_converted_has_no_objective_to_compare(
+    measure: Callable[..., Comparison], tmp_path: Path
+) -> None:
+    source = {"file": "mosaic.pth", "sha256": "ab" * 32}
+    path = tmp_path / "mosaic.safetensors"
+    save_checkpoint(path, Johnson(4, 1), About(NETWORK, {}, {}, "", {}, source=source))
+    with pytest.raises(
+        CheckpointError,
+        match=r"mosaic\.safetensors was converted from mosaic\.pth: its painting and objective are",
+    ):
+        measure(checkpoints=[path])
+
+
 def test_checkpoints_of_one_name_are_refused(
     measure: Callable[..., Comparison], tmp_path: Path, painting: Path, checkpoint: Path
 ) -> None:

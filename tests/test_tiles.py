@@ -64,9 +64,10 @@ def test_trained_networks_give_the_same_large_picture(name: str) -> None:
 
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 200), (130, 19), (64, 64), (65, 129)])
-def test_any_size(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("name", ["mobile", "pytorch_example"])  # with and without a rim
+def test_any_size(size: tuple[int, int], name: str) -> None:
     rgb = photo(*size)
-    built = network("mobile")
+    built = network(name)
     assert np.abs(stylize_tiles(built, rgb, tile=40) - whole(built, rgb)).max() < 0.6
 
 
@@ -114,7 +115,7 @@ def test_moments_in_parts_are_those_of_all() -> None:
 
 def test_tiles_cover_all_once_and_lie_on_the_networks_grid() -> None:
     count = np.zeros((132, 200), int)
-    for tile in _tiles(132, 200, 50):
+    for tile in _tiles(132, 200, 50, rim=12):
         count[tile.top : tile.bottom, tile.left : tile.right] += 1
         assert all(edge % 4 == 0 for edge in tile)
     assert count.min() == count.max() == 1

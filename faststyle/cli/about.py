@@ -1,15 +1,18 @@
-"""`faststyle --version`, `info`, `list` and `weights`: checkpoints, weights and their sources."""
+"""`faststyle --version`, `info`, `list`, `weights` and `doctor`: what there is, and its state."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import faststyle
 from faststyle.cli.common import Json, VggWeights, app, reports_errors
 from faststyle.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from faststyle.doctor import Diagnosis, Finding
 
 SCORES = ("style_closed", "clear_distance", "light", "grid")  # of the judge
 
@@ -55,7 +58,9 @@ def info(
         return
     typer.echo(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
     for key, value in about.items():
-        typer.echo(f"{key:9} {json.dumps(value) if isinstance(value, dict) else value}")
+        # As JSON, a text of strangers has no characters that would control the terminal.
+        plain = isinstance(value, int) or (isinstance(value, str) and value.isprintable())
+        typer.echo(f"{key:11} {value if plain else json.dumps(value)}")
 
 
 @app.command("list")
@@ -112,7 +117,7 @@ def _print_styles(rows: list[dict[str, Any]]) -> None:
         table.add_row(
             row["name"], network, f"{row['megabytes']:.1f}", str(row["painting"]), *scores
         )
-    Console().print(table)
+    Console(markup=False).print(table)  # names may have [brackets]
 
 
 @app.command()
@@ -131,3 +136,62 @@ def weights(
     found = find_weights(vgg, vgg_weights)
     about = {"id": found.id, "arch": found.arch, "source": found.source, "license": found.license}
     typer.echo(json.dumps(about) if as_json else "\n".join(f"{k:8} {v}" for k, v in about.items()))
+
+
+@app.command()
+@reports_errors
+def doctor(as_json: Json = False) -> None:
+    """Check this installation: versions, machine, folders, and each engine beside torch.
+
+    Nothing is downloaded. The exit code is 1 when something that is installed does not work.
+
+    Example: faststyle doctor
+    """
+    from dataclasses import asdict
+
+    try:
+        from faststyle.doctor import diagnose
+    except (ImportError, OSError) as error:  # torch or another package that all commands need
+        typer.echo(f"broken: {error}; install again: pip install faststyle-trainer", err=True)
+        raise typer.Exit(1) from None
+    found = diagnose()
+    if as_json:
+        broken = [finding.name for finding in found.broken]
+        typer.echo(json.dumps({**asdict(found), "broken": broken}, default=str))
+    else:
+        _print_diagnosis(found)
+    if found.broken:
+        raise typer.Exit(1)
+
+
+def _print_diagnosis(found: Diagnosis) -> None:
+    """Print a diagnosis, a line for each thing, and at the end what does not work."""
+    for key, value in {**found.versions, **found.machine}.items():
+        _print_line(key, value)
+    for key, value in found.devices.items():
+        _print_line("devices", f"{key}: {value}")
+    for folder in found.folders:
+        used = f", {folder.size / 2**20:.1f} MiB" if folder.size else ""
+        _print_line(folder.name, f"{folder.path}{used}, {folder.free / 2**30:.1f} GiB free")
+    for place, count in found.styles.items():
+        _print_line("styles", f"{place}: {count}")
+    for line in found.damaged_styles:
+        _print_line("styles", f"damaged: {line}")
+    for title, findings in (
+        ("package", found.packages),
+        ("weights", found.weights),
+        ("engine", found.engines),
+    ):
+        for finding in findings:
+            _print_line(title, _finding_text(finding))
+    names = ", ".join(finding.name for finding in found.broken)
+    _print_line("result", f"broken: {names}" if names else "all that is installed works")
+
+
+def _print_line(key: str, value: str) -> None:
+    typer.echo(f"{key:13} {value}")
+
+
+def _finding_text(finding: Finding) -> str:
+    state = "" if finding.state == "ok" else f"{finding.state}: "
+    return f"{finding.name:12} {state}{finding.detail}"

@@ -40,7 +40,14 @@ def webcam(
         typer.Option(
             "-o",
             "--output",
-            help="FILE.mp4, /dev/videoN, or http://127.0.0.1:8080; default: a window.",
+            help="FILE.mp4, /dev/videoN, or http://127.0.0.1:8080 (port 0: any free one); "
+            "default: a window.",
+        ),
+    ] = None,
+    hosts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--host", help="One more name of this machine, for viewers of http://.", metavar="NAME"
         ),
     ] = None,
     size: Annotated[
@@ -75,6 +82,7 @@ def webcam(
     from faststyle.engines.options import EngineOptions
     from faststyle.live.camera import Camera
     from faststyle.live.loop import run_live
+    from faststyle.live.mjpeg import MjpegOutput
     from faststyle.live.outputs import open_output
     from faststyle.stylize.stylizer import Look
 
@@ -82,8 +90,12 @@ def webcam(
     look = Look(keep_colors, mix=mix)
     options = EngineOptions(engine, device, precision, threads, convert=True)
     with Camera(source, size) as camera:
-        sink = open_output(output, camera.rate)
+        sink = open_output(output, camera.rate, hosts or ())
         try:
+            if isinstance(sink, MjpegOutput):
+                announce(f"watch at {sink.address}")
+                if sink.is_public:
+                    announce("everyone who reaches that address can watch: there is no password")
             frames = _load_styles(styles, options, announce)
             report = run_live(camera, frames, sink, look, stills, seconds, figures, announce)
         finally:

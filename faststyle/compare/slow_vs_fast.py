@@ -242,6 +242,11 @@ def _open_subject(
     path: Path, style: Path, painting: Tensor, vgg_weights: Path | None, device: torch.device
 ) -> _Subject:
     network, about = load_checkpoint(path)
+    if about.source:
+        raise CheckpointError(
+            f"{path} was converted from {about.source.get('file')}: its painting and objective are "
+            "not known, so it cannot be compared; judge it with: faststyle judge"
+        )
     if about.painting.get("sha256") != sha256(style):
         raise CheckpointError(
             f"{path} was trained for another painting, {about.painting.get('file')}: "
@@ -413,7 +418,7 @@ def _read_kept(path: Path, photo: str, size: int, init: str) -> _Slow | None:
                 int(k.removeprefix("step")): file.get_tensor(k).float().div(255)
                 for k in file.keys()  # noqa: SIM118 (the file is no mapping)
             }
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return _Slow(rows, pictures)
 

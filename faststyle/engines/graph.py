@@ -110,7 +110,10 @@ def cached_graph(
 
 def _key(network: nn.Module, digest: str) -> str:
     """Return a hash of everything that a graph depends on: weights, code and versions."""
-    code = (Path(inspect.getfile(type(network))), Path(deploy.__file__), Path(__file__))
+    # A network may take most of its layers from the class that it extends.
+    kinds = [kind for kind in type(network).__mro__ if kind.__module__.startswith("faststyle.")]
+    modules = [inspect.getfile(kind) for kind in kinds or [type(network)]]
+    code = (*modules, deploy.__file__, __file__)
     parts = (digest, faststyle.__version__, torch.__version__, *map(sha256, code))
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:24]
 

@@ -1,4 +1,4 @@
-"""Outputs of live frames: a window, a recording, a virtual camera, or an MJPEG stream.
+"""Outputs of live frames: a window, a recording, a virtual camera, or an MJPEG stream (mjpeg.py).
 
 The frames are made in live/loop.py.
 """
@@ -6,27 +6,20 @@ The frames are made in live/loop.py.
 from __future__ import annotations
 
 import contextlib
-import io
-import threading
-from collections.abc import Iterator
+from collections.abc import Collection
 from fractions import Fraction
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 import numpy as np
 from PIL import Image
 
 from faststyle.errors import OutputError
 from faststyle.files import writing
+from faststyle.live.mjpeg import DEFAULT_PORT, MjpegOutput
 from faststyle.video.frames import Rgb
 from faststyle.video.options import VideoError
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-DEFAULT_PORT = 8080
-JPEG_QUALITY = 85
-BOUNDARY = "frame"  # the line between two pictures of an MJPEG stream
 RECORDED = (".mp4", ".mkv", ".mov")
 CLOCK = Fraction(1, 1000)  # seconds in a tick of recordings
 KEY_NAMES = {"space": " ", "plus": "+", "minus": "-", "Escape": "q"}  # from tkinter's names
@@ -48,17 +41,18 @@ class Output(Protocol):
         ...
 
 
-def open_output(target: str | None, rate: float) -> Output:
+def open_output(target: str | None, rate: float, hosts: Collection[str] = ()) -> Output:
     """Return the output for None (a window), FILE.mp4, /dev/videoN, or http://127.0.0.1:PORT.
 
-    `rate` is the expected number of frames a second.
+    `rate` is the expected number of frames a second. `hosts` are more names that viewers of a
+    stream may ask for.
 
     Raises: VideoError for another target; OutputError when it cannot be opened.
     """
     if target is None:
         return WindowOutput()
     if target.startswith("http://"):
-        return MjpegOutput(target)
+        return MjpegOutput(target, hosts)
     if target.startswith("/dev/video"):
         return FileOutput(Path(target), rate, "v4l2")
     if Path(target).suffix.lower() in RECORDED:
@@ -175,83 +169,3 @@ class FileOutput:
         if self._file is not None:
             self._file.mux(self._stream.encode(None))
         self._stack.close()
-
-
-class MjpegOutput:
-    """An MJPEG stream over HTTP, for browsers and players on this machine alone.
-
-    `port` is the port that is served.
-
-    Raises: VideoError for another machine, OutputError for a port that is taken.
-    """
-
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        if parts.hostname not in LOOPBACK:
-            raise VideoError(
-                f"`output` {url}: only this machine is served; use http://127.0.0.1:{DEFAULT_PORT}"
-            )
-        self._changed = threading.Condition()
-        self._jpeg = b""
-        self._number = 0  # of the newest picture, counted from 1
-        self._closed = False
-        output = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200)
-                self.send_header("Content-Type", f"multipart/x-mixed-replace; boundary={BOUNDARY}")
-                self.end_headers()
-                with contextlib.suppress(OSError):  # the viewer went away
-                    for jpeg in output._pictures():
-                        self.wfile.write(_multipart(jpeg))
-
-            def log_message(self, *_: Any) -> None:  # the default prints each request
-                pass
-
-        try:
-            address = (parts.hostname, parts.port or DEFAULT_PORT)
-            self._server = ThreadingHTTPServer(address, Handler)
-        except OSError as error:
-            raise OutputError(f"`output` {url}: {error.strerror}") from error
-        # A viewer that does not disconnect must not keep the program from ending.
-        self._server.daemon_threads = True
-        self.port = int(self._server.server_address[1])
-        threading.Thread(target=self._server.serve_forever, name="mjpeg", daemon=True).start()
-
-    def show(self, rgb: Rgb, seconds: float) -> None:
-        file = io.BytesIO()
-        Image.fromarray(rgb).save(file, "JPEG", quality=JPEG_QUALITY)
-        with self._changed:
-            self._jpeg = file.getvalue()
-            self._number += 1
-            self._changed.notify_all()
-
-    def _pictures(self) -> Iterator[bytes]:
-        """Yield the newest picture each time there is one, until the stream is closed."""
-        seen = 0
-        while True:
-            with self._changed:
-                while not self._closed and self._number == seen:
-                    self._changed.wait()
-                if self._closed:
-                    return
-                jpeg = self._jpeg
-                seen = self._number
-            yield jpeg
-
-    def pressed(self) -> str:
-        return ""
-
-    def close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        self._server.shutdown()
-        self._server.server_close()
-
-
-def _multipart(jpeg: bytes) -> bytes:
-    """Return a picture as a part of a multipart response."""
-    head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
-    return head.encode() + jpeg + b"\r\n"

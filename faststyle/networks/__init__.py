@@ -12,8 +12,13 @@ from faststyle.errors import RecipeError, did_you_mean
 from faststyle.networks.johnson import Johnson
 from faststyle.networks.mobile import Mobile
 from faststyle.networks.network import StyleNetwork
+from faststyle.networks.pytorch_example import PyTorchExample
 
-NETWORKS: dict[str, type[StyleNetwork]] = {"johnson": Johnson, "mobile": Mobile}
+NETWORKS: dict[str, type[StyleNetwork]] = {
+    "johnson": Johnson,
+    "mobile": Mobile,
+    "pytorch_example": PyTorchExample,
+}
 DEFAULT = "johnson"  # the network of a configuration without a name
 PAINTINGS = "paintings"  # the option for a network of many paintings: their number
 
@@ -36,10 +41,10 @@ def parse_network(text: str) -> dict[str, Any] | None:
 def network_options(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the name and all arguments of a network, defaults included.
 
-    Configurations of the same network give equal results.
+    Configurations of the same network give equal results. Raises: RecipeError.
     """
     options = {"name": DEFAULT, **config}
-    parameters = inspect.signature(NETWORKS[options["name"]]).parameters
+    parameters = inspect.signature(_find_class(options["name"])).parameters
     return {**{key: p.default for key, p in parameters.items()}, **options}
 
 
@@ -52,6 +57,13 @@ def bytes_per_pixel(config: Mapping[str, Any]) -> int:
     return NETWORKS[options["name"]].bytes_per_pixel(options["width"])
 
 
+def _find_class(name: object) -> type[StyleNetwork]:
+    """Return the class of a network. Raises: RecipeError for an unknown name."""
+    if not isinstance(name, str) or name not in NETWORKS:
+        raise RecipeError(f"unknown network {name!r}.{did_you_mean(str(name), NETWORKS)}")
+    return NETWORKS[name]
+
+
 def build_network(config: Mapping[str, Any]) -> StyleNetwork:
     """Return a new network, from the name and keyword arguments in a recipe or checkpoint.
 
@@ -62,9 +74,7 @@ def build_network(config: Mapping[str, Any]) -> StyleNetwork:
     """
     options = dict(config)
     name = options.pop("name", DEFAULT)
-    if name not in NETWORKS:
-        raise RecipeError(f"unknown network {name!r}.{did_you_mean(name, NETWORKS)}")
-    allowed = inspect.signature(NETWORKS[name]).parameters
+    allowed = inspect.signature(_find_class(name)).parameters
     for key in options:
         if key not in allowed:
             raise RecipeError(

@@ -46,13 +46,17 @@ class Johnson(StyleNetwork):
         """Return the most bytes that evaluation takes: measured (docs/log/), plus a tenth."""
         return 180 + 20 * width
 
+    def enlarge(self, y: Tensor) -> Tensor:
+        """Return features at twice the height and width."""
+        return enlarge(y)
+
     def paint(self, photo: Tensor, mix: Tensor | None = None) -> Tensor:
         """Return the output of the head, (B, 3, H, W), for a photo with sides in multiples of 4."""
         y = self.encode1(photo, True, mix)
         y = self.encode2(y, True, mix)
         y = self.encode3(y, True, mix)
         y = self.trunk(y, mix)
-        y = self.decode1(enlarge(y), True, mix)
-        y = self.decode2(enlarge(y), True, mix)
+        y = self.decode1(self.enlarge(y), True, mix)
+        y = self.decode2(self.enlarge(y), True, mix)
         out: Tensor = self.head(y)
         return out

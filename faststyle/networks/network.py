@@ -17,6 +17,10 @@ STRIDE = 4  # the trunk works at 1/4 of the size
 RIM = 12
 # How far the tanh reaches beyond [0, 1], so that it is not yet flat at black and white.
 REACH = 0.1
+# No network is larger. A file that asks for more is damaged or malicious: it would take all memory.
+MAX_WIDTH = 1024
+MAX_BLOCKS = 64
+MAX_PAINTINGS = 1000
 
 
 class StyleNetwork(nn.Module, ABC):
@@ -31,11 +35,19 @@ class StyleNetwork(nn.Module, ABC):
     shares in each image.
     """
 
+    rim = RIM  # pixels that are mirrored around a photo in evaluation
+    multiple = STRIDE  # the sides of a photo with its rim are multiples of it
+
     def __init__(self, width: int, blocks: int, paintings: int) -> None:
         super().__init__()
         if width < 1 or blocks < 0 or paintings < 0:
             raise ValueError(
                 "width is at least 1, blocks and paintings at least 0, "
+                f"got {width}, {blocks} and {paintings}"
+            )
+        if width > MAX_WIDTH or blocks > MAX_BLOCKS or paintings > MAX_PAINTINGS:
+            raise ValueError(
+                f"width is at most {MAX_WIDTH}, blocks {MAX_BLOCKS} and paintings {MAX_PAINTINGS}, "
                 f"got {width}, {blocks} and {paintings}"
             )
         self.paintings = paintings
@@ -55,8 +67,14 @@ class StyleNetwork(nn.Module, ABC):
         Raises: ImageError when a side is shorter than 16 pixels.
         """
         if self.training:
-            return in_range(self.paint(photo, mix))
-        return without_rim(in_range(self.paint(with_rim(photo), mix)), photo).clamp(0, 1)
+            return self.in_range(self.paint(photo, mix))
+        around = with_rim(photo, self.rim, self.multiple)
+        painted = self.in_range(self.paint(around, mix))
+        return without_rim(painted, photo, self.rim).clamp(0, 1)
+
+    def in_range(self, y: Tensor) -> Tensor:
+        """Return the picture from the output of the head."""
+        return in_range(y)
 
 
 def in_range(y: Tensor) -> Tensor:
@@ -67,20 +85,21 @@ def in_range(y: Tensor) -> Tensor:
     return 0.5 + (0.5 + REACH) * torch.tanh(y)
 
 
-def with_rim(photo: Tensor) -> Tensor:
-    """Return a photo, (B, C, H, W), with mirrored pixels around it, to sides in multiples of 4.
+def with_rim(photo: Tensor, rim: int = RIM, multiple: int = STRIDE) -> Tensor:
+    """Return a photo, (B, C, H, W), with mirrored pixels around it, to sides that are multiples.
 
     Raises: ImageError when a side is shorter than 16 pixels.
     """
     h, w = photo.shape[-2:]
     check_size(h, w)
-    return F.pad(photo, (RIM, RIM + -w % STRIDE, RIM, RIM + -h % STRIDE), mode="reflect")
+    around = (rim, rim + -w % multiple, rim, rim + -h % multiple)
+    return F.pad(photo, around, mode="reflect")
 
 
-def without_rim(picture: Tensor, photo: Tensor) -> Tensor:
+def without_rim(picture: Tensor, photo: Tensor, rim: int = RIM) -> Tensor:
     """Return a picture, (B, C, H', W'), without the rim: at the size of the photo."""
     h, w = photo.shape[-2:]
-    part = picture[..., RIM : RIM + h, RIM : RIM + w]
+    part = picture[..., rim : rim + h, rim : rim + w]
     return part.reshape(photo.shape)  # tells exporters that the size is the photo's
 
 

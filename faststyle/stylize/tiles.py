@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from faststyle.networks.layers import InstanceNorm
-from faststyle.networks.network import RIM, STRIDE, StyleNetwork, check_size, in_range
+from faststyle.networks.network import STRIDE, StyleNetwork, check_size
 
 Pixels = NDArray[np.uint8]  # (H, W, 3)
 
@@ -62,12 +62,17 @@ class Tile(NamedTuple):
 
     def core(self, x: Tensor) -> Tensor:
         """Return the core of a feature map of the whole tile, (B, C, H', W')."""
-        shrink = (self.outer_bottom - self.outer_top) // x.shape[-2]
+        # Rounded up: feature maps of sides that are not multiples of 4 have a place more.
+        shrink = -(-(self.outer_bottom - self.outer_top) // x.shape[-2])
         top = (self.top - self.outer_top) // shrink
         left = (self.left - self.outer_left) // shrink
-        h = (self.bottom - self.top) // shrink
-        w = (self.right - self.left) // shrink
-        return x[..., top : top + h, left : left + w]
+        # For the same reason the last core goes to the end of the map.
+        bottom = right = None
+        if self.bottom < self.outer_bottom:
+            bottom = (self.bottom - self.outer_top) // shrink
+        if self.right < self.outer_right:
+            right = (self.right - self.outer_left) // shrink
+        return x[..., top:bottom, left:right]
 
 
 class Moments:
@@ -138,9 +143,11 @@ class _Job:
         self.network = network
         self.photo = photo
         self.height, self.width = photo.shape[:2]
-        # Rim and padding as in `with_rim`: both sides become multiples of the stride.
-        h, w = (side + -side % STRIDE + 2 * RIM for side in (self.height, self.width))
-        self.tiles = list(_tiles(h, w, tile))
+        self.rim = network.rim
+        # Rim and padding as in `with_rim`.
+        multiple = network.multiple
+        h, w = (side + -side % multiple + 2 * self.rim for side in (self.height, self.width))
+        self.tiles = list(_tiles(h, w, tile, self.rim))
         self.norms = [m for m in network.modules() if isinstance(m, InstanceNorm)]
         self.statistics: dict[InstanceNorm, Moments] = {}
         self.tile = self.tiles[0]  # that is worked on
@@ -159,17 +166,17 @@ class _Job:
                 self.statistics[norm] = self.measured[1]
             self.measured = None
             for tile in self._each_tile():
-                painted = in_range(self.network.paint(self._tile_pixels()))
+                painted = self.network.in_range(self.network.paint(self._tile_pixels()))
                 rgb = tile.core(painted)[0].clamp(0, 1).mul(255).round().byte()
                 self._write(tile, rgb, out)
 
     def _write(self, tile: Tile, rgb: Tensor, out: Canvas) -> None:
         """Write the core of a tile, (3, H', W'), without the rim of the picture."""
-        rows = _inside(tile.top, tile.bottom, self.height)
-        columns = _inside(tile.left, tile.right, self.width)
+        rows = _inside(tile.top, tile.bottom, self.height, self.rim)
+        columns = _inside(tile.left, tile.right, self.width, self.rim)
         # From the place in the photo to the place in the core.
-        top = RIM - tile.top
-        left = RIM - tile.left
+        top = self.rim - tile.top
+        left = self.rim - tile.left
         part = rgb[
             :, rows.start + top : rows.stop + top, columns.start + left : columns.stop + left
         ]
@@ -188,13 +195,13 @@ class _Job:
     def _tile_pixels(self) -> Tensor:
         """Return the pixels of core and halo, (1, 3, H', W'), those in the rim mirrored."""
         t = self.tile
-        rows = _inside(t.outer_top, t.outer_bottom, self.height)
-        columns = _inside(t.outer_left, t.outer_right, self.width)
+        rows = _inside(t.outer_top, t.outer_bottom, self.height, self.rim)
+        columns = _inside(t.outer_left, t.outer_right, self.width, self.rim)
         # Pixels of the tile that lie in the rim, on each side.
-        above = rows.start + RIM - t.outer_top
-        left = columns.start + RIM - t.outer_left
-        below = t.outer_bottom - RIM - rows.stop
-        right = t.outer_right - RIM - columns.stop
+        above = rows.start + self.rim - t.outer_top
+        left = columns.start + self.rim - t.outer_left
+        below = t.outer_bottom - self.rim - rows.stop
+        right = t.outer_right - self.rim - columns.stop
         part = np.pad(
             self.photo[rows, columns], ((above, below), (left, right), (0, 0)), mode="reflect"
         )
@@ -227,23 +234,23 @@ class _Job:
         return y.relu_() if relu else y
 
 
-def _inside(first: int, end: int, side: int) -> slice:
+def _inside(first: int, end: int, side: int, rim: int) -> slice:
     """Return the pixels from `first` to `end` of a photo with its rim as pixels of the photo.
 
     `side` is that of the photo. Pixels of the rim are left out.
     """
-    start = max(0, first - RIM)
-    return slice(start, max(start, min(side, end - RIM)))
+    start = max(0, first - rim)
+    return slice(start, max(start, min(side, end - rim)))
 
 
-def _tiles(h: int, w: int, side: int) -> Iterator[Tile]:
+def _tiles(h: int, w: int, side: int, rim: int) -> Iterator[Tile]:
     """Yield tiles with cores of `side` pixels, or less at the end.
 
-    All edges are multiples of 4, because feature maps are up to 4 times smaller.
+    All inner edges are multiples of 4, because feature maps are up to 4 times smaller.
     """
     side = max(STRIDE, side // STRIDE * STRIDE)
-    for top, bottom in _cuts(h, side):
-        for left, right in _cuts(w, side):
+    for top, bottom in _cuts(h, side, rim):
+        for left, right in _cuts(w, side, rim):
             outer = (
                 max(0, top - HALO),
                 min(h, bottom + HALO),
@@ -253,7 +260,7 @@ def _tiles(h: int, w: int, side: int) -> Iterator[Tile]:
             yield Tile(top, bottom, left, right, *outer)
 
 
-def _cuts(length: int, side: int) -> list[tuple[int, int]]:
+def _cuts(length: int, side: int, rim: int) -> list[tuple[int, int]]:
     """Return the start and the end of each tile; the rim belongs to the outer tiles."""
-    starts = [0, *range(RIM + side, length - RIM, side)]
+    starts = [0, *range(rim + side, length - rim, side)]
     return list(zip(starts, [*starts[1:], length], strict=True))

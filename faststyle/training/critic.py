@@ -120,7 +120,8 @@ class Critic:
         numbers: Sequence[int] = which.tolist() if len(self.paintings) > 1 else [0] * len(which)
         crops = []
         for place, number in enumerate(numbers, first):
-            draw = random.Random(f"{self.seed} critic {step} {place}")
+            # Repeatable, and no secret: not for cryptography.
+            draw = random.Random(f"{self.seed} critic {step} {place}")  # nosec B311
             crops.append(self._crop(self.paintings[number], draw))
         return torch.cat(crops)
 

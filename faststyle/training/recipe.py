@@ -16,10 +16,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from faststyle.errors import RecipeError, did_you_mean
 from faststyle.networks import build_network
 from faststyle.networks.network import STRIDE
 from faststyle.perceptual.losses import LossConfig, smallest_side
+
+MAX_BYTES = 2**20  # of a file: ours have a hundred lines at most
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,11 @@ def load_recipe(
     """
     if name.endswith(".toml"):
         try:
-            text = Path(name).read_text(encoding="utf-8")
+            with open(name, "rb") as file:
+                data = file.read(MAX_BYTES + 1)
+            if len(data) > MAX_BYTES:
+                raise RecipeError(f"recipe {name} has more than {MAX_BYTES:,} bytes: no recipe")
+            text = data.decode("utf-8").replace("\r\n", "\n")
         except OSError as error:
             raise RecipeError(
                 f"recipe {name} cannot be read: {(error.strerror or str(error)).lower()}"
@@ -137,7 +145,7 @@ def load_recipe(
         raise RecipeError(f"unknown recipe {name!r}.{did_you_mean(name, recipe_names())}")
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise RecipeError(f"recipe {name} is not valid TOML: {error}") from None
     values["name"] = Path(name).stem
     for item in sets:
@@ -197,7 +205,8 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
             f"is {seen}. Set image_size to {needed + recipe.image_size - seen} or more, or "
             "loss.style_layers without the coarsest"
         )
-    build_network(recipe.network)
+    with torch.device("meta"):  # without memory: here it is only checked
+        build_network(recipe.network)
     return recipe
 
 

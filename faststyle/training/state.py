@@ -79,7 +79,7 @@ def newest_state(folder: Path) -> SavedState | None:
                 sha256(candidate / name) == digest for name, digest in manifest["files"].items()
             ):
                 return SavedState(candidate, manifest["step"], manifest["extra"])
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
     if folders:
         raise StateError(f"{folder}: no state there is whole; start again with `overwrite`")

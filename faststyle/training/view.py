@@ -34,7 +34,8 @@ class View(NamedTuple):
 
 def draw_view(recipe: Recipe, step: int) -> View:
     """Return the view of a step: a function of seed and step, so that resuming sees the same."""
-    draw = random.Random(f"{recipe.seed} view {step}")
+    # Repeatable, and no secret: not for cryptography.
+    draw = random.Random(f"{recipe.seed} view {step}")  # nosec B311
     top = recipe.margin + draw.randint(0, recipe.shift)
     left = recipe.margin + draw.randint(0, recipe.shift)
     return View(top, left, recipe.seen)

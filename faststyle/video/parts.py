@@ -96,11 +96,11 @@ class Parts:
             data = json.loads(manifest.read_text(encoding="utf-8"))
             old_job = data["job"]
             segments = [Segment(**entry) for entry in data["segments"]]
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            changed = [key for key in self.job if old_job.get(key) != self.job[key]]
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise VideoError(
                 f"{manifest}: cannot be read; run without `resume` to begin again"
             ) from error
-        changed = [key for key in self.job if old_job.get(key) != self.job[key]]
         if changed:
             raise VideoError(
                 f"{self.folder} was begun with another {' and '.join(changed)}; "
