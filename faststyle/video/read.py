@@ -43,6 +43,10 @@ MICROSECOND = Fraction(1, 1_000_000)  # FFmpeg's AV_TIME_BASE
 # which a frame is shown.
 SEEK_MARGIN = 1
 MAX_FAILED_READS = 100  # in a row; then the file counts as ended
+# Denominators of the rates of cameras and films: whole numbers, and NTSC's such as 30000/1001.
+RATE_DENOMINATORS = (1, 1001)
+# Matroska stores a rate as whole nanoseconds, and FFmpeg reads that as 19001/317 for 60000/1001.
+RATE_ERROR = Fraction(1, 1_000_000)
 # AVFMT_TS_DISCONT: formats such as MPEG-TS, whose clock may start at any time.
 ANY_START = 0x0200
 
@@ -104,10 +108,15 @@ class VideoSource:
         self.reformatter = VideoReformatter()
         with open_input(path) as file:
             stream = find_stream(file, path)
-            self.time_base, self.rate = _time_base_and_rate(stream)
+            stored, self.rate = _time_base_and_rate(stream)
+            self.time_base = exact_ticks(stored, self.rate)
+            self.fineness = round(stored / self.time_base)
+            self.grid_start: int | None = None
+            self.last_dts: int | None = None  # of the last packet that was read
             first = next(self._decode(file, stream), None)
             if first is None:
                 raise VideoError(f"{path}: no frame of it can be decoded")
+            self.grid_start = first.pts
             self.clip = self._describe_clip(file, stream, first.picture, container)
 
     def frames(self, first: int = 0) -> Generator[Frame, None, None]:
@@ -171,7 +180,7 @@ class VideoSource:
                 stream = find_stream(file, self.path)
                 if seek:
                     with contextlib.suppress(FFmpegError):
-                        file.seek(target - margin, stream=stream)
+                        file.seek((target - margin) // self.fineness, stream=stream)
                 timed = self._decode(file, stream)
                 head = next(timed, None)
                 if seek and (head is None or head.pts > target):
@@ -182,6 +191,24 @@ class VideoSource:
                 return
 
     def _decode(self, file: InputContainer, stream: VideoStream) -> Iterator[TimedPicture]:
+        """Yield the pictures of a stream, the last with its duration up to the stream's end.
+
+        MP4 stores durations in the order of decoding, so that of the last picture is another's.
+        """
+        held: TimedPicture | None = None
+        for one in self._decode_packets(file, stream):
+            if held is not None:
+                yield held
+            held = one
+        if held is not None:
+            entries = stream.index_entries
+            # The length in the header counts only where the file is whole.
+            if stream.duration and entries and entries[-1].timestamp == self.last_dts:
+                end = ((stream.start_time or 0) + stream.duration) * self.fineness
+                held = held._replace(duration=max(held.duration, end - held.pts))
+            yield held
+
+    def _decode_packets(self, file: InputContainer, stream: VideoStream) -> Iterator[TimedPicture]:
         """Yield the pictures of a stream; count the damaged ones in `skipped`."""
         from av.error import FFmpegError
 
@@ -197,6 +224,7 @@ class VideoSource:
             if not packet.size and packet.pts is not None:
                 continue
             packets += packet.size > 0
+            self.last_dts = packet.dts if packet.size else self.last_dts
             try:
                 decoded: list[VideoFrame] = stream.decode(packet)
             except FFmpegError:
@@ -206,8 +234,7 @@ class VideoSource:
             for picture in decoded:
                 if picture.is_corrupt:
                     continue
-                pts = expected if picture.pts is None else picture.pts
-                one = TimedPicture(picture, pts, picture.duration or step)
+                one = self._time(picture, expected, step)
                 pictures += 1
                 expected = one.pts + one.duration
                 yield one
@@ -215,6 +242,25 @@ class VideoSource:
             # without a picture, but only at the end, when no frame is left inside the decoder.
             at_end = not packet.size
             self.skipped = max(errors, packets - pictures) if errors and at_end else errors
+
+    def _time(self, picture: VideoFrame, expected: int, step: int) -> TimedPicture:
+        """Return a picture with its time and duration, in ticks of `time_base`.
+
+        `expected` is the time of a picture without one, `step` the duration of one without one.
+        Times that were rounded to milliseconds become exact again where they are at a constant
+        rate: none moves by more than one tick of the file.
+        """
+        pts = expected if picture.pts is None else picture.pts * self.fineness
+        duration = picture.duration * self.fineness or step
+        if self.fineness > 1:
+            # The first picture, whose time is always known by then, is where the grid begins.
+            start = pts if self.grid_start is None else self.grid_start
+            exact = start + round((pts - start) / step) * step
+            if abs(exact - pts) <= self.fineness:
+                pts = exact
+            if abs(duration - step) <= self.fineness:
+                duration = step
+        return TimedPicture(picture, pts, duration)
 
     def _describe_clip(
         self, file: InputContainer, stream: VideoStream, picture: VideoFrame, container: Container
@@ -256,7 +302,7 @@ class VideoSource:
         if stream.frames and rate == self.rate and options.start is options.end is None:
             return stream.frames
         if stream.duration:
-            seconds = stream.duration * self.time_base
+            seconds = stream.duration * self.fineness * self.time_base
         elif file.duration:
             seconds = file.duration * MICROSECOND
         else:
@@ -385,7 +431,21 @@ def read_packets(file: InputContainer, streams: list[Stream]) -> Iterator[Packet
 def _time_base_and_rate(stream: VideoStream) -> tuple[Fraction, Fraction]:
     """Return the seconds in a tick, and the frames a second."""
     rate = stream.average_rate or stream.guessed_rate or stream.base_rate or Fraction(25)
+    usual = (Fraction(round(rate)), Fraction(round(rate * Fraction(1001, 1000)) * 1000, 1001))
+    rate = next((one for one in usual if abs(one - rate) <= RATE_ERROR * rate), rate)
     return stream.time_base or 1 / rate, rate
+
+
+def exact_ticks(tick: Fraction, rate: Fraction) -> Fraction:
+    """Return the longest tick, in seconds, that divides `tick` and a frame at a usual rate.
+
+    Matroska counts in milliseconds, so 24000/1001 frames a second are rounded in it: 42, 83, 125.
+    """
+    frame = 1 / rate
+    if rate.denominator not in RATE_DENOMINATORS:
+        return tick
+    common = math.gcd(tick.numerator * frame.denominator, frame.numerator * tick.denominator)
+    return Fraction(common, tick.denominator * frame.denominator)
 
 
 def _color_of(picture: VideoFrame) -> Color:
