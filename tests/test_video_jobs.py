@@ -271,27 +271,54 @@ def test_ctrl_c_for_pictures(source: Path, target: str, left: str) -> None:
     assert names(".") == sorted(["in.mp4", Path(target).parts[0], left])
 
 
-def test_a_job_with_other_settings_is_not_resumed(source: Path, tmp_path: Path) -> None:
-    def begin() -> None:
-        with pytest.raises(RuntimeError):
-            run(source, "out.mp4", CountingNetwork(12, crash))
+AGAIN = "`overwrite` without `resume` deletes them and begins again"
 
-    begin()
-    with pytest.raises(
-        VideoError, match="begun with another size; run without `resume` to begin again"
-    ):
-        run(source, "out.mp4", resume=True, size=24)
-    with pytest.raises(VideoError, match="begun with another style"):
-        stylize_video(source, "out.mp4", CountingNetwork(), VideoOptions(resume=True), style="b")
+
+def stop_after_12_frames(source: Path, **options: Any) -> None:
+    with pytest.raises(RuntimeError, match="the network failed"):
+        run(source, "out.mp4", CountingNetwork(12, crash), **options)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_job_with_other_settings_is_not_resumed(source: Path, resume: bool) -> None:
+    stop_after_12_frames(source)
+    before = names("out.mp4.parts")
+    begun = "out.mp4.parts holds frames of a run that was begun with another"
+    with pytest.raises(VideoError, match=f"{begun} size; {AGAIN}"):
+        run(source, "out.mp4", resume=resume, size=24)
+    with pytest.raises(VideoError, match=f"{begun} style; {AGAIN}"):
+        stylize_video(source, "out.mp4", CountingNetwork(), VideoOptions(resume=resume), style="b")
     os.utime(source, (1, 1))
-    with pytest.raises(VideoError, match="begun with another source"):
-        run(source, "out.mp4", resume=True)
+    with pytest.raises(VideoError, match=f"{begun} source; {AGAIN}"):
+        run(source, "out.mp4", resume=resume)
+    assert names("out.mp4.parts") == before
     Path("out.mp4.parts/manifest.json").write_text("{")
-    with pytest.raises(VideoError, match="manifest.json: cannot be read; run without `resume`"):
-        run(source, "out.mp4", resume=True)
-    begin()  # without `resume`, so from the beginning
+    with pytest.raises(VideoError, match=f"manifest.json: cannot be read; {AGAIN}"):
+        run(source, "out.mp4", resume=resume)
+    assert names("out.mp4.parts") == before
+    stop_after_12_frames(source, overwrite=True)  # from the beginning
     assert run(source, "out.mp4", resume=True).resumed == 12
     assert run(source, "new.mp4", resume=True).resumed == 0
+
+
+def test_finished_segments_are_only_deleted_when_asked(source: Path) -> None:
+    stop_after_12_frames(source)
+    before = names("out.mp4.parts")
+    network = CountingNetwork()
+    with pytest.raises(VideoError) as caught:
+        run(source, "out.mp4", network)
+    assert str(caught.value) == (
+        "out.mp4.parts holds 12 finished frames of a stopped run; "
+        "`resume` goes on, `overwrite` deletes them and begins again"
+    )
+    assert (network.seen, names("out.mp4.parts")) == (0, before)
+    # With both, an output is replaced by the job that goes on.
+    Path("out.mp4").write_bytes(b"old")
+    assert run(source, "out.mp4", resume=True, overwrite=True).resumed == 12
+    Path("out.mp4").unlink()
+    stop_after_12_frames(source)
+    report = run(source, "out.mp4", overwrite=True)
+    assert (report.resumed, report.frames) == (0, 24)
 
 
 def test_a_folder_that_is_not_ours_is_not_touched(source: Path) -> None:

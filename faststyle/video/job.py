@@ -84,8 +84,9 @@ def stylize_video(
     is resumed only with the same name. `progress` is called after each frame.
 
     The output gets its name only when it is complete. After an error or a signal the finished
-    segments stay in OUT.parts/, where `options.resume` finds them. SIGINT and SIGTERM also leave a
-    video of the frames so far, OUT.partial.mp4.
+    segments stay in OUT.parts/: `options.resume` goes on with them, `options.overwrite` alone
+    deletes them, and a job with neither is refused. SIGINT and SIGTERM also leave a video of the
+    frames so far, OUT.partial.mp4.
 
     Raises: VideoError, OutputError, Interrupted, DeviceError without PyAV.
 
@@ -115,6 +116,7 @@ class _VideoJob:
             self.target.parts,
             _segment_settings(self.source.clip, self.target, options, style),
             options.resume,
+            options.overwrite,
         )
 
     def run(

@@ -35,7 +35,8 @@ class VideoOptions:
     from 1, the best, to 31. `preset` is the encoder's speed (for ProRes: its profile), by the
     encoder's own names. `fps` makes the rate constant. `start` and `end` are seconds from the
     beginning. `size` is the shorter side in pixels. `threads` is for the decoder and for the
-    encoder, each. `overwrite` replaces an output that exists. `resume` continues a stopped job.
+    encoder, each. `overwrite` replaces an output that exists, and without `resume` also the
+    segments of a stopped job. `resume` continues a stopped job.
 
     Raises: VideoError for a value outside its range.
     """
