@@ -151,17 +151,13 @@ class _VideoJob:
     def _report(self, resumed: int, notes: list[str]) -> VideoReport:
         parts = self.parts
         clip = self.source.clip
-        if self.source.too_close:
-            gap = float(self.target.container.min_gap * clip.time_base * 1000)
-            left_out = f"{self.source.too_close} frames are left out that came less than "
-            notes = [*notes, f"{left_out}{gap:g} ms after another"]
         return VideoReport(
             output=str(self.target.path),
             frames=parts.frame_count,
             seconds=float((parts.segments[-1].end - parts.segments[0].start) * clip.time_base),
             skipped=self.source.skipped,
             resumed=resumed,
-            notes=(*clip.notes, *self.encoder.notes, *notes),
+            notes=(*clip.notes, *self.source.notes(), *self.encoder.notes, *notes),
         )
 
     def _assemble(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -24,11 +24,14 @@ from faststyle.video.frames import (
     Clip,
     Color,
     Frame,
+    Losses,
     PictureSource,
     Rgb,
+    TimedPicture,
     file_identity,
     yuv_matrix,
 )
+from faststyle.video.interlaced import deinterlace
 from faststyle.video.options import Container, VideoError, VideoOptions, file_url, is_numbered
 
 if TYPE_CHECKING:
@@ -49,14 +52,6 @@ RATE_DENOMINATORS = (1, 1001)
 RATE_ERROR = Fraction(1, 1_000_000)
 # AVFMT_TS_DISCONT: formats such as MPEG-TS, whose clock may start at any time.
 ANY_START = 0x0200
-
-
-class TimedPicture(NamedTuple):
-    """A decoded picture, not yet RGB, with its start and duration in ticks."""
-
-    picture: VideoFrame
-    pts: int
-    duration: int
 
 
 @dataclass(frozen=True)
@@ -105,6 +100,7 @@ class VideoSource:
         self.min_gap = container.min_gap
         self.skipped = 0
         self.too_close = 0
+        self.losses = Losses()
         self.reformatter = VideoReformatter()
         with open_input(path) as file:
             stream = find_stream(file, path)
@@ -117,7 +113,17 @@ class VideoSource:
             if first is None:
                 raise VideoError(f"{path}: no frame of it can be decoded")
             self.grid_start = first.pts
+            self.stored_size = (first.picture.width, first.picture.height)
             self.clip = self._describe_clip(file, stream, first.picture, container)
+
+    def notes(self) -> list[str]:
+        """Return notes on the frames and properties that were lost while frames were read."""
+        notes = self.losses.notes(self.clip)
+        if self.too_close:
+            gap = float(self.min_gap * self.clip.time_base * 1000)
+            left_out = f"{self.too_close} frames are left out that came less than "
+            notes.append(f"{left_out}{gap:g} ms after another")
+        return notes
 
     def frames(self, first: int = 0) -> Generator[Frame, None, None]:
         """Yield the frames in order, beginning at tick `first` of the clip's time base.
@@ -128,6 +134,7 @@ class VideoSource:
         tick = self.time_base  # seconds: length of the ticks that `timed` counts in
         zero = round(self.clip.zero / tick)
         timed = self._decode_from(zero + math.floor(first * self.clip.time_base / tick))
+        timed = deinterlace(timed, self.losses)
         timed = (one._replace(pts=one.pts - zero) for one in timed)
         if self.options.start is not None:
             timed = (one for one in timed if one.pts >= 0)
@@ -291,7 +298,7 @@ class VideoSource:
             zero=origin + options.begin,
             color=_color_of(picture),
             aspect=aspect if aspect and aspect != 1 else None,
-            notes=_lost_properties(picture, orientation),
+            notes=_lost_properties(stream, picture, orientation),
         )
 
     def _expected_frames(
@@ -320,6 +327,8 @@ class VideoSource:
         if orientation is not None and orientation.transposed:
             h, w = w, h
         same = (h, w) == (picture.height, picture.width)
+        self.losses.resized += (picture.width, picture.height) != self.stored_size
+        alpha = has_alpha(picture)
         # Without exact rounding and chroma at full width libswscale darkens 4:2:0 by 1 level of 255
         # (docs/log/video.md).
         exact = (
@@ -329,12 +338,14 @@ class VideoSource:
             picture,
             w,
             h,
-            "rgb24",
+            "rgba" if alpha else "rgb24",
             src_colorspace=yuv_matrix(picture.colorspace, picture.height, picture.width),
             interpolation=exact | (Interpolation.BILINEAR if same else Interpolation.BICUBIC),
             threads=self.options.threads,
         )
         rgb = np.asarray(converted.to_ndarray(), np.uint8)
+        if alpha:
+            rgb = self.losses.lay_on_white(rgb)
         return rgb if orientation is None else np.ascontiguousarray(orientation.apply(rgb))
 
 
@@ -458,7 +469,15 @@ def _color_of(picture: VideoFrame) -> Color:
     return Color(range, picture.colorspace, picture.color_primaries, picture.color_trc)
 
 
-def _lost_properties(picture: VideoFrame, orientation: Orientation | None) -> tuple[str, ...]:
+def has_alpha(picture: VideoFrame) -> bool:
+    """Return whether a picture can have transparent pixels."""
+    format = picture.format
+    return format.has_palette or any(component.is_alpha for component in format.components)
+
+
+def _lost_properties(
+    stream: VideoStream, picture: VideoFrame, orientation: Orientation | None
+) -> tuple[str, ...]:
     """Return notes on the properties of the source that 8-bit upright RGB cannot hold."""
     components = picture.format.components
     notes = []
@@ -469,9 +488,8 @@ def _lost_properties(picture: VideoFrame, orientation: Orientation | None) -> tu
     bits = max(component.bits for component in components)
     if bits > 8:
         notes.append(f"{bits} bits a channel are reduced to 8")
-    has_alpha = any(component.is_alpha for component in components)
-    if has_alpha and picture.to_ndarray(format="rgba")[..., 3].min() < 255:
-        notes.append("transparency is not kept")
+    if stream.metadata.get("alpha_mode") == "1":  # VP8 and VP9 in Matroska, decoded without it
+        notes.append("alpha is left out: colours that it hid are shown")
     return tuple(notes)
 
 
