@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from faststyle.images import fitted_size
+from faststyle.video.animated import is_animated, open_animated
 from faststyle.video.frames import (
     FULL,
     RGB,
@@ -394,7 +395,8 @@ def open_input(path: Path) -> Iterator[InputContainer]:
     from av.error import FFmpegError
 
     try:
-        file = av.open(file_url(path), metadata_errors="replace")
+        media = open_animated(path) if is_animated(path) else file_url(path)
+        file = av.open(media, "r", metadata_errors="replace")
     except FileNotFoundError:
         raise VideoError(f"{path}: no such file") from None
     except PermissionError:
