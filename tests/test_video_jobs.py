@@ -19,6 +19,7 @@ import av
 import numpy as np
 import pytest
 from av.stream import Disposition
+from PIL import Image
 from test_video_clips import draw, read_clip, write_clip
 
 from faststyle.errors import DeviceError, Interrupted, OutputError
@@ -488,11 +489,41 @@ def test_options_out_of_range_are_refused(
     assert names(".") == ["in.mp4"]
 
 
+def write_index_last(path: Path) -> None:
+    """Write an MP4 whose index (moov) is behind its frames, as cameras do."""
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=25, width=64, height=48, pix_fmt="yuv420p")
+        for i in range(12):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(draw(i), "rgb24")))
+        file.mux(stream.encode())
+
+
+def test_a_file_that_is_cut_off_is_done_as_far_as_it_goes(source: Path) -> None:
+    """An MP4 with its index first tells of frames that are not there."""
+    data = source.read_bytes()
+    with av.open(str(source)) as file:
+        ends = sorted(p.pos + p.size for p in file.demux(video=0) if p.size)
+    source.write_bytes(data[: ends[14]])
+    report = run(source, "out.mp4")
+    after = read_clip(Path("out.mp4"))
+    assert 10 <= report.frames <= 16
+    assert after.times == [Fraction(number, 25) for number in after.numbers]
+    assert after.numbers[:10] == list(range(10))
+    assert f"{source} is cut off: its last frames are missing" in report.notes
+    assert report.seconds == pytest.approx((after.numbers[-1] + 1) / 25, abs=0.001)
+
+
 def test_sources_that_are_no_video(source: Path) -> None:
     Path("text.mp4").write_text("no video at all")
     Path("notes.txt").write_text("FFmpeg would show this as a terminal\n" * 50)
     Path("empty.mp4").write_bytes(b"")
     Path("bare").mkdir()
+    Image.fromarray(draw(3)).save("photo.mp4", format="PNG")
+    Image.fromarray(draw(3)).save("photo.jpg")
+    write_index_last(Path("whole.mp4"))
+    whole = Path("whole.mp4").read_bytes()
+    Path("cut.mp4").write_bytes(whole[:-200])
+    Path("half.mp4").write_bytes(whole[: len(whole) // 2])
     write_clip(Path("both.mp4"), sound=["aac"])
     with av.open("both.mp4") as old, av.open("sound.m4a", "w", format="mp4") as new:
         sound = new.add_stream_from_template(old.streams.audio[0])
@@ -514,7 +545,11 @@ def test_sources_that_are_no_video(source: Path) -> None:
         "missing.mp4": "missing.mp4: no such file",
         "text.mp4": "text.mp4: not a video that can be read",
         "notes.txt": "notes.txt: not a video that can be read",
-        "empty.mp4": "empty.mp4: not a video that can be read",
+        "empty.mp4": "empty.mp4: the file is empty",
+        "cut.mp4": "cut.mp4: cut off: its index (moov) is missing; copy it or download it again",
+        "half.mp4": "half.mp4: cut off: its index (moov) is missing; copy it or download it again",
+        "photo.mp4": "photo.mp4: one picture (png), not a video; name a picture as `output`",
+        "photo.jpg": "photo.jpg: one picture (jpeg), not a video; name a picture as `output`",
         "sound.m4a": "sound.m4a: has no pictures, only sound",
         "broken.mp4": "broken.mp4: no frame of it can be decoded",
         "bare": "bare: no pictures in it (avif,",
@@ -532,7 +567,7 @@ def test_targets_that_cannot_be_written(source: Path) -> None:
     Path("folder.mp4").mkdir()
     for name, message in {
         "out.wav": "out.wav: cannot write .wav; use .mp4, .m4v, .mov, .mkv, .webm, .gif, or a ",
-        "taken/out.mp4": "cannot write taken/out.mp4.parts/manifest.json: ",
+        "taken/out.mp4": "cannot write taken/out.mp4: not a directory; a file stands",
         "in.mp4": "`output` in.mp4: the input itself; choose another name",
         "./x/../in.mp4": "`output` x/../in.mp4: the input itself",
         "%d.png": "%d.png: name a folder for the pictures, as in frames/%d.png",

@@ -107,6 +107,7 @@ class Losses:
     resized: int = 0
     interlaced: bool = False
     transparent: bool = False
+    cut_off: bool = False
 
     def notes(self, clip: Clip) -> list[str]:
         """Return a note for each property."""
@@ -116,6 +117,8 @@ class Losses:
             notes.append(f"frames of another size are resized to {size}: {self.resized}")
         if self.interlaced:
             notes.append("interlaced frames are deinterlaced: two fields become one frame")
+        if self.cut_off:
+            notes.append(f"{clip.path} is cut off: its last frames are missing")
         if self.transparent:
             notes.append("alpha is left out: transparent pixels are laid on white")
         return notes

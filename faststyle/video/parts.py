@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from faststyle.errors import OutputError
-from faststyle.files import write_bytes, writing
+from faststyle.files import output_error, write_bytes, writing
 from faststyle.video.frames import Clip, Frame
 from faststyle.video.options import VideoError
 from faststyle.video.write import Segment, SegmentEncoder
@@ -52,6 +52,10 @@ class Parts:
                 )
         if folder.exists() and not self.segments:
             self.remove()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise output_error(folder.with_suffix(""), error) from error
         self._save()
 
     @property

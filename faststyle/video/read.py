@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import struct
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -51,6 +52,8 @@ MAX_FAILED_READS = 100  # in a row; then the file counts as ended
 RATE_DENOMINATORS = (1, 1001)
 # Matroska stores a rate as whole nanoseconds, and FFmpeg reads that as 19001/317 for 60000/1001.
 RATE_ERROR = Fraction(1, 1_000_000)
+BOX_HEAD = 16  # bytes: length, name, and the length again where it needs 64 bits
+PICTURE_FORMATS = ("_pipe", "image2")  # FFmpeg's names of readers of single pictures
 # AVFMT_TS_DISCONT: formats such as MPEG-TS, whose clock may start at any time.
 ANY_START = 0x0200
 
@@ -112,7 +115,8 @@ class VideoSource:
             self.last_dts: int | None = None  # of the last packet that was read
             first = next(self._decode(file, stream), None)
             if first is None:
-                raise VideoError(f"{path}: no frame of it can be decoded")
+                reason = why_unreadable(path) or "no frame of it can be decoded"
+                raise VideoError(f"{path}: {reason}")
             self.grid_start = first.pts
             self.stored_size = (first.picture.width, first.picture.height)
             self.clip = self._describe_clip(file, stream, first.picture, container)
@@ -210,10 +214,12 @@ class VideoSource:
             held = one
         if held is not None:
             entries = stream.index_entries
-            # The length in the header counts only where the file is whole.
-            if stream.duration and entries and entries[-1].timestamp == self.last_dts:
+            is_whole = bool(entries) and entries[-1].timestamp == self.last_dts
+            if is_whole and stream.duration:
                 end = ((stream.start_time or 0) + stream.duration) * self.fineness
                 held = held._replace(duration=max(held.duration, end - held.pts))
+            elif "mp4" in file.format.name and not is_whole:
+                self.losses.cut_off = True
             yield held
 
     def _decode_packets(self, file: InputContainer, stream: VideoStream) -> Iterator[TimedPicture]:
@@ -402,11 +408,39 @@ def open_input(path: Path) -> Iterator[InputContainer]:
     except PermissionError:
         raise VideoError(f"{path}: cannot be read (permission denied)") from None
     except (FFmpegError, ValueError) as error:
-        raise VideoError(f"{path}: not a video that can be read") from error
+        reason = why_unreadable(path) or "not a video that can be read"
+        raise VideoError(f"{path}: {reason}") from error
     with file:
+        if file.format.name.endswith(PICTURE_FORMATS):
+            kind = file.format.name.partition("_")[0]
+            raise VideoError(
+                f"{path}: one picture ({kind}), not a video; name a picture as `output`"
+            )
         if file.format.name == "tty":  # FFmpeg shows any text as a video of a terminal
             raise VideoError(f"{path}: not a video that can be read")
         yield file
+
+
+def why_unreadable(path: Path) -> str | None:
+    """Return why no frame of a file can be read, the end of a sentence; None where it is unclear.
+
+    MP4 is a row of boxes, each with its length and name. The index comes last in many files.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        if not size:
+            return "the file is empty"
+        ends: dict[bytes, int] = {}
+        at = 0
+        while at + BOX_HEAD <= size and (b"ftyp" in ends or at == 0):
+            file.seek(at)
+            length, name, long = struct.unpack(">I4sQ", file.read(BOX_HEAD))
+            # A length of 0 means up to the end, one of 1 that the true length follows.
+            at += {0: size - at, 1: long}.get(length, length) or size
+            ends[name] = at
+    if b"ftyp" in ends and not ends.get(b"moov", size + 1) <= size:
+        return "cut off: its index (moov) is missing; copy it or download it again"
+    return None
 
 
 def find_stream(file: InputContainer, path: Path) -> VideoStream:
