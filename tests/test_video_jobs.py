@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import resource
 import signal
 import subprocess
@@ -155,29 +156,75 @@ def test_only_listed_segments_of_a_killed_job_are_used(
     check_same(Path("out.mp4"), Path("whole.mp4"))
 
 
-@pytest.mark.slow
-def test_kill_9(source: Path) -> None:
-    run(source, "whole.mp4")
-    code = (
-        "import sys, time; from fractions import Fraction; from faststyle.video import job, parts\n"
-        "parts.SEGMENT_LENGTH = Fraction(1, 5)\n"
-        "def slow(rgb): time.sleep(0.05); print('frame', flush=True); return rgb.copy()\n"
-        "job.stylize_video('in.mp4', 'out.mp4', slow, job.VideoOptions(threads=1), style='a')"
-    )
+CHILD = """
+import sys, time
+from fractions import Fraction
+from faststyle.video import job, parts
+
+def slow(rgb):
+    time.sleep(0.02)
+    print("frame", flush=True)
+    return rgb.copy()
+
+parts.SEGMENT_LENGTH = Fraction(1, 5)
+options = job.VideoOptions(threads=1, resume=True)
+print(job.stylize_video(sys.argv[1], sys.argv[2], slow, options, style="a").resumed, flush=True)
+"""
+
+
+def run_and_kill(source: Path, target: str, frames: int, delay: float) -> int | None:
+    """Run a job in a process, and kill it `delay` seconds after some frames.
+
+    Return the number of frames that it resumed where it ended before that, else None.
+    """
     child = subprocess.Popen(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", CHILD, str(source), target],
         stdout=subprocess.PIPE,
+        text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert child.stdout is not None
-    for _ in range(17):
-        child.stdout.readline()
+    lines = [child.stdout.readline().strip() for _ in range(frames)]
+    time.sleep(delay)
     child.kill()
-    child.wait()
+    lines += child.stdout.read().split()
     child.stdout.close()
-    assert not Path("out.mp4").exists()
-    assert run(source, "out.mp4", resume=True).resumed in (10, 15)
-    check_same(Path("out.mp4"), Path("whole.mp4"))
+    child.wait()
+    return next((int(line) for line in lines if line.isdigit()), None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["out.mp4", "out.mkv", "out.gif"])
+@pytest.mark.parametrize("seed", range(2))
+def test_kill_9_at_any_moment(target: str, seed: int) -> None:
+    """The output is that of a run that was never stopped, however often another is killed.
+
+    Times of the source are rounded and its frames interlaced: both look at frames before.
+    """
+    rate = Fraction(24000, 1001)
+    source = write_clip(
+        Path("in.mkv"),
+        [round(i * 1000 / rate) for i in range(36)],
+        Fraction(1, 1000),
+        rate=rate,
+        sound=["aac"],
+        options={"x264-params": "tff=1:interlaced=1"},
+    )
+    whole = f"whole{Path(target).suffix}"
+    run(source, whole)
+    moments = random.Random(seed)
+    resumed = None
+    kills = 0
+    while resumed is None:
+        assert not Path(target).exists()
+        # At least one segment is finished between two kills, at most two.
+        resumed = run_and_kill(source, target, moments.randint(6, 14), moments.uniform(0, 0.06))
+        kills += 1
+        assert kills < 20
+    assert kills > 2
+    assert resumed > 0
+    check_same(Path(target), Path(whole))
+    assert names(".") == sorted(["in.mkv", target, whole])
 
 
 def test_ctrl_c_leaves_a_video_that_plays_and_can_be_resumed(source: Path) -> None:
@@ -254,6 +301,17 @@ def test_ctrl_c_while_all_is_put_together(source: Path, monkeypatch: pytest.Monk
     network = CountingNetwork()
     assert run(source, "out.mp4", network, resume=True).resumed == 24
     assert (network.seen, read_clip(Path("out.mp4")).numbers) == (0, list(range(24)))
+
+
+def test_half_outputs_of_killed_jobs_are_removed(source: Path) -> None:
+    for name in (".out.123.part.mp4", ".other.123.part.mp4"):
+        Path(name).write_bytes(b"half")
+    Path(".frames.123.part").mkdir()
+    Path(".frames.123.part/001.png").write_bytes(b"half")
+    run(source, "out.mp4")
+    run(source, "frames/%03d.png")
+    assert names(".") == [".other.123.part.mp4", "frames", "in.mp4", "out.mp4"]
+    Path(".other.123.part.mp4").unlink()
 
 
 @pytest.mark.parametrize(

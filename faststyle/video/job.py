@@ -9,6 +9,8 @@ Files are read in read.py, encoded in write.py, and put together in mux.py and p
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -146,6 +148,9 @@ class _VideoJob:
                 if not parts.segments:
                     parts.remove()
         parts.remove()
+        for half in self.target.leftovers():
+            with contextlib.suppress(OSError):
+                shutil.rmtree(half) if half.is_dir() else half.unlink()
         return self._report(resumed, notes)
 
     def _report(self, resumed: int, notes: list[str]) -> VideoReport:

@@ -5,6 +5,7 @@ Codecs are in write.py.
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -149,6 +150,13 @@ class Target:
     def parts(self) -> Path:
         """Return the folder beside the output that holds the segments of a running job."""
         return self.place.with_name(f"{self.place.name}.parts")
+
+    def leftovers(self) -> list[Path]:
+        """Return the half outputs of this name that killed jobs left behind."""
+        name = self.place.name if self.container is PICTURES else self.place.stem
+        suffix = "" if self.container is PICTURES else self.place.suffix
+        pattern = f".{glob.escape(name)}.*.part{glob.escape(suffix)}"
+        return list(self.place.parent.glob(pattern))
 
     def pictures(self) -> list[Path]:
         """Return the existing pictures that match the pattern, by number."""
