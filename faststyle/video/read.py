@@ -234,11 +234,11 @@ class VideoSource:
         errors = 0
         expected = 0  # tick of the next picture, for streams without times
         for packet in read_packets(file, [stream]):
+            self.last_dts = self.last_dts if packet.dts is None else packet.dts
             # Theora and others write an empty packet where the frame before is shown on.
             if not packet.size and packet.pts is not None:
                 continue
             packets += packet.size > 0
-            self.last_dts = packet.dts if packet.size else self.last_dts
             try:
                 decoded: list[VideoFrame] = stream.decode(packet)
             except FFmpegError:
