@@ -213,12 +213,13 @@ class VideoSource:
                 yield held
             held = one
         if held is not None:
-            entries = stream.index_entries
-            is_whole = bool(entries) and entries[-1].timestamp == self.last_dts
+            entries = getattr(stream, "index_entries", None) or []  # since PyAV 17
+            is_whole = len(entries) > 0 and entries[-1].timestamp == self.last_dts
+            # The length in the header counts only where no frame of the index is missing.
             if is_whole and stream.duration:
                 end = ((stream.start_time or 0) + stream.duration) * self.fineness
                 held = held._replace(duration=max(held.duration, end - held.pts))
-            elif "mp4" in file.format.name and not is_whole:
+            if entries and not is_whole and "mp4" in file.format.name:
                 self.losses.cut_off = True
             yield held
 
