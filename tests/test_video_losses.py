@@ -167,3 +167,25 @@ def test_deinterlaced_frames_keep_colour_and_rotation() -> None:
     assert (after.size, after.color) == ((64, 48), (2, 1, 1, 1))
     assert np.abs(after.frames[0].astype(int) - (200, 40, 90)).max() <= 4
     assert np.abs(after.frames[3].astype(int) - np.rot90(draw(3))).mean() < 3
+
+
+@pytest.mark.parametrize(
+    ("encoder", "format", "option", "parameters", "name"),
+    [
+        ("libx264", "yuv420p", "x264-params", "frame-packing=3", "stereo 3D"),
+        ("libx265", "yuv420p", "x265-params", "log-level=none:max-cll=1000,400", "HDR"),
+    ],
+)
+def test_metadata_of_frames_is_named(
+    encoder: str, format: str, option: str, parameters: str, name: str
+) -> None:
+    write_clip(
+        Path("in.mp4"),
+        range(3),
+        encoder=encoder,
+        format=format,
+        size=(80, 80),
+        options={option: parameters},
+    )
+    assert run("in.mp4", "out.mp4").notes == (f"metadata of frames is left out: {name}",)
+    assert run("out.mp4", "again.mp4").notes == ()

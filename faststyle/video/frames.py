@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -108,6 +108,7 @@ class Losses:
     interlaced: bool = False
     transparent: bool = False
     cut_off: bool = False
+    metadata: set[str] = field(default_factory=set)
 
     def notes(self, clip: Clip) -> list[str]:
         """Return a note for each property."""
@@ -121,6 +122,8 @@ class Losses:
             notes.append(f"{clip.path} is cut off: its last frames are missing")
         if self.transparent:
             notes.append("alpha is left out: transparent pixels are laid on white")
+        if self.metadata:
+            notes.append(f"metadata of frames is left out: {', '.join(sorted(self.metadata))}")
         return notes
 
     def lay_on_white(self, rgba: Rgb) -> Rgb:

@@ -52,6 +52,16 @@ MAX_FAILED_READS = 100  # in a row; then the file counts as ended
 RATE_DENOMINATORS = (1, 1001)
 # Matroska stores a rate as whole nanoseconds, and FFmpeg reads that as 19001/317 for 60000/1001.
 RATE_ERROR = Fraction(1, 1_000_000)
+# Names of what frames carry besides pixels, by PyAV's names in `av.sidedata.sidedata.Type`.
+METADATA = {
+    "A53_CC": "closed captions",
+    "STEREO3D": "stereo 3D",
+    "SPHERICAL": "360 degrees",
+    "MASTERING_DISPLAY_METADATA": "HDR",
+    "CONTENT_LIGHT_LEVEL": "HDR",
+    "DYNAMIC_HDR_PLUS": "HDR10+",
+    "DOVI_METADATA": "Dolby Vision",
+}
 BOX_HEAD = 16  # bytes: length, name, and the length again where it needs 64 bits
 PICTURE_FORMATS = ("_pipe", "image2")  # FFmpeg's names of readers of single pictures
 # AVFMT_TS_DISCONT: formats such as MPEG-TS, whose clock may start at any time.
@@ -336,6 +346,7 @@ class VideoSource:
             h, w = w, h
         same = (h, w) == (picture.height, picture.width)
         self.losses.resized += (picture.width, picture.height) != self.stored_size
+        self.losses.metadata |= {METADATA[name] for name in METADATA if _side_data(picture, name)}
         alpha = has_alpha(picture)
         # Without exact rounding and chroma at full width libswscale darkens 4:2:0 by 1 level of 255
         # (docs/log/video.md).
@@ -378,11 +389,16 @@ def make_rate_constant(timed: Iterable[TimedPicture], step: Fraction) -> Iterato
         held = one
 
 
-def find_orientation(picture: VideoFrame) -> Orientation | None:
-    """Return how a picture becomes upright, by its display matrix; None when it is upright."""
+def _side_data(picture: VideoFrame, name: str) -> Buffer | None:
+    """Return what a picture carries under a name of `av.sidedata.sidedata.Type`, or None."""
     from av.sidedata.sidedata import Type
 
-    matrix = cast("Mapping[Type, Buffer]", picture.side_data).get(Type.DISPLAYMATRIX)
+    return cast("Mapping[Type, Buffer]", picture.side_data).get(Type[name])
+
+
+def find_orientation(picture: VideoFrame) -> Orientation | None:
+    """Return how a picture becomes upright, by its display matrix; None when it is upright."""
+    matrix = _side_data(picture, "DISPLAYMATRIX")
     if matrix is None:
         return None
     # The point (x, y) of the stored picture is shown at (ax + cy, bx + dy).
