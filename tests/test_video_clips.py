@@ -106,6 +106,7 @@ def write_clip(
     times: Sequence[int] = range(20),
     time_base: Fraction = Fraction(1, 25),
     *,
+    rate: Fraction = Fraction(25),
     encoder: str = "libx264",
     format: str = "yuv420p",
     size: tuple[int, int] = (H, W),
@@ -125,7 +126,7 @@ def write_clip(
     h, w = size
     with av.open(str(path), "w", container_options=muxer_options(path, time_base)) as file:
         video = file.add_stream(
-            encoder, rate=25, width=w, height=h, pix_fmt=format, time_base=time_base
+            encoder, rate=rate, width=w, height=h, pix_fmt=format, time_base=time_base
         )
         video.options = {"crf": "12", **(options or {})} if encoder == "libx264" else options or {}
         video.time_base = time_base

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import resource
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import av
 import numpy as np
 import pytest
 from av.stream import Disposition
+from PIL import Image
 from test_video_clips import draw, read_clip, write_clip
 
 from faststyle.errors import DeviceError, Interrupted, OutputError
@@ -154,29 +156,75 @@ def test_only_listed_segments_of_a_killed_job_are_used(
     check_same(Path("out.mp4"), Path("whole.mp4"))
 
 
-@pytest.mark.slow
-def test_kill_9(source: Path) -> None:
-    run(source, "whole.mp4")
-    code = (
-        "import sys, time; from fractions import Fraction; from faststyle.video import job, parts\n"
-        "parts.SEGMENT_LENGTH = Fraction(1, 5)\n"
-        "def slow(rgb): time.sleep(0.05); print('frame', flush=True); return rgb.copy()\n"
-        "job.stylize_video('in.mp4', 'out.mp4', slow, job.VideoOptions(threads=1), style='a')"
-    )
+CHILD = """
+import sys, time
+from fractions import Fraction
+from faststyle.video import job, parts
+
+def slow(rgb):
+    time.sleep(0.02)
+    print("frame", flush=True)
+    return rgb.copy()
+
+parts.SEGMENT_LENGTH = Fraction(1, 5)
+options = job.VideoOptions(threads=1, resume=True)
+print(job.stylize_video(sys.argv[1], sys.argv[2], slow, options, style="a").resumed, flush=True)
+"""
+
+
+def run_and_kill(source: Path, target: str, frames: int, delay: float) -> int | None:
+    """Run a job in a process, and kill it `delay` seconds after some frames.
+
+    Return the number of frames that it resumed where it ended before that, else None.
+    """
     child = subprocess.Popen(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", CHILD, str(source), target],
         stdout=subprocess.PIPE,
+        text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert child.stdout is not None
-    for _ in range(17):
-        child.stdout.readline()
+    lines = [child.stdout.readline().strip() for _ in range(frames)]
+    time.sleep(delay)
     child.kill()
-    child.wait()
+    lines += child.stdout.read().split()
     child.stdout.close()
-    assert not Path("out.mp4").exists()
-    assert run(source, "out.mp4", resume=True).resumed in (10, 15)
-    check_same(Path("out.mp4"), Path("whole.mp4"))
+    child.wait()
+    return next((int(line) for line in lines if line.isdigit()), None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["out.mp4", "out.mkv", "out.gif"])
+@pytest.mark.parametrize("seed", range(2))
+def test_kill_9_at_any_moment(target: str, seed: int) -> None:
+    """The output is that of a run that was never stopped, however often another is killed.
+
+    Times of the source are rounded and its frames interlaced: both look at frames before.
+    """
+    rate = Fraction(24000, 1001)
+    source = write_clip(
+        Path("in.mkv"),
+        [round(i * 1000 / rate) for i in range(36)],
+        Fraction(1, 1000),
+        rate=rate,
+        sound=["aac"],
+        options={"x264-params": "tff=1:interlaced=1"},
+    )
+    whole = f"whole{Path(target).suffix}"
+    run(source, whole)
+    moments = random.Random(seed)
+    resumed = None
+    kills = 0
+    while resumed is None:
+        assert not Path(target).exists()
+        # At least one segment is finished between two kills, at most two.
+        resumed = run_and_kill(source, target, moments.randint(6, 14), moments.uniform(0, 0.06))
+        kills += 1
+        assert kills < 20
+    assert kills > 2
+    assert resumed > 0
+    check_same(Path(target), Path(whole))
+    assert names(".") == sorted(["in.mkv", target, whole])
 
 
 def test_ctrl_c_leaves_a_video_that_plays_and_can_be_resumed(source: Path) -> None:
@@ -255,6 +303,17 @@ def test_ctrl_c_while_all_is_put_together(source: Path, monkeypatch: pytest.Monk
     assert (network.seen, read_clip(Path("out.mp4")).numbers) == (0, list(range(24)))
 
 
+def test_half_outputs_of_killed_jobs_are_removed(source: Path) -> None:
+    for name in (".out.123.part.mp4", ".other.123.part.mp4"):
+        Path(name).write_bytes(b"half")
+    Path(".frames.123.part").mkdir()
+    Path(".frames.123.part/001.png").write_bytes(b"half")
+    run(source, "out.mp4")
+    run(source, "frames/%03d.png")
+    assert names(".") == [".other.123.part.mp4", "frames", "in.mp4", "out.mp4"]
+    Path(".other.123.part.mp4").unlink()
+
+
 @pytest.mark.parametrize(
     ("target", "left"), [("out.gif", "out.partial.gif"), ("frames/%03d.png", "frames.partial")]
 )
@@ -271,27 +330,54 @@ def test_ctrl_c_for_pictures(source: Path, target: str, left: str) -> None:
     assert names(".") == sorted(["in.mp4", Path(target).parts[0], left])
 
 
-def test_a_job_with_other_settings_is_not_resumed(source: Path, tmp_path: Path) -> None:
-    def begin() -> None:
-        with pytest.raises(RuntimeError):
-            run(source, "out.mp4", CountingNetwork(12, crash))
+AGAIN = "`overwrite` without `resume` deletes them and begins again"
 
-    begin()
-    with pytest.raises(
-        VideoError, match="begun with another size; run without `resume` to begin again"
-    ):
-        run(source, "out.mp4", resume=True, size=24)
-    with pytest.raises(VideoError, match="begun with another style"):
-        stylize_video(source, "out.mp4", CountingNetwork(), VideoOptions(resume=True), style="b")
+
+def stop_after_12_frames(source: Path, **options: Any) -> None:
+    with pytest.raises(RuntimeError, match="the network failed"):
+        run(source, "out.mp4", CountingNetwork(12, crash), **options)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_job_with_other_settings_is_not_resumed(source: Path, resume: bool) -> None:
+    stop_after_12_frames(source)
+    before = names("out.mp4.parts")
+    begun = "out.mp4.parts holds frames of a run that was begun with another"
+    with pytest.raises(VideoError, match=f"{begun} size; {AGAIN}"):
+        run(source, "out.mp4", resume=resume, size=24)
+    with pytest.raises(VideoError, match=f"{begun} style; {AGAIN}"):
+        stylize_video(source, "out.mp4", CountingNetwork(), VideoOptions(resume=resume), style="b")
     os.utime(source, (1, 1))
-    with pytest.raises(VideoError, match="begun with another source"):
-        run(source, "out.mp4", resume=True)
+    with pytest.raises(VideoError, match=f"{begun} source; {AGAIN}"):
+        run(source, "out.mp4", resume=resume)
+    assert names("out.mp4.parts") == before
     Path("out.mp4.parts/manifest.json").write_text("{")
-    with pytest.raises(VideoError, match="manifest.json: cannot be read; run without `resume`"):
-        run(source, "out.mp4", resume=True)
-    begin()  # without `resume`, so from the beginning
+    with pytest.raises(VideoError, match=f"manifest.json: cannot be read; {AGAIN}"):
+        run(source, "out.mp4", resume=resume)
+    assert names("out.mp4.parts") == before
+    stop_after_12_frames(source, overwrite=True)  # from the beginning
     assert run(source, "out.mp4", resume=True).resumed == 12
     assert run(source, "new.mp4", resume=True).resumed == 0
+
+
+def test_finished_segments_are_only_deleted_when_asked(source: Path) -> None:
+    stop_after_12_frames(source)
+    before = names("out.mp4.parts")
+    network = CountingNetwork()
+    with pytest.raises(VideoError) as caught:
+        run(source, "out.mp4", network)
+    assert str(caught.value) == (
+        "out.mp4.parts holds 12 finished frames of a stopped run; "
+        "`resume` goes on, `overwrite` deletes them and begins again"
+    )
+    assert (network.seen, names("out.mp4.parts")) == (0, before)
+    # With both, an output is replaced by the job that goes on.
+    Path("out.mp4").write_bytes(b"old")
+    assert run(source, "out.mp4", resume=True, overwrite=True).resumed == 12
+    Path("out.mp4").unlink()
+    stop_after_12_frames(source)
+    report = run(source, "out.mp4", overwrite=True)
+    assert (report.resumed, report.frames) == (0, 24)
 
 
 def test_a_folder_that_is_not_ours_is_not_touched(source: Path) -> None:
@@ -461,11 +547,41 @@ def test_options_out_of_range_are_refused(
     assert names(".") == ["in.mp4"]
 
 
+def write_index_last(path: Path) -> None:
+    """Write an MP4 whose index (moov) is behind its frames, as cameras do."""
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=25, width=64, height=48, pix_fmt="yuv420p")
+        for i in range(12):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(draw(i), "rgb24")))
+        file.mux(stream.encode())
+
+
+def test_a_file_that_is_cut_off_is_done_as_far_as_it_goes(source: Path) -> None:
+    """An MP4 with its index first tells of frames that are not there."""
+    data = source.read_bytes()
+    with av.open(str(source)) as file:
+        ends = sorted(p.pos + p.size for p in file.demux(video=0) if p.size)
+    source.write_bytes(data[: ends[14]])
+    report = run(source, "out.mp4")
+    after = read_clip(Path("out.mp4"))
+    assert 10 <= report.frames <= 16
+    assert after.times == [Fraction(number, 25) for number in after.numbers]
+    assert after.numbers[:10] == list(range(10))
+    assert f"{source} is cut off: its last frames are missing" in report.notes
+    assert report.seconds == pytest.approx((after.numbers[-1] + 1) / 25, abs=0.001)
+
+
 def test_sources_that_are_no_video(source: Path) -> None:
     Path("text.mp4").write_text("no video at all")
     Path("notes.txt").write_text("FFmpeg would show this as a terminal\n" * 50)
     Path("empty.mp4").write_bytes(b"")
     Path("bare").mkdir()
+    Image.fromarray(draw(3)).save("photo.mp4", format="PNG")
+    Image.fromarray(draw(3)).save("photo.jpg")
+    write_index_last(Path("whole.mp4"))
+    whole = Path("whole.mp4").read_bytes()
+    Path("cut.mp4").write_bytes(whole[:-200])
+    Path("half.mp4").write_bytes(whole[: len(whole) // 2])
     write_clip(Path("both.mp4"), sound=["aac"])
     with av.open("both.mp4") as old, av.open("sound.m4a", "w", format="mp4") as new:
         sound = new.add_stream_from_template(old.streams.audio[0])
@@ -487,7 +603,11 @@ def test_sources_that_are_no_video(source: Path) -> None:
         "missing.mp4": "missing.mp4: no such file",
         "text.mp4": "text.mp4: not a video that can be read",
         "notes.txt": "notes.txt: not a video that can be read",
-        "empty.mp4": "empty.mp4: not a video that can be read",
+        "empty.mp4": "empty.mp4: the file is empty",
+        "cut.mp4": "cut.mp4: cut off: its index (moov) is missing; copy it or download it again",
+        "half.mp4": "half.mp4: cut off: its index (moov) is missing; copy it or download it again",
+        "photo.mp4": "photo.mp4: one picture (png), not a video; name a picture as `output`",
+        "photo.jpg": "photo.jpg: one picture (jpeg), not a video; name a picture as `output`",
         "sound.m4a": "sound.m4a: has no pictures, only sound",
         "broken.mp4": "broken.mp4: no frame of it can be decoded",
         "bare": "bare: no pictures in it (avif,",
@@ -505,7 +625,7 @@ def test_targets_that_cannot_be_written(source: Path) -> None:
     Path("folder.mp4").mkdir()
     for name, message in {
         "out.wav": "out.wav: cannot write .wav; use .mp4, .m4v, .mov, .mkv, .webm, .gif, or a ",
-        "taken/out.mp4": "cannot write taken/out.mp4.parts/manifest.json: ",
+        "taken/out.mp4": "cannot write taken/out.mp4: not a directory; a file stands",
         "in.mp4": "`output` in.mp4: the input itself; choose another name",
         "./x/../in.mp4": "`output` x/../in.mp4: the input itself",
         "%d.png": "%d.png: name a folder for the pictures, as in frames/%d.png",

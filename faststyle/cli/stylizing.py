@@ -26,8 +26,10 @@ from faststyle.cli.common import (
 if TYPE_CHECKING:
     from faststyle.engines.options import EngineOptions
     from faststyle.stylize.batch import Job, Report
+    from faststyle.stylize.clip import ClipJob
     from faststyle.stylize.stylizer import Look
-    from faststyle.video.job import VideoProgress
+    from faststyle.video.job import VideoProgress, VideoReport
+    from faststyle.video.options import VideoOptions
 
 VIDEO = "Video"
 SMALLEST_TILE = 64  # pixels; a smaller tile is mostly the margin around it
@@ -39,7 +41,7 @@ def stylize(
     photos: Annotated[
         list[str],
         typer.Argument(
-            help="Files, folders, globs, - for standard input; or one video.", metavar="PHOTO..."
+            help="Files, folders, globs, videos too; - for standard input.", metavar="PHOTO..."
         ),
     ],
     styles: Annotated[
@@ -124,12 +126,12 @@ def stylize(
 
     Example: faststyle stylize photo.jpg --style nocturne -o out.png
     Example: faststyle stylize clip.mp4 --style nocturne -o out.mp4
+    Example: faststyle stylize holiday/ --style nocturne -o painted/
     """
-    from dataclasses import replace
-
     from faststyle.engines.options import EngineOptions
-    from faststyle.stylize.batch import MANY, plan_jobs, run_jobs
-    from faststyle.stylize.stylizer import Look, Stylizer
+    from faststyle.stylize.batch import Report
+    from faststyle.stylize.clip import plan_clips
+    from faststyle.stylize.stylizer import Look
     from faststyle.video.options import wants_video
 
     look = Look(keep_colors, stroke_size, mix)
@@ -137,34 +139,54 @@ def stylize(
     video = _given(
         codec=codec, quality=quality, preset=preset, fps=fps, start=start, end=end, resume=resume
     )
-    if wants_video(photos, output):
-        if format is not None:
-            raise typer.BadParameter("is for pictures; name a video with -o", param_hint="--format")
-        video |= {"size": size, "threads": threads, "overwrite": overwrite}
+    several = not wants_video(photos, output)
+    pictures, clips = plan_clips(photos, output) if several else ([], [])
+    if video and several and not clips:
+        raise typer.BadParameter("is for videos", param_hint=", ".join(f"--{key}" for key in video))
+    if not pictures:
+        _refuse_for_videos(format=format, tile=tile, allow_huge=allow_huge)
+    video |= {"size": size, "threads": threads, "overwrite": overwrite}
+    if not several:
         _stylize_video(photos[0], output, styles, video, look, options, as_json)
         return
-    if video:
-        raise typer.BadParameter("is for videos", param_hint=", ".join(f"--{key}" for key in video))
+    report, description = Report(), ""
+    if pictures:
+        settings = {"size": size, "overwrite": overwrite, "allow_huge": allow_huge}
+        report, description = _stylize_pictures(
+            pictures, output, format, styles, tile, look, options, settings
+        )
+    videos = _stylize_clips(clips, styles, video, look, options, report, as_json) if clips else []
+    _print_pictures(report, description, output, as_json, videos)
+
+
+def _stylize_pictures(
+    photos: list[str],
+    output: str,
+    format: str | None,
+    styles: list[str],
+    tile: str,
+    look: Look,
+    engine: EngineOptions,
+    settings: dict[str, Any],
+) -> tuple[Report, str]:
+    """Stylize pictures, with a bar; return their report, and the line about the engine."""
+    from dataclasses import replace
+
+    from faststyle.stylize.batch import MANY, plan_jobs, run_jobs
+    from faststyle.stylize.stylizer import Stylizer
+
     jobs = plan_jobs(photos, output, format)
     bars = _PictureBars(len(jobs))
     stylizer = Stylizer.blend(
         styles,
-        replace(options, convert=len(jobs) >= MANY),
+        replace(engine, convert=len(jobs) >= MANY),
         tile=_parse_tile(tile),
         progress=bars.tile_done,
         announce=announce_for(stylize),
     )
     with bars.shown:
-        report = run_jobs(
-            stylizer,
-            jobs,
-            size=size,
-            look=look,
-            overwrite=overwrite,
-            allow_huge=allow_huge,
-            done=bars.picture_done,
-        )
-    _print_pictures(report, stylizer.describe(), output, as_json)
+        report = run_jobs(stylizer, jobs, look=look, done=bars.picture_done, **settings)
+    return report, stylizer.describe()
 
 
 @app.command()
@@ -215,6 +237,16 @@ def _given(**options: Any) -> dict[str, Any]:
     }
 
 
+def _refuse_for_videos(format: str | None, tile: str, allow_huge: bool) -> None:
+    """Raise BadParameter for the first option of pictures that was given."""
+    if format is not None:
+        raise typer.BadParameter("is for pictures; name a video with -o", param_hint="--format")
+    if tile != "auto":
+        raise typer.BadParameter("is for pictures; frames are done whole", param_hint="--tile")
+    if allow_huge:
+        raise typer.BadParameter("is for pictures", param_hint="--allow-huge")
+
+
 def _parse_tile(text: str) -> int | None:
     """Return the argument `tile` of `Stylizer` for an option."""
     if text in ("auto", "off"):
@@ -245,8 +277,13 @@ class _PictureBars:
         self.shown.update(self._tiles, completed=done, total=of, visible=done < of)
 
 
-def _print_pictures(report: Report, engine: str, output: str, as_json: bool) -> None:
-    """Print which pictures were written, kept and not done. Raises: Exit where one failed."""
+def _print_pictures(
+    report: Report, engine: str, output: str, as_json: bool, videos: list[VideoReport]
+) -> None:
+    """Print which pictures were written, and what was kept and not done of them and of videos.
+
+    Raises: Exit where one failed.
+    """
     from dataclasses import asdict
 
     from faststyle.stylize.batch import PIPE
@@ -255,10 +292,13 @@ def _print_pictures(report: Report, engine: str, output: str, as_json: bool) -> 
     kept = len(report.kept)
     written = report.written[0] if len(report.written) == 1 else f"{len(report.written)} pictures"
     if as_json:
-        typer.echo(json.dumps(asdict(report)), err=output == PIPE)
+        details = asdict(report)
+        details["written"] += [video.output for video in videos]
+        details |= {"videos": [asdict(video) for video in videos]} if videos else {}
+        typer.echo(json.dumps(details), err=output == PIPE)
     elif output != PIPE and (report.written or kept):
         also = f", {kept} kept that were there (--overwrite writes them again)" if kept else ""
-        typer.echo(f"wrote {written}{also} ({engine})")
+        typer.echo(f"wrote {written}{also}{f' ({engine})' if engine else ''}")
     for name, reason in report.failed:
         typer.echo(f"error: {name}: {reason}", err=True)
     if report.failed:
@@ -278,11 +318,8 @@ def _stylize_video(
     from dataclasses import asdict
 
     from faststyle.stylize.clip import stylize_clip
-    from faststyle.video.options import VideoOptions, parse_rate
 
-    if "fps" in settings:
-        settings = {**settings, "fps": parse_rate(settings["fps"])}
-    options = VideoOptions(**settings)
+    options = _video_options(settings)
     announce = announce_for(stylize)
     with _frame_bar() as frame_done:
         report, description = stylize_clip(
@@ -290,12 +327,51 @@ def _stylize_video(
         )
     if as_json:
         typer.echo(json.dumps(asdict(report)))
-        return
+    else:
+        _print_video(report, description)
+
+
+def _stylize_clips(
+    clips: list[ClipJob],
+    styles: list[str],
+    settings: dict[str, Any],
+    look: Look,
+    engine: EngineOptions,
+    report: Report,
+    as_json: bool,
+) -> list[VideoReport]:
+    """Stylize several videos, and print each; add those kept and failed to `report`."""
+    from faststyle.stylize.clip import run_clips
+
+    options = _video_options(settings)
+    announce = announce_for(stylize)
+    with _frame_bar() as frame_done:
+        videos, summary, description = run_clips(
+            clips, styles, options, look, engine, progress=frame_done, announce=announce
+        )
+    report.kept += summary.kept
+    report.failed += summary.failed
+    for video in videos:
+        if not as_json:
+            _print_video(video, description)
+    return videos
+
+
+def _video_options(settings: dict[str, Any]) -> VideoOptions:
+    from faststyle.video.options import VideoOptions, parse_rate
+
+    if "fps" in settings:
+        settings = {**settings, "fps": parse_rate(settings["fps"])}
+    return VideoOptions(**settings)
+
+
+def _print_video(report: VideoReport, engine: str) -> None:
+    """Print the result of one video, and the notes on what it could not keep."""
     resumed = f", {report.resumed} of them from before" if report.resumed else ""
     skipped = f", {report.skipped} damaged ones skipped" if report.skipped else ""
     typer.echo(
         f"wrote {report.output}: {report.frames} frames, {report.seconds:.1f} s"
-        f"{resumed}{skipped} ({description})"
+        f"{resumed}{skipped} ({engine})"
     )
     for note in report.notes:
         typer.echo(f"note: {note}", err=True)

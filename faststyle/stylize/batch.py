@@ -58,7 +58,7 @@ def plan_jobs(inputs: Iterable[str], output: str, format: str | None = None) -> 
     inputs = list(inputs)
     found: list[Found] = []
     for item in inputs:
-        found += _expand(item, Path(output).resolve())
+        found += find_files(item, Path(output).resolve())
     if not found:
         raise ImageError(
             f"no images in {', '.join(inputs)} ({', '.join(sorted(READABLE))} are looked for)"
@@ -73,7 +73,7 @@ def plan_jobs(inputs: Iterable[str], output: str, format: str | None = None) -> 
     for job in jobs:
         if job.source and job.target and job.source.resolve() == job.target.resolve():
             raise OutputError(f"`output` {job.target}: the input itself; choose another name")
-    _check_distinct(jobs)
+    check_distinct(jobs)
     return jobs
 
 
@@ -180,22 +180,25 @@ def _why_not_on_disk(job: Job, size: int | None, look: Look) -> str:
     return ""
 
 
-def _expand(item: str, output: Path) -> list[Found]:
-    """Return the pictures that an input means, without those that are in the output folder."""
+def find_files(item: str, output: Path, suffixes: frozenset[str] = READABLE) -> list[Found]:
+    """Return the files that an input means, without those that are in the output folder.
+
+    In folders and globs, these are the files with one of `suffixes`.
+    """
     if item == PIPE:
         return [(None, Path("stdin.png"))]
     path = Path(item)
     if path.is_dir():
         root = path.resolve()
         files = sorted(
-            p for p in path.rglob("[!.]*") if p.suffix.lower() in READABLE and p.is_file()
+            p for p in path.rglob("[!.]*") if p.suffix.lower() in suffixes and p.is_file()
         )
         below = [(p, p.relative_to(path)) for p in files]
         # The output folder may lie in the input folder. Results of an earlier run are no inputs.
         return [(p, b) for p, b in below if root == output or not (root / b).is_relative_to(output)]
     if not path.exists() and glob.has_magic(item):
         files = [Path(p) for p in sorted(glob.glob(item, recursive=True))]
-        return [(p, Path(p.name)) for p in files if p.suffix.lower() in READABLE and p.is_file()]
+        return [(p, Path(p.name)) for p in files if p.suffix.lower() in suffixes and p.is_file()]
     return [(path, Path(path.name))]
 
 
@@ -207,7 +210,7 @@ def _with_format(path: Path, format: str | None) -> Path:
     return path if path.suffix.lower() in WRITABLE else path.with_suffix(".png")
 
 
-def _check_distinct(jobs: list[Job]) -> None:
+def check_distinct(jobs: Iterable[Job]) -> None:
     """Raise OutputError for two jobs that write the same file."""
     seen: dict[Path, Path | None] = {}
     for job in jobs:

@@ -8,20 +8,27 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from faststyle.errors import ImageError
-from faststyle.images import READABLE, decode, fitted_size, flatten
+from faststyle.images import READABLE, decode, fitted_size
 from faststyle.video.options import Container, VideoError, VideoOptions, numbered_files
+
+if TYPE_CHECKING:
+    from av import VideoFrame
 
 Rgb = NDArray[np.uint8]
 
 PICTURES_RATE = Fraction(25)  # frames a second of numbered pictures: FFmpeg's default
+
+OPAQUE = 255  # the alpha of a pixel that hides all behind it
 
 # Values from FFmpeg's libavutil/pixfmt.h. AVColorRange:
 LIMITED = 1
@@ -81,17 +88,65 @@ class Frame:
     duration: int
 
 
+class TimedPicture(NamedTuple):
+    """A decoded picture, not yet RGB, with its start and duration in ticks."""
+
+    picture: VideoFrame
+    pts: int
+    duration: int
+
+
+@dataclass
+class Losses:
+    """Properties of frames that were lost while a source was read.
+
+    `resized` frames had another size than the first one. `interlaced` and `transparent` tell
+    whether any frame was made of two fields, and whether any had transparent pixels.
+    """
+
+    resized: int = 0
+    interlaced: bool = False
+    transparent: bool = False
+    cut_off: bool = False
+    metadata: set[str] = field(default_factory=set)
+
+    def notes(self, clip: Clip) -> list[str]:
+        """Return a note for each property."""
+        notes = []
+        if self.resized:
+            size = f"{clip.width}x{clip.height}"
+            notes.append(f"frames of another size are resized to {size}: {self.resized}")
+        if self.interlaced:
+            notes.append("interlaced frames are deinterlaced: two fields become one frame")
+        if self.cut_off:
+            notes.append(f"{clip.path} is cut off: its last frames are missing")
+        if self.transparent:
+            notes.append("alpha is left out: transparent pixels are laid on white")
+        if self.metadata:
+            notes.append(f"metadata of frames is left out: {', '.join(sorted(self.metadata))}")
+        return notes
+
+    def lay_on_white(self, rgba: Rgb) -> Rgb:
+        """Return RGB from (H, W, 4); where a pixel is transparent, white shows through."""
+        rgb = rgba[..., :3]
+        alpha = rgba[..., 3:].astype(np.uint16)
+        if alpha.min() == OPAQUE:
+            return np.ascontiguousarray(rgb)
+        self.transparent = True
+        mixed = rgb * alpha + OPAQUE * (OPAQUE - alpha)
+        return ((mixed + OPAQUE // 2) // OPAQUE).astype(np.uint8)
+
+
 class PictureSource:
     """The frames of numbered pictures, or of all pictures in a folder.
 
-    `skipped` counts the pictures that cannot be read. `too_close` is always 0: the rate is
-    constant.
+    `skipped` counts the pictures that cannot be read.
     """
 
     def __init__(self, path: Path, options: VideoOptions, container: Container) -> None:
         rate = options.rate or PICTURES_RATE
         self.skipped = 0
-        self.too_close = 0
+        self.losses = Losses()
         self.size: tuple[int, int] | None = None  # (width, height), None before the first picture
         files = _picture_files(path)
         if container.time_base and container.time_base * container.min_gap * rate > 1:
@@ -107,6 +162,7 @@ class PictureSource:
         if first is None:
             raise VideoError(f"{path}: none of its pictures can be read")
         h, w = first.shape[:2]
+        self.stored = (w, h)
         if options.size is not None:
             h, w = fitted_size(h, w, options.size)
         self.size = (w, h)
@@ -123,6 +179,7 @@ class PictureSource:
     def frames(self, first: int = 0) -> Generator[Frame, None, None]:
         """Yield the frames in order, beginning at tick `first` of the clip's time base."""
         self.skipped = 0
+        self.losses = Losses()
         step = 1 / (self.clip.rate * self.clip.time_base)  # ticks from a picture to the next
         for number, file in enumerate(self.files):
             pts = round(number * step)
@@ -133,15 +190,22 @@ class PictureSource:
                 else:
                     yield Frame(rgb, pts, round((number + 1) * step) - pts)
 
+    def notes(self) -> list[str]:
+        """Return notes on the properties that were lost while frames were read."""
+        return self.losses.notes(self.clip)
+
     def _read(self, file: Path) -> Rgb | None:
         """Return a picture in the size of the clip, or None when it cannot be read."""
         try:
-            image = flatten(decode(file))
+            image = decode(file)
         except ImageError:
             return None
-        if self.size is not None and image.size != self.size:
-            image = image.resize(self.size)
-        return np.array(image, np.uint8)
+        pixels = np.array(image, np.uint8)
+        rgb = self.losses.lay_on_white(pixels) if image.mode == "RGBA" else pixels
+        if self.size is None or image.size == self.size:
+            return rgb
+        self.losses.resized += image.size != self.stored
+        return np.array(Image.fromarray(rgb).resize(self.size))
 
 
 def yuv_matrix(space: int, height: int, width: int) -> int:

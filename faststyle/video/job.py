@@ -9,6 +9,8 @@ Files are read in read.py, encoded in write.py, and put together in mux.py and p
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -84,8 +86,9 @@ def stylize_video(
     is resumed only with the same name. `progress` is called after each frame.
 
     The output gets its name only when it is complete. After an error or a signal the finished
-    segments stay in OUT.parts/, where `options.resume` finds them. SIGINT and SIGTERM also leave a
-    video of the frames so far, OUT.partial.mp4.
+    segments stay in OUT.parts/: `options.resume` goes on with them, `options.overwrite` alone
+    deletes them, and a job with neither is refused. SIGINT and SIGTERM also leave a video of the
+    frames so far, OUT.partial.mp4.
 
     Raises: VideoError, OutputError, Interrupted, DeviceError without PyAV.
 
@@ -115,6 +118,7 @@ class _VideoJob:
             self.target.parts,
             _segment_settings(self.source.clip, self.target, options, style),
             options.resume,
+            options.overwrite,
         )
 
     def run(
@@ -144,22 +148,21 @@ class _VideoJob:
                 if not parts.segments:
                     parts.remove()
         parts.remove()
+        for half in self.target.leftovers():
+            with contextlib.suppress(OSError):
+                shutil.rmtree(half) if half.is_dir() else half.unlink()
         return self._report(resumed, notes)
 
     def _report(self, resumed: int, notes: list[str]) -> VideoReport:
         parts = self.parts
         clip = self.source.clip
-        if self.source.too_close:
-            gap = float(self.target.container.min_gap * clip.time_base * 1000)
-            left_out = f"{self.source.too_close} frames are left out that came less than "
-            notes = [*notes, f"{left_out}{gap:g} ms after another"]
         return VideoReport(
             output=str(self.target.path),
             frames=parts.frame_count,
             seconds=float((parts.segments[-1].end - parts.segments[0].start) * clip.time_base),
             skipped=self.source.skipped,
             resumed=resumed,
-            notes=(*clip.notes, *self.encoder.notes, *notes),
+            notes=(*clip.notes, *self.source.notes(), *self.encoder.notes, *notes),
         )
 
     def _assemble(

@@ -21,6 +21,7 @@ from faststyle.video.frames import Clip
 from faststyle.video.options import Container, file_url
 from faststyle.video.parts import Parts
 from faststyle.video.read import MICROSECOND, find_stream, open_input, read_packets
+from faststyle.video.write import Segment
 
 if TYPE_CHECKING:
     from av import Packet
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 # Opus at this rate.
 AUDIO_BITS = 96_000
 OPUS_RATE = 48_000  # samples a second; encoders with a fixed list of rates have this one
+# Ticks by which rounding changes the length of a clip: half a one at its start, one at its end.
+ROUNDED_TICKS = 2
+MAX_DENOMINATOR = 100_000  # of an average rate; FFmpeg stores a fraction of two 32-bit numbers
 MIN_TIMESCALE = 90_000  # ticks a second of MP4, at least
 TRACK_MARGIN = 10  # seconds: how far apart in a file packets of the same time may be
 # Seconds. A longer gap in the sound stays; a shorter one is the rounding of containers that count
@@ -98,6 +102,8 @@ def mux(
         )
         stream = output.add_stream_from_template(first.streams.video[0], opaque=True)
         stream.time_base = clip.time_base
+        # Matroska stores it, and readers take its word for the rate.
+        stream.codec_context.framerate = average_rate(parts, clip)
         if _is_mp4(container) and stream.codec_context.name == "hevc":
             stream.codec_context.codec_tag = "hvc1"  # the only tag that QuickTime and Safari play
         packets: list[Iterator[Packet[Any]]] = [_video_packets(stream, parts, clip)]
@@ -151,26 +157,30 @@ def _is_mp4(container: Container) -> bool:
     return container.format in ("mp4", "mov")
 
 
+def average_rate(parts: Parts, clip: Clip) -> Fraction:
+    """Return the frames a second of the output, an average where its timing varies.
+
+    Where it differs from the clip's rate by the rounding of times only, that rate is returned.
+    """
+    ticks = parts.segments[-1].end - parts.segments[0].start
+    if abs(parts.frame_count / (clip.rate * clip.time_base) - ticks) <= ROUNDED_TICKS:
+        return clip.rate
+    return (parts.frame_count / (ticks * clip.time_base)).limit_denominator(MAX_DENOMINATOR)
+
+
 def _video_packets(stream: VideoStream, parts: Parts, clip: Clip) -> Iterator[Packet[Any]]:
     """Yield the packets of all segments with their times in the clip.
 
     Decoding times are made anew, because those of neighbouring segments overlap: packet i is
     decoded when frame i - delay is shown.
     """
-    delay = max(segment.delay for segment in parts.segments)
-    frame = max(1, round(1 / (clip.rate * clip.time_base)))
-    # The decoding times that are not used yet. The first packets are decoded before any frame is
-    # shown.
-    waiting = [parts.segments[0].start - i * frame for i in range(delay, 0, -1)]
-    for segment, path in zip(parts.segments, parts.paths(), strict=True):
-        with open_input(path) as file:
-            step = (file.streams.video[0].time_base or clip.time_base) / clip.time_base
-            packets = [
-                packet for packet in read_packets(file, [file.streams.video[0]]) if packet.size
-            ]
-        shown = [segment.start + round((packet.pts or 0) * step) for packet in packets]
-        in_order = sorted(shown)
-        end_of = dict(zip(in_order, [*in_order[1:], segment.end], strict=True))
+    # The decoding times that are not used yet.
+    waiting = _early_times(parts, clip)
+    # A frame is shown until the next one starts, the last one of a segment too.
+    ends = [*(segment.start for segment in parts.segments[1:]), parts.segments[-1].end]
+    for segment, path, end in zip(parts.segments, parts.paths(), ends, strict=True):
+        packets, shown, in_order = _read_segment(segment, path, clip)
+        end_of = dict(zip(in_order, [*in_order[1:], end], strict=True))
         waiting += in_order
         for packet, pts, dts in zip(packets, shown, waiting, strict=False):
             packet.pts = pts
@@ -180,6 +190,39 @@ def _video_packets(stream: VideoStream, parts: Parts, clip: Clip) -> Iterator[Pa
             packet.stream = stream
             yield packet
         waiting = waiting[len(packets) :]
+
+
+def _early_times(parts: Parts, clip: Clip) -> list[int]:
+    """Return the decoding times of the packets that are decoded before any frame is shown.
+
+    MP4 has no total but the sum of the steps between decoding times, and the last packet's
+    duration. These times make the sum as long as the clip is shown.
+    """
+    delay = max(segment.delay for segment in parts.segments)
+    if not delay:
+        return []
+    shown: list[int] = []  # the last times, in decoding order
+    for segment, path in zip(reversed(parts.segments), reversed(parts.paths()), strict=True):
+        shown = [*_read_segment(segment, path, clip)[1], *shown]
+        if len(shown) > delay:
+            break
+    start = parts.segments[0].start
+    in_order = [*sorted(shown), parts.segments[-1].end]
+    duration = in_order[in_order.index(shown[-1]) + 1] - shown[-1]
+    early = in_order[-1] - in_order[-2 - delay] - duration
+    return [start - early + i * early // delay for i in range(delay)]
+
+
+def _read_segment(
+    segment: Segment, path: Path, clip: Clip
+) -> tuple[list[Packet[Any]], list[int], list[int]]:
+    """Return the packets of a segment, their times in the clip, and these times in order."""
+    with open_input(path) as file:
+        stream = file.streams.video[0]
+        step = (stream.time_base or clip.time_base) / clip.time_base
+        packets = [packet for packet in read_packets(file, [stream]) if packet.size]
+    shown = [segment.start + round((packet.pts or 0) * step) for packet in packets]
+    return packets, shown, sorted(shown)
 
 
 def _track_packets(

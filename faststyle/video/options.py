@@ -5,6 +5,7 @@ Codecs are in write.py.
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -35,7 +36,8 @@ class VideoOptions:
     from 1, the best, to 31. `preset` is the encoder's speed (for ProRes: its profile), by the
     encoder's own names. `fps` makes the rate constant. `start` and `end` are seconds from the
     beginning. `size` is the shorter side in pixels. `threads` is for the decoder and for the
-    encoder, each. `overwrite` replaces an output that exists. `resume` continues a stopped job.
+    encoder, each. `overwrite` replaces an output that exists, and without `resume` also the
+    segments of a stopped job. `resume` continues a stopped job.
 
     Raises: VideoError for a value outside its range.
     """
@@ -116,6 +118,13 @@ CONTAINERS = {
     ".gif": Container("gif", time_base=Fraction(1, 100), min_gap=2),
 }
 PICTURES = Container("pictures")
+# Files that are clips by their names. GIF is not among them: in a folder it counts as a picture.
+CLIPS = frozenset(
+    {
+        *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".flv", ".mpg", ".mpeg"),
+        *(".ts", ".m2ts", ".mts", ".vob", ".3gp", ".ogv", ".mxf", ".h264", ".264", ".hevc"),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -142,6 +151,13 @@ class Target:
         """Return the folder beside the output that holds the segments of a running job."""
         return self.place.with_name(f"{self.place.name}.parts")
 
+    def leftovers(self) -> list[Path]:
+        """Return the half outputs of this name that killed jobs left behind."""
+        name = self.place.name if self.container is PICTURES else self.place.stem
+        suffix = "" if self.container is PICTURES else self.place.suffix
+        pattern = f".{glob.escape(name)}.*.part{glob.escape(suffix)}"
+        return list(self.place.parent.glob(pattern))
+
     def pictures(self) -> list[Path]:
         """Return the existing pictures that match the pattern, by number."""
         return numbered_files(self.path)
@@ -165,6 +181,32 @@ def wants_video(inputs: Sequence[str], output: str) -> bool:
         and source.suffix.lower() not in READABLE
         and target.suffix.lower() not in WRITABLE
     )
+
+
+def is_clip(name: str | Path) -> bool:
+    """Return whether a file is a clip by its suffix."""
+    return Path(name).suffix.lower() in CLIPS
+
+
+def check_kinds(inputs: Sequence[str], clips: Sequence[Path], output: str) -> None:
+    """Check the output of inputs that are no single video. Raises: OutputError.
+
+    `clips` are the videos that the inputs mean. They go into a folder.
+    """
+    suffix = Path(output).suffix.lower()
+    if Path(output).is_dir():
+        return
+    if suffix in CONTAINERS and "-" in inputs:
+        raise OutputError(f"`output` {output}: standard input is read as one picture; name a file")
+    if suffix in CONTAINERS and (clips or len(inputs) > 1):
+        raise OutputError(f"`output` {output}: several inputs need a folder, not a file")
+    if clips and output == "-":
+        raise OutputError(f"`output` -: takes one picture, but {clips[0]} is a video; name a file")
+    if clips and suffix in WRITABLE:
+        raise OutputError(
+            f"`output` {output}: a picture, but {clips[0]} is a video; use "
+            f"{', '.join(CONTAINERS)}, or numbered pictures: frames/%05d{suffix}"
+        )
 
 
 def parse_rate(text: str) -> Fraction:

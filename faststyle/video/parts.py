@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from faststyle.errors import OutputError
-from faststyle.files import write_bytes, writing
+from faststyle.files import output_error, write_bytes, writing
 from faststyle.video.frames import Clip, Frame
 from faststyle.video.options import VideoError
 from faststyle.video.write import Segment, SegmentEncoder
@@ -24,27 +24,38 @@ MANIFEST = "manifest.json"
 # Seconds. Each segment starts with a key frame. One in 5 s costs H.264 3 % more bits than one in
 # 10 s, and a kill loses no more than 5 s of frames.
 SEGMENT_LENGTH = 5
+BEGINS_AGAIN = "deletes them and begins again"
 
 
 class Parts:
     """The segments of a job, in `folder`.
 
     `job` holds all settings that change their content. Segments are only resumed with the same.
+    With `overwrite` and without `resume`, those of an earlier run are deleted.
 
-    Raises: VideoError when segments of another job are to be resumed, OutputError when the folder
-    cannot be written.
+    Raises: VideoError when there are segments of an earlier run that may not be deleted or cannot
+    be resumed, OutputError when the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, job: dict[str, Any], resume: bool) -> None:
+    def __init__(self, folder: Path, job: dict[str, Any], resume: bool, overwrite: bool) -> None:
         self.folder = folder
         # Through JSON, so that it compares equal with the same job read from a manifest.
         self.job = json.loads(json.dumps(job))
         self.segments: list[Segment] = []
         manifest = folder / MANIFEST
-        if resume and manifest.is_file():
+        if manifest.is_file() and not (overwrite and not resume):
             self.segments = self._read(manifest)
-        elif folder.exists():
+            if self.segments and not resume:
+                raise VideoError(
+                    f"{folder} holds {self.frame_count} finished frames of a stopped run; "
+                    f"`resume` goes on, `overwrite` {BEGINS_AGAIN}"
+                )
+        if folder.exists() and not self.segments:
             self.remove()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise output_error(folder.with_suffix(""), error) from error
         self._save()
 
     @property
@@ -91,7 +102,10 @@ class Parts:
         write_bytes(self.folder / MANIFEST, json.dumps(data, indent=1).encode())
 
     def _read(self, manifest: Path) -> list[Segment]:
-        """Return the listed segments up to the first whose file is missing. Raises: VideoError."""
+        """Return the listed segments up to the first whose file is missing.
+
+        Raises: VideoError when they are those of another job.
+        """
         try:
             data = json.loads(manifest.read_text(encoding="utf-8"))
             old_job = data["job"]
@@ -99,15 +113,16 @@ class Parts:
             changed = [key for key in self.job if old_job.get(key) != self.job[key]]
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise VideoError(
-                f"{manifest}: cannot be read; run without `resume` to begin again"
+                f"{manifest}: cannot be read; `overwrite` without `resume` {BEGINS_AGAIN}"
             ) from error
-        if changed:
-            raise VideoError(
-                f"{self.folder} was begun with another {' and '.join(changed)}; "
-                "run without `resume` to begin again"
-            )
         # The video resumes where the first file is missing, so later segments are of no use.
-        return list(takewhile(lambda segment: (self.folder / segment.file).is_file(), segments))
+        found = list(takewhile(lambda segment: (self.folder / segment.file).is_file(), segments))
+        if found and changed:
+            raise VideoError(
+                f"{self.folder} holds frames of a run that was begun with another "
+                f"{' and '.join(changed)}; `overwrite` without `resume` {BEGINS_AGAIN}"
+            )
+        return found
 
 
 class _SegmentStarts:

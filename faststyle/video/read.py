@@ -7,28 +7,33 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import struct
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from faststyle.images import fitted_size
+from faststyle.video.animated import is_animated, open_animated
 from faststyle.video.frames import (
     FULL,
     RGB,
     Clip,
     Color,
     Frame,
+    Losses,
     PictureSource,
     Rgb,
+    TimedPicture,
     file_identity,
     yuv_matrix,
 )
+from faststyle.video.interlaced import deinterlace
 from faststyle.video.options import Container, VideoError, VideoOptions, file_url, is_numbered
 
 if TYPE_CHECKING:
@@ -43,16 +48,24 @@ MICROSECOND = Fraction(1, 1_000_000)  # FFmpeg's AV_TIME_BASE
 # which a frame is shown.
 SEEK_MARGIN = 1
 MAX_FAILED_READS = 100  # in a row; then the file counts as ended
+# Denominators of the rates of cameras and films: whole numbers, and NTSC's such as 30000/1001.
+RATE_DENOMINATORS = (1, 1001)
+# Matroska stores a rate as whole nanoseconds, and FFmpeg reads that as 19001/317 for 60000/1001.
+RATE_ERROR = Fraction(1, 1_000_000)
+# Names of what frames carry besides pixels, by PyAV's names in `av.sidedata.sidedata.Type`.
+METADATA = {
+    "A53_CC": "closed captions",
+    "STEREO3D": "stereo 3D",
+    "SPHERICAL": "360 degrees",
+    "MASTERING_DISPLAY_METADATA": "HDR",
+    "CONTENT_LIGHT_LEVEL": "HDR",
+    "DYNAMIC_HDR_PLUS": "HDR10+",
+    "DOVI_METADATA": "Dolby Vision",
+}
+BOX_HEAD = 16  # bytes: length, name, and the length again where it needs 64 bits
+PICTURE_FORMATS = ("_pipe", "image2")  # FFmpeg's names of readers of single pictures
 # AVFMT_TS_DISCONT: formats such as MPEG-TS, whose clock may start at any time.
 ANY_START = 0x0200
-
-
-class TimedPicture(NamedTuple):
-    """A decoded picture, not yet RGB, with its start and duration in ticks."""
-
-    picture: VideoFrame
-    pts: int
-    duration: int
 
 
 @dataclass(frozen=True)
@@ -101,14 +114,31 @@ class VideoSource:
         self.min_gap = container.min_gap
         self.skipped = 0
         self.too_close = 0
+        self.losses = Losses()
         self.reformatter = VideoReformatter()
         with open_input(path) as file:
             stream = find_stream(file, path)
-            self.time_base, self.rate = _time_base_and_rate(stream)
+            stored, self.rate = _time_base_and_rate(stream)
+            self.time_base = exact_ticks(stored, self.rate)
+            self.fineness = round(stored / self.time_base)
+            self.grid_start: int | None = None
+            self.last_dts: int | None = None  # of the last packet that was read
             first = next(self._decode(file, stream), None)
             if first is None:
-                raise VideoError(f"{path}: no frame of it can be decoded")
+                reason = why_unreadable(path) or "no frame of it can be decoded"
+                raise VideoError(f"{path}: {reason}")
+            self.grid_start = first.pts
+            self.stored_size = (first.picture.width, first.picture.height)
             self.clip = self._describe_clip(file, stream, first.picture, container)
+
+    def notes(self) -> list[str]:
+        """Return notes on the frames and properties that were lost while frames were read."""
+        notes = self.losses.notes(self.clip)
+        if self.too_close:
+            gap = float(self.min_gap * self.clip.time_base * 1000)
+            left_out = f"{self.too_close} frames are left out that came less than "
+            notes.append(f"{left_out}{gap:g} ms after another")
+        return notes
 
     def frames(self, first: int = 0) -> Generator[Frame, None, None]:
         """Yield the frames in order, beginning at tick `first` of the clip's time base.
@@ -119,6 +149,7 @@ class VideoSource:
         tick = self.time_base  # seconds: length of the ticks that `timed` counts in
         zero = round(self.clip.zero / tick)
         timed = self._decode_from(zero + math.floor(first * self.clip.time_base / tick))
+        timed = deinterlace(timed, self.losses)
         timed = (one._replace(pts=one.pts - zero) for one in timed)
         if self.options.start is not None:
             timed = (one for one in timed if one.pts >= 0)
@@ -171,7 +202,7 @@ class VideoSource:
                 stream = find_stream(file, self.path)
                 if seek:
                     with contextlib.suppress(FFmpegError):
-                        file.seek(target - margin, stream=stream)
+                        file.seek((target - margin) // self.fineness, stream=stream)
                 timed = self._decode(file, stream)
                 head = next(timed, None)
                 if seek and (head is None or head.pts > target):
@@ -182,6 +213,27 @@ class VideoSource:
                 return
 
     def _decode(self, file: InputContainer, stream: VideoStream) -> Iterator[TimedPicture]:
+        """Yield the pictures of a stream, the last with its duration up to the stream's end.
+
+        MP4 stores durations in the order of decoding, so that of the last picture is another's.
+        """
+        held: TimedPicture | None = None
+        for one in self._decode_packets(file, stream):
+            if held is not None:
+                yield held
+            held = one
+        if held is not None:
+            entries = getattr(stream, "index_entries", None) or []  # since PyAV 17
+            is_whole = len(entries) > 0 and entries[-1].timestamp == self.last_dts
+            # The length in the header counts only where no frame of the index is missing.
+            if is_whole and stream.duration:
+                end = ((stream.start_time or 0) + stream.duration) * self.fineness
+                held = held._replace(duration=max(held.duration, end - held.pts))
+            if entries and not is_whole and "mp4" in file.format.name:
+                self.losses.cut_off = True
+            yield held
+
+    def _decode_packets(self, file: InputContainer, stream: VideoStream) -> Iterator[TimedPicture]:
         """Yield the pictures of a stream; count the damaged ones in `skipped`."""
         from av.error import FFmpegError
 
@@ -193,6 +245,7 @@ class VideoSource:
         errors = 0
         expected = 0  # tick of the next picture, for streams without times
         for packet in read_packets(file, [stream]):
+            self.last_dts = self.last_dts if packet.dts is None else packet.dts
             # Theora and others write an empty packet where the frame before is shown on.
             if not packet.size and packet.pts is not None:
                 continue
@@ -206,8 +259,7 @@ class VideoSource:
             for picture in decoded:
                 if picture.is_corrupt:
                     continue
-                pts = expected if picture.pts is None else picture.pts
-                one = TimedPicture(picture, pts, picture.duration or step)
+                one = self._time(picture, expected, step)
                 pictures += 1
                 expected = one.pts + one.duration
                 yield one
@@ -215,6 +267,25 @@ class VideoSource:
             # without a picture, but only at the end, when no frame is left inside the decoder.
             at_end = not packet.size
             self.skipped = max(errors, packets - pictures) if errors and at_end else errors
+
+    def _time(self, picture: VideoFrame, expected: int, step: int) -> TimedPicture:
+        """Return a picture with its time and duration, in ticks of `time_base`.
+
+        `expected` is the time of a picture without one, `step` the duration of one without one.
+        Times that were rounded to milliseconds become exact again where they are at a constant
+        rate: none moves by more than one tick of the file.
+        """
+        pts = expected if picture.pts is None else picture.pts * self.fineness
+        duration = picture.duration * self.fineness or step
+        if self.fineness > 1:
+            # The first picture, whose time is always known by then, is where the grid begins.
+            start = pts if self.grid_start is None else self.grid_start
+            exact = start + round((pts - start) / step) * step
+            if abs(exact - pts) <= self.fineness:
+                pts = exact
+            if abs(duration - step) <= self.fineness:
+                duration = step
+        return TimedPicture(picture, pts, duration)
 
     def _describe_clip(
         self, file: InputContainer, stream: VideoStream, picture: VideoFrame, container: Container
@@ -245,7 +316,7 @@ class VideoSource:
             zero=origin + options.begin,
             color=_color_of(picture),
             aspect=aspect if aspect and aspect != 1 else None,
-            notes=_lost_properties(picture, orientation),
+            notes=_lost_properties(stream, picture, orientation),
         )
 
     def _expected_frames(
@@ -256,7 +327,7 @@ class VideoSource:
         if stream.frames and rate == self.rate and options.start is options.end is None:
             return stream.frames
         if stream.duration:
-            seconds = stream.duration * self.time_base
+            seconds = stream.duration * self.fineness * self.time_base
         elif file.duration:
             seconds = file.duration * MICROSECOND
         else:
@@ -274,6 +345,9 @@ class VideoSource:
         if orientation is not None and orientation.transposed:
             h, w = w, h
         same = (h, w) == (picture.height, picture.width)
+        self.losses.resized += (picture.width, picture.height) != self.stored_size
+        self.losses.metadata |= {METADATA[name] for name in METADATA if _side_data(picture, name)}
+        alpha = has_alpha(picture)
         # Without exact rounding and chroma at full width libswscale darkens 4:2:0 by 1 level of 255
         # (docs/log/video.md).
         exact = (
@@ -283,12 +357,14 @@ class VideoSource:
             picture,
             w,
             h,
-            "rgb24",
+            "rgba" if alpha else "rgb24",
             src_colorspace=yuv_matrix(picture.colorspace, picture.height, picture.width),
             interpolation=exact | (Interpolation.BILINEAR if same else Interpolation.BICUBIC),
             threads=self.options.threads,
         )
         rgb = np.asarray(converted.to_ndarray(), np.uint8)
+        if alpha:
+            rgb = self.losses.lay_on_white(rgb)
         return rgb if orientation is None else np.ascontiguousarray(orientation.apply(rgb))
 
 
@@ -313,11 +389,16 @@ def make_rate_constant(timed: Iterable[TimedPicture], step: Fraction) -> Iterato
         held = one
 
 
-def find_orientation(picture: VideoFrame) -> Orientation | None:
-    """Return how a picture becomes upright, by its display matrix; None when it is upright."""
+def _side_data(picture: VideoFrame, name: str) -> Buffer | None:
+    """Return what a picture carries under a name of `av.sidedata.sidedata.Type`, or None."""
     from av.sidedata.sidedata import Type
 
-    matrix = cast("Mapping[Type, Buffer]", picture.side_data).get(Type.DISPLAYMATRIX)
+    return cast("Mapping[Type, Buffer]", picture.side_data).get(Type[name])
+
+
+def find_orientation(picture: VideoFrame) -> Orientation | None:
+    """Return how a picture becomes upright, by its display matrix; None when it is upright."""
+    matrix = _side_data(picture, "DISPLAYMATRIX")
     if matrix is None:
         return None
     # The point (x, y) of the stored picture is shown at (ax + cy, bx + dy).
@@ -337,17 +418,46 @@ def open_input(path: Path) -> Iterator[InputContainer]:
     from av.error import FFmpegError
 
     try:
-        file = av.open(file_url(path), metadata_errors="replace")
+        media = open_animated(path) if is_animated(path) else file_url(path)
+        file = av.open(media, "r", metadata_errors="replace")
     except FileNotFoundError:
         raise VideoError(f"{path}: no such file") from None
     except PermissionError:
         raise VideoError(f"{path}: cannot be read (permission denied)") from None
     except (FFmpegError, ValueError) as error:
-        raise VideoError(f"{path}: not a video that can be read") from error
+        reason = why_unreadable(path) or "not a video that can be read"
+        raise VideoError(f"{path}: {reason}") from error
     with file:
+        if file.format.name.endswith(PICTURE_FORMATS):
+            kind = file.format.name.partition("_")[0]
+            raise VideoError(
+                f"{path}: one picture ({kind}), not a video; name a picture as `output`"
+            )
         if file.format.name == "tty":  # FFmpeg shows any text as a video of a terminal
             raise VideoError(f"{path}: not a video that can be read")
         yield file
+
+
+def why_unreadable(path: Path) -> str | None:
+    """Return why no frame of a file can be read, the end of a sentence; None where it is unclear.
+
+    MP4 is a row of boxes, each with its length and name. The index comes last in many files.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        if not size:
+            return "the file is empty"
+        ends: dict[bytes, int] = {}
+        at = 0
+        while at + BOX_HEAD <= size and (b"ftyp" in ends or at == 0):
+            file.seek(at)
+            length, name, long = struct.unpack(">I4sQ", file.read(BOX_HEAD))
+            # A length of 0 means up to the end, one of 1 that the true length follows.
+            at += {0: size - at, 1: long}.get(length, length) or size
+            ends[name] = at
+    if b"ftyp" in ends and not ends.get(b"moov", size + 1) <= size:
+        return "cut off: its index (moov) is missing; copy it or download it again"
+    return None
 
 
 def find_stream(file: InputContainer, path: Path) -> VideoStream:
@@ -385,7 +495,21 @@ def read_packets(file: InputContainer, streams: list[Stream]) -> Iterator[Packet
 def _time_base_and_rate(stream: VideoStream) -> tuple[Fraction, Fraction]:
     """Return the seconds in a tick, and the frames a second."""
     rate = stream.average_rate or stream.guessed_rate or stream.base_rate or Fraction(25)
+    usual = (Fraction(round(rate)), Fraction(round(rate * Fraction(1001, 1000)) * 1000, 1001))
+    rate = next((one for one in usual if abs(one - rate) <= RATE_ERROR * rate), rate)
     return stream.time_base or 1 / rate, rate
+
+
+def exact_ticks(tick: Fraction, rate: Fraction) -> Fraction:
+    """Return the longest tick, in seconds, that divides `tick` and a frame at a usual rate.
+
+    Matroska counts in milliseconds, so 24000/1001 frames a second are rounded in it: 42, 83, 125.
+    """
+    frame = 1 / rate
+    if rate.denominator not in RATE_DENOMINATORS:
+        return tick
+    common = math.gcd(tick.numerator * frame.denominator, frame.numerator * tick.denominator)
+    return Fraction(common, tick.denominator * frame.denominator)
 
 
 def _color_of(picture: VideoFrame) -> Color:
@@ -398,7 +522,15 @@ def _color_of(picture: VideoFrame) -> Color:
     return Color(range, picture.colorspace, picture.color_primaries, picture.color_trc)
 
 
-def _lost_properties(picture: VideoFrame, orientation: Orientation | None) -> tuple[str, ...]:
+def has_alpha(picture: VideoFrame) -> bool:
+    """Return whether a picture can have transparent pixels."""
+    format = picture.format
+    return format.has_palette or any(component.is_alpha for component in format.components)
+
+
+def _lost_properties(
+    stream: VideoStream, picture: VideoFrame, orientation: Orientation | None
+) -> tuple[str, ...]:
     """Return notes on the properties of the source that 8-bit upright RGB cannot hold."""
     components = picture.format.components
     notes = []
@@ -409,9 +541,8 @@ def _lost_properties(picture: VideoFrame, orientation: Orientation | None) -> tu
     bits = max(component.bits for component in components)
     if bits > 8:
         notes.append(f"{bits} bits a channel are reduced to 8")
-    has_alpha = any(component.is_alpha for component in components)
-    if has_alpha and picture.to_ndarray(format="rgba")[..., 3].min() < 255:
-        notes.append("transparency is not kept")
+    if stream.metadata.get("alpha_mode") == "1":  # VP8 and VP9 in Matroska, decoded without it
+        notes.append("alpha is left out: colours that it hid are shown")
     return tuple(notes)
 
 
