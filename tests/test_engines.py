@@ -338,9 +338,12 @@ def test_an_accelerator_that_torch_knows_is_what_auto_means(
     monkeypatch.setattr(
         torch.accelerator, "current_accelerator", lambda check_available: torch.device("cuda")
     )
-    monkeypatch.setattr(
-        opening, "TorchEngine", lambda network, options: asked.append(options.device)
-    )
+
+    def fake(network: Any, options: EngineOptions) -> Any:
+        asked.append(options.device)
+        return SimpleNamespace(name="torch", precision="float32")
+
+    monkeypatch.setattr(opening, "TorchEngine", fake)
     open_engine(checkpoint)
     assert asked == ["cuda"]
 

@@ -20,7 +20,6 @@ from faststyle.checkpoint import About, load_checkpoint, save_checkpoint
 from faststyle.cli import app
 from faststyle.engines import export
 from faststyle.engines.export import (
-    Check,
     ExportError,
     ExportReport,
     export_checkpoint,
@@ -30,6 +29,7 @@ from faststyle.engines.graph import EXAMPLE, to_onnx
 from faststyle.engines.opening import open_engine
 from faststyle.engines.openvino_engine import import_openvino
 from faststyle.engines.options import EngineOptions
+from faststyle.engines.verify import Check, compare, too_far
 from faststyle.errors import CheckpointError, DeviceError, OutputError, PhotosError
 from faststyle.files import sha256
 from faststyle.images import read_image
@@ -353,7 +353,7 @@ def sees_int8(operation: Any) -> bool:
 def test_how_near_to_torch_an_export_must_be(
     precision: str, difference: float, ssim: float, reason: str
 ) -> None:
-    assert export._too_far(Check("openvino", precision, "97x131", difference, ssim)) == reason
+    assert too_far(Check("openvino", precision, "97x131", difference, ssim)) == reason
 
 
 def test_a_comparison_takes_the_worst_pixel_and_the_worst_photo() -> None:
@@ -370,7 +370,7 @@ def test_a_comparison_takes_the_worst_pixel_and_the_worst_photo() -> None:
         def __call__(self, images: Tensor) -> Tensor:
             return wrong
 
-    check = export._check(Wrong(), images, images)
+    check = compare(Wrong(), images, images)
     assert check.size == "32x40"
     assert check.difference == pytest.approx(float((1 - 2 * images[1]).abs().max()))
     assert check.ssim < 0  # a negative of itself

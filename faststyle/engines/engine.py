@@ -27,12 +27,14 @@ class Engine(Protocol):
     """A network that is ready to run.
 
     `device` is cpu, cuda, mps, xpu or npu. `precision` is float32, bf16 or f16, or int8 for a file
-    that was exported so.
+    that was exported so. `size` is the height and width that a file was exported for; None takes
+    images of any size, and batches.
     """
 
     name: str
     device: str
     precision: str
+    size: tuple[int, int] | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the stylized images, on the device that the images came from.

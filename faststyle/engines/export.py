@@ -11,13 +11,12 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from faststyle.checkpoint import load_checkpoint
 from faststyle.engines.engine import Engine
@@ -26,6 +25,7 @@ from faststyle.engines.onnxruntime_engine import OnnxRuntimeEngine
 from faststyle.engines.openvino_engine import OpenVINOEngine, import_openvino, openvino_core
 from faststyle.engines.options import EXTRAS, EngineOptions, is_exported
 from faststyle.engines.torch_engine import TorchEngine
+from faststyle.engines.verify import Check, compare, too_far
 from faststyle.errors import FaststyleError, OutputError, PhotosError, did_you_mean
 from faststyle.extras import require
 from faststyle.files import sha256, writing
@@ -37,9 +37,6 @@ SUFFIXES: dict[str, str] = {"onnx": ".onnx", "openvino": ".xml"}
 
 # Heights and widths are odd, so that padding and cropping are compared too.
 CHECKED_SIZES = ((97, 131), (64, 257))
-MAX_DIFFERENCE = 2 / 255  # of float32: two of the 256 levels of a picture
-# structural similarity, 1 for the same picture
-MIN_SSIM = {"bf16": 0.98, "f16": 0.98, "int8": 0.97}
 
 CALIBRATION_PHOTOS = 32  # 4 gave the same similarity to 0.001; more of them cover rarer colours
 CALIBRATION_SIZE = 256  # pixels a side
@@ -54,21 +51,6 @@ INT8_TYPES = {"Convolution", "GroupConvolution", "Pad", "Relu"}
 
 class ExportError(FaststyleError):
     """An export cannot be made, or its results are not those of torch."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """A comparison with torch, on a batch of photos of one size, "HxW", by one engine.
-
-    `difference` is the largest absolute difference of values in [0, 1]. `ssim` is the lowest
-    structural similarity of a photo.
-    """
-
-    engine: str
-    precision: str
-    size: str
-    difference: float
-    ssim: float
 
 
 @dataclass(frozen=True)
@@ -249,8 +231,8 @@ def _compare(network: nn.Module, file: Path, format: str, int8: bool) -> Iterato
     for engine in _readers(file, format, int8):
         for h, w in CHECKED_SIZES:
             photos = torch.cat([resize(read_image(path), h, w) for path in held_out_photos()])
-            check = _check(engine, photos, reference(photos))
-            if reason := _too_far(check):
+            check = compare(engine, photos, reference(photos))
+            if reason := too_far(check):
                 raise ExportError(
                     f"nothing written: {check.engine} in {check.precision} is not torch, {reason}"
                 )
@@ -268,28 +250,3 @@ def _readers(file: Path, format: str, int8: bool) -> Iterator[Engine]:
     engine = OpenVINOEngine(lambda: file, auto)
     if engine.precision != "float32":
         yield engine
-
-
-def _too_far(check: Check) -> str:
-    """Return in words how a comparison failed, or an empty text. NaN fails too."""
-    if check.precision == "float32":
-        if check.difference <= MAX_DIFFERENCE:
-            return ""
-        found = f"{255 * check.difference:.1f} of 255 levels off at {check.size}"
-        return f"{found}; {255 * MAX_DIFFERENCE:.0f} are allowed"
-    needed = MIN_SSIM[check.precision]
-    if check.ssim >= needed:
-        return ""
-    return f"structural similarity {check.ssim:.3f} at {check.size}; {needed} is needed"
-
-
-def _check(engine: Engine, photos: Tensor, expected: Tensor) -> Check:
-    from skimage.metrics import structural_similarity
-
-    got = engine(photos)
-    pairs = [(a.numpy(), b.numpy()) for a, b in zip(got, expected, strict=True)]
-    compare = partial(structural_similarity, channel_axis=0, data_range=1.0)
-    ssim = min(float(compare(a, b)) for a, b in pairs)
-    difference = float((got - expected).abs().max())
-    h, w = photos.shape[-2:]
-    return Check(engine.name, engine.precision, f"{h}x{w}", difference, ssim)
