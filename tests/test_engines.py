@@ -367,7 +367,10 @@ def test_onnxruntime_may_not_fall_back_to_the_cpu(monkeypatch: pytest.MonkeyPatc
     """A build with CUDA names its provider on a machine without CUDA, and runs on the CPU."""
     import onnxruntime
 
-    fallen = SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
+    given = SimpleNamespace(shape=["batch", 3, "height", "width"])
+    fallen = SimpleNamespace(
+        get_providers=lambda: ["CPUExecutionProvider"], get_inputs=lambda: [given]
+    )
     there = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: there)
     monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_: fallen)

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from faststyle.errors import FaststyleError
+from faststyle.errors import FaststyleError, ImageError
 from faststyle.networks.network import check_size
 
 Rgb = NDArray[np.uint8]  # (H, W, 3)
@@ -66,13 +66,27 @@ class Engine(Protocol):
         return out
 
 
-def check_images(images: Tensor) -> None:
-    """Check the type and shape of a batch. Raises: ValueError; ImageError for small images."""
+def check_images(images: Tensor, size: tuple[int, int] | None = None) -> None:
+    """Check the type and shape of a batch, and the size that a file was exported for, if any.
+
+    Raises: ValueError; ImageError for small images and for another size.
+    """
     if images.dim() != 4 or images.shape[1] != 3 or images.dtype != torch.float32:
         raise ValueError(
             f"images are float32 (B, 3, H, W), got {images.dtype} {tuple(images.shape)}"
         )
-    check_size(*images.shape[-2:])
+    check_fixed_size(images.shape[-2], images.shape[-1], size)
+
+
+def check_fixed_size(height: int, width: int, size: tuple[int, int] | None) -> None:
+    """Raise ImageError for a small image, or one that is not of the `size` of an exported file."""
+    if size is None:
+        check_size(height, width)
+    elif (height, width) != size:
+        raise ImageError(
+            f"an image of {height}x{width} pixels: this file was exported for {size[0]}x{size[1]} "
+            "only; use the checkpoint, or an export without `size`"
+        )
 
 
 def is_out_of_memory(error: Exception) -> bool:

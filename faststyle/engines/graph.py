@@ -31,8 +31,11 @@ NEEDS = ("onnx", "onnxscript")  # packages that a conversion needs
 EXAMPLE = (2, 3, 97, 131)
 
 
-def graph_properties(about: About, style: str, checkpoint_sha256: str = "") -> dict[str, str]:
+def graph_properties(
+    about: About, style: str, checkpoint_sha256: str = "", size: tuple[int, int] | None = None
+) -> dict[str, str]:
     """Return the metadata of a graph: where it came from, its licence, and how to call it."""
+    shape = f"1, 3, {size[0]}, {size[1]}" if size else "batch, 3, height, width"
     return {
         "style": style,
         "network": json.dumps(dict(about.network), sort_keys=True),
@@ -40,27 +43,34 @@ def graph_properties(about: About, style: str, checkpoint_sha256: str = "") -> d
         "license": about.license,
         "faststyle_version": faststyle.__version__,
         "checkpoint_sha256": checkpoint_sha256,
-        "input": "RGB float32 (batch, 3, height, width) in [0, 1], sides of 16 pixels or more",
+        "input": f"RGB float32 ({shape}) in [0, 1]",
     }
 
 
-def to_onnx(network: nn.Module, properties: Mapping[str, str]) -> bytes:
+def to_onnx(
+    network: nn.Module, properties: Mapping[str, str], size: tuple[int, int] | None = None
+) -> bytes:
     """Return the ONNX file of a network, its batch, height and width left open.
+
+    With `size` it takes one photo of that height and width. Its graph then has no arithmetic of
+    sizes, which OpenCV and others cannot run.
 
     Raises: DeviceError when onnx or onnxscript is not installed, or torch cannot export this
     network.
     """
     require(*NEEDS, extra="onnx")
-    network = deploy.for_engines(network)
+    network = deploy.AnySize(deploy.for_engines(network)).eval()
+    example = EXAMPLE if size is None else (1, 3, *size)
+    open_sizes = None if size else ({0: "batch", 2: "height", 3: "width"},)
     table: dict[Callable[..., Any], Callable[..., Any]] = {
         torch.ops.aten.group_norm.default: _group_norm
     }
     try:
         program = torch.onnx.export(
             network,
-            (torch.rand(EXAMPLE),),
+            (torch.rand(example),),
             dynamo=True,
-            dynamic_shapes=({0: "batch", 2: "height", 3: "width"},),
+            dynamic_shapes=open_sizes,
             input_names=[INPUT],
             output_names=[OUTPUT],
             custom_translation_table=table,

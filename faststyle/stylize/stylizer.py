@@ -345,8 +345,9 @@ class Stylizer:
 
     def _paint(self, photo: Tensor, tile: int) -> Tensor:
         """Return the painted photo, at once or in tiles."""
-        if not tile:
-            return self.engine(photo)
+        return self._run_tiles(photo, tile) if tile else self.engine(photo)
+
+    def _run_tiles(self, photo: Tensor, tile: int) -> Tensor:
         # Tiles are read from 8 bits, as they would be from a file.
         rgb = photo[0].mul(255).round_().byte().permute(1, 2, 0).contiguous().cpu().numpy()
         out = np.empty_like(rgb)
