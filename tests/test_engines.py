@@ -204,6 +204,40 @@ def test_a_second_start_does_not_convert(
     assert len(conversions) == 2
 
 
+@NEEDS_ONNXRUNTIME
+@pytest.mark.parametrize("damage", ["cut", "changed", "no seal", "empty", "a folder"])
+def test_a_damaged_file_in_the_cache_is_made_again(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    data = converted(checkpoint)
+    monkeypatch.setenv("FASTSTYLE_CACHE", str(tmp_path))
+    monkeypatch.setattr(graph, "to_onnx", lambda *_: data)
+    open_engine(checkpoint, EngineOptions("onnxruntime", "cpu"))
+    (file,) = tmp_path.glob("graphs/*.onnx")
+    if damage == "cut":
+        file.write_bytes(data[: len(data) // 2])
+    elif damage == "changed":
+        file.write_bytes(data[:-100] + bytes(100))
+    elif damage == "empty":
+        file.write_bytes(b"")
+    elif damage == "no seal":
+        file.with_suffix(".onnx.sha256").unlink()
+    else:
+        file.unlink()
+        file.mkdir()
+    lines: list[str] = []
+    engine = open_engine(checkpoint, EngineOptions("onnxruntime", "cpu"), lines.append)
+    assert lines[0] == "converting dots, once"
+    images = draw_batch(1, 20, 30)
+    torch.testing.assert_close(engine(images), painted(checkpoint, images), atol=1e-3, rtol=0)
+    if damage == "a folder":
+        assert "the converted network is not kept: " in lines[1]
+    else:
+        assert file.read_bytes() == data
+        open_engine(checkpoint, EngineOptions("onnxruntime", "cpu"), lines.append)
+        assert len(lines) == 1
+
+
 def test_the_name_in_the_cache_changes_with_weights_code_and_versions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import faststyle
 from faststyle.checkpoint import About, load_checkpoint, save_checkpoint
 from faststyle.cli import app
-from faststyle.engines import export
+from faststyle.engines import export, graph
 from faststyle.engines.export import (
     ExportError,
     ExportReport,
@@ -332,7 +332,7 @@ def test_int8_for_a_checkpoint_is_made_once(
         made.append(output)
         for part in (output, output.with_suffix(".bin")):
             part.parent.mkdir(parents=True, exist_ok=True)
-            part.touch()
+            part.write_bytes(b"whole")
 
     monkeypatch.setenv("FASTSTYLE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(export, "export_checkpoint", fake)
@@ -343,6 +343,10 @@ def test_int8_for_a_checkpoint_is_made_once(
     made[0].with_suffix(".bin").unlink()  # one of the two files is not enough
     int8_file(checkpoint, said.append)
     assert (len(made), said) == (2, ["converting dots to 8 bits, once"])
+    for number, part in enumerate((made[0], made[0].with_suffix(".bin")), 3):
+        part.write_bytes(b"changed")
+        int8_file(checkpoint)
+        assert len(made) == number
     with pytest.raises(ExportError, match="this file has its precision"):
         int8_file(made[0])
     with pytest.raises(ExportError, match="this file has its precision"):
@@ -374,6 +378,24 @@ def test_int8_is_the_same_from_the_library_and_from_the_command(
     assert "(engine: openvino, cpu, int8)" in result.stdout
     stylizer(photo).save(tmp_path / "library.png")
     assert torch.equal(read_image(tmp_path / "out.png"), read_image(tmp_path / "library.png"))
+
+
+@NEEDS_INT8
+def test_int8_works_without_a_cache(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "CALIBRATION_PHOTOS", 4)
+    network, about = load_checkpoint(checkpoint)
+    data = graph.cached_graph(network, about, checkpoint)
+    monkeypatch.setattr(graph, "to_onnx", lambda *_: data)
+    monkeypatch.setenv("FASTSTYLE_CACHE", str(tmp_path))
+    (tmp_path / "graphs").write_text("in the way")
+    lines: list[str] = []
+    engine = open_engine(checkpoint, EngineOptions(precision="int8"), lines.append)
+    assert engine.precision == "int8"
+    assert engine(draw_batch(1, 20, 30)).shape == (1, 3, 20, 30)
+    assert any("is not kept: " in line for line in lines)
+    assert [p.name for p in tmp_path.iterdir()] == ["graphs"]
 
 
 @NEEDS_INT8

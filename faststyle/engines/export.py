@@ -21,7 +21,15 @@ from torch import nn
 
 from faststyle.checkpoint import load_checkpoint
 from faststyle.engines.engine import Engine
-from faststyle.engines.graph import NEEDS, cache_file, cached_graph, graph_properties, to_onnx
+from faststyle.engines.graph import (
+    NEEDS,
+    cache_file,
+    cached_graph,
+    graph_properties,
+    is_whole,
+    seal,
+    to_onnx,
+)
 from faststyle.engines.onnxruntime_engine import OnnxRuntimeEngine
 from faststyle.engines.openvino_engine import OpenVINOEngine, import_openvino, openvino_core
 from faststyle.engines.options import EXTRAS, EngineOptions, is_exported
@@ -139,9 +147,11 @@ def int8_file(checkpoint: Path, announce: Callable[[str], None] = lambda _: None
     graph_file = cache_file(load_checkpoint(checkpoint)[0], checkpoint)
     # The hash of this module is in the name, so that other ranges or types mean another file.
     file = graph_file.with_suffix(f".{sha256(__file__)[:8]}.xml")
-    if not all(part.is_file() for part in _parts(file)):
+    parts = _parts(file)
+    if not is_whole(*parts):
         announce(f"converting {checkpoint.stem} to 8 bits, once")
         export_checkpoint(checkpoint, file, "openvino", int8=True, overwrite=True)
+        seal(*parts)
     return file
 
 

@@ -5,6 +5,7 @@ deploy.py rearranges networks for the conversion. export.py writes files for oth
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import json
@@ -107,15 +108,42 @@ def cached_graph(
     `announce` is called with a line before a conversion. Raises: DeviceError as `to_onnx`.
     """
     file = cache_file(network, checkpoint)
-    if file.is_file():
-        return file.read_bytes()
+    if is_whole(file):
+        with contextlib.suppress(OSError):  # another process may replace it now
+            return file.read_bytes()
     announce(f"converting {checkpoint.stem}, once")
     data = to_onnx(network, graph_properties(about, checkpoint.stem, sha256(checkpoint)))
     try:
         write_bytes(file, data)
+        seal(file)
     except OutputError as error:  # a cache that cannot be written must not end the run
         announce(f"the converted network is not kept: {error}")
     return data
+
+
+def seal(*files: Path) -> None:
+    """Write the hashes of converted files beside the first one. Raises: OutputError.
+
+    A file that was cut or changed does not have its hash any more (`is_whole`), and is made again.
+    """
+    write_bytes(_seal_file(files[0]), _hashes(files).encode())
+
+
+def is_whole(*files: Path) -> bool:
+    """Return whether converted files are there and as they were when they were sealed."""
+    try:
+        return _seal_file(files[0]).read_text() == _hashes(files)
+    except (OSError, ValueError):
+        return False
+
+
+def _seal_file(file: Path) -> Path:
+    return file.with_suffix(f"{file.suffix}.sha256")
+
+
+def _hashes(files: tuple[Path, ...]) -> str:
+    """Return the hashes of files in the format of sha256sum."""
+    return "".join(f"{sha256(file)}  {file.name}\n" for file in files)
 
 
 def _key(network: nn.Module, digest: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import platform
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,13 +19,20 @@ from torch import nn
 from faststyle.checkpoint import About, load_checkpoint
 from faststyle.devices import find_device, set_threads
 from faststyle.engines.engine import Engine, Graph
-from faststyle.engines.graph import NEEDS, cache_file, cached_graph, graph_properties, to_onnx
+from faststyle.engines.graph import (
+    NEEDS,
+    cache_file,
+    cached_graph,
+    graph_properties,
+    is_whole,
+    to_onnx,
+)
 from faststyle.engines.onnxruntime_engine import OnnxRuntimeEngine
 from faststyle.engines.openvino_engine import OpenVINOEngine
 from faststyle.engines.options import AUTO, EXTRAS, READERS, EngineOptions, is_exported
 from faststyle.engines.torch_engine import TorchEngine
 from faststyle.engines.verify import verify, verify_exported
-from faststyle.errors import CheckpointError, DeviceError
+from faststyle.errors import CheckpointError, DeviceError, OutputError
 from faststyle.extras import require
 
 # The engines of a device, fastest first; measured on a CPU (docs/real-time.md).
@@ -86,7 +94,7 @@ def open_engine(
     if options.engine != "auto":
         return open_verified(options.engine, options)
     # A graph that is in the cache costs no time, so auto may use it for a single picture too.
-    may_convert = options.convert or (converted is not None and converted.is_file())
+    may_convert = options.convert or (converted is not None and is_whole(converted))
     return _open_fastest(open_verified, options, may_convert, announce)
 
 
@@ -99,12 +107,21 @@ def _open_int8(
     if not isinstance(source, Path):
         raise DeviceError("`precision` int8: for checkpoints only, not for networks in memory")
     # Here, because the photos of an export import torchvision, which takes two seconds.
-    from faststyle.engines.export import int8_file
+    from faststyle.engines.export import export_checkpoint, int8_file
 
-    file = int8_file(source, announce)
     # The file says that it is int8. "auto" is the precision of the operations that stay in float.
-    engine = _read_exported(file, replace(options, engine="openvino", precision="auto"))
-    verify(engine, load_checkpoint(source)[0], file)
+    options = replace(options, engine="openvino", precision="auto")
+    with tempfile.TemporaryDirectory(prefix="faststyle-") as folder:
+        try:
+            file = int8_file(source, announce)
+            converted = file
+        except OutputError as error:  # a cache that cannot be written must not end the run
+            announce(f"the converted network is not kept: {error}")
+            file = Path(folder) / "int8.xml"
+            export_checkpoint(source, file, "openvino", int8=True)
+            converted = None
+        engine = _read_exported(file, options)
+    verify(engine, load_checkpoint(source)[0], converted)
     return engine
 
 
