@@ -204,6 +204,40 @@ def test_a_second_start_does_not_convert(
     assert len(conversions) == 2
 
 
+@NEEDS_ONNXRUNTIME
+@pytest.mark.parametrize("damage", ["cut", "changed", "no seal", "empty", "a folder"])
+def test_a_damaged_file_in_the_cache_is_made_again(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    data = converted(checkpoint)
+    monkeypatch.setenv("FASTSTYLE_CACHE", str(tmp_path))
+    monkeypatch.setattr(graph, "to_onnx", lambda *_: data)
+    open_engine(checkpoint, EngineOptions("onnxruntime", "cpu"))
+    (file,) = tmp_path.glob("graphs/*.onnx")
+    if damage == "cut":
+        file.write_bytes(data[: len(data) // 2])
+    elif damage == "changed":
+        file.write_bytes(data[:-100] + bytes(100))
+    elif damage == "empty":
+        file.write_bytes(b"")
+    elif damage == "no seal":
+        file.with_suffix(".onnx.sha256").unlink()
+    else:
+        file.unlink()
+        file.mkdir()
+    lines: list[str] = []
+    engine = open_engine(checkpoint, EngineOptions("onnxruntime", "cpu"), lines.append)
+    assert lines[0] == "converting dots, once"
+    images = draw_batch(1, 20, 30)
+    torch.testing.assert_close(engine(images), painted(checkpoint, images), atol=1e-3, rtol=0)
+    if damage == "a folder":
+        assert "the converted network is not kept: " in lines[1]
+    else:
+        assert file.read_bytes() == data
+        open_engine(checkpoint, EngineOptions("onnxruntime", "cpu"), lines.append)
+        assert len(lines) == 1
+
+
 def test_the_name_in_the_cache_changes_with_weights_code_and_versions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -338,9 +372,12 @@ def test_an_accelerator_that_torch_knows_is_what_auto_means(
     monkeypatch.setattr(
         torch.accelerator, "current_accelerator", lambda check_available: torch.device("cuda")
     )
-    monkeypatch.setattr(
-        opening, "TorchEngine", lambda network, options: asked.append(options.device)
-    )
+
+    def fake(network: Any, options: EngineOptions) -> Any:
+        asked.append(options.device)
+        return SimpleNamespace(name="torch", precision="float32")
+
+    monkeypatch.setattr(opening, "TorchEngine", fake)
     open_engine(checkpoint)
     assert asked == ["cuda"]
 
@@ -364,7 +401,10 @@ def test_onnxruntime_may_not_fall_back_to_the_cpu(monkeypatch: pytest.MonkeyPatc
     """A build with CUDA names its provider on a machine without CUDA, and runs on the CPU."""
     import onnxruntime
 
-    fallen = SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
+    given = SimpleNamespace(shape=["batch", 3, "height", "width"])
+    fallen = SimpleNamespace(
+        get_providers=lambda: ["CPUExecutionProvider"], get_inputs=lambda: [given]
+    )
     there = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: there)
     monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_: fallen)

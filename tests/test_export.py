@@ -18,19 +18,20 @@ from typer.testing import CliRunner
 import faststyle
 from faststyle.checkpoint import About, load_checkpoint, save_checkpoint
 from faststyle.cli import app
-from faststyle.engines import export
+from faststyle.engines import export, graph
 from faststyle.engines.export import (
-    Check,
     ExportError,
     ExportReport,
     export_checkpoint,
     int8_file,
+    parse_size,
 )
 from faststyle.engines.graph import EXAMPLE, to_onnx
 from faststyle.engines.opening import open_engine
 from faststyle.engines.openvino_engine import import_openvino
 from faststyle.engines.options import EngineOptions
-from faststyle.errors import CheckpointError, DeviceError, OutputError, PhotosError
+from faststyle.engines.verify import Check, compare, too_far
+from faststyle.errors import CheckpointError, DeviceError, ImageError, OutputError, PhotosError
 from faststyle.files import sha256
 from faststyle.images import read_image
 from faststyle.networks import build_network
@@ -80,6 +81,94 @@ def test_onnx_is_torch_at_any_size_and_batch(
 
 
 @NEEDS_ONNX
+@pytest.mark.parametrize("size", [(1, 1, 1), (2, 1, 17), (1, 5, 3), (1, 40, 15)])
+def test_onnx_takes_any_size_from_one_pixel_up(
+    checkpoint: Path, written_onnx: tuple[Path, ExportReport], size: tuple[int, int, int]
+) -> None:
+    """The edge pixels of small photos are repeated up to 16 pixels, inside of the graph."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(written_onnx[0], providers=["CPUExecutionProvider"])
+    count, h, w = size
+    photos = torch.rand(count, 3, h, w, generator=torch.Generator().manual_seed(0))
+    wide = np.pad(
+        photos.numpy(), [(0, 0), (0, 0), (0, max(0, 16 - h)), (0, max(0, 16 - w))], mode="edge"
+    )
+    expected = painted(checkpoint, torch.from_numpy(wide))[..., :h, :w]
+    (got,) = session.run(None, {"photo": photos.numpy()})
+    torch.testing.assert_close(torch.from_numpy(got), expected, atol=1e-3, rtol=0)
+
+
+@NEEDS_ONNX
+@needs("cv2")
+@pytest.mark.parametrize("name", ["johnson", "mobile"])
+def test_opencv_reads_an_export_of_a_fixed_size(tmp_path: Path, name: str) -> None:
+    import cv2
+    import onnx
+
+    config = {"name": name, "width": 8, "blocks": 1}
+    torch.manual_seed(0)
+    path = tmp_path / "dots.safetensors"
+    save_checkpoint(path, build_network(config), About(config, {"file": "a.png"}, {}, "none", {}))
+    output = tmp_path / "dots.onnx"
+    report = export_checkpoint(path, output, size=(50, 71))
+    assert {check.size for check in report.checks} == {"50x71"}
+    kinds = {node.op_type for node in onnx.load(output).graph.node}
+    assert not kinds & {"Shape", "ConstantOfShape", "Gather", "Mod", "Div", "Concat", "Squeeze"}
+    photo = draw_batch(1, 50, 71)
+    network = cv2.dnn.readNetFromONNX(str(output))
+    network.setInput(photo.numpy())
+    got = torch.from_numpy(network.forward())
+    torch.testing.assert_close(got, painted(path, photo), atol=2 / 255, rtol=0)
+
+
+@NEEDS_ONNX
+@NEEDS_OPENVINO
+@pytest.mark.parametrize(("engine", "suffix"), [("onnxruntime", ".onnx"), ("openvino", ".xml")])
+def test_an_export_of_a_fixed_size_is_a_style_for_that_size(
+    checkpoint: Path, tmp_path: Path, engine: str, suffix: str
+) -> None:
+    output = tmp_path / f"dots{suffix}"
+    format = "onnx" if suffix == ".onnx" else "openvino"
+    export_checkpoint(checkpoint, output, format, size=(33, 50))
+    opened = open_engine(output, EngineOptions(engine, precision="float32"))
+    assert opened.size == (33, 50)
+    images = draw_batch(2, 33, 50)
+    torch.testing.assert_close(opened(images), painted(checkpoint, images), atol=1e-3, rtol=0)
+    message = "an image of 34x50 pixels: this file was exported for 33x50 only"
+    with pytest.raises(ImageError, match=message):
+        opened(draw_batch(1, 34, 50))
+    with pytest.raises(ImageError, match=message):
+        opened.frame(np.zeros((34, 50, 3), np.uint8))
+    if suffix == ".xml":
+        model = import_openvino().Core().read_model(output)
+        assert model.input(0).partial_shape.to_string() == "[1,3,33,50]"
+
+
+def test_sizes_are_read_or_refused(checkpoint: Path, tmp_path: Path) -> None:
+    assert parse_size("480x848") == (480, 848)
+    for text in ("480", "480x", "x480", "-480x848", "480x848x3", "480 x 848"):
+        with pytest.raises(ExportError, match=f"`size` {text}: HEIGHTxWIDTH is needed, in pixels"):
+            parse_size(text)
+    with pytest.raises(ExportError, match="`size` 15x40: both sides must be at least 16 pixels"):
+        export_checkpoint(checkpoint, tmp_path / "dots.onnx", size=(15, 40))
+
+
+@pytest.mark.parametrize("name", ["dots.onnx", "dots.xml"])
+def test_a_file_that_is_there_is_kept(checkpoint: Path, tmp_path: Path, name: str) -> None:
+    output = tmp_path / name
+    there = output if name == "dots.onnx" else output.with_suffix(".bin")  # one of two is enough
+    there.write_bytes(b"an older one")
+    result = CliRunner().invoke(app, ["export", str(checkpoint), "-o", str(output)])
+    assert (result.exit_code, result.stderr) == (
+        1,
+        f"error: -o {there}: is there already; --overwrite replaces it\n",
+    )
+    assert there.read_bytes() == b"an older one"
+    assert list(tmp_path.iterdir()) == [there]
+
+
+@NEEDS_ONNX
 def test_onnx_is_a_valid_graph_of_open_sizes(written_onnx: tuple[Path, ExportReport]) -> None:
     import onnx
 
@@ -124,7 +213,7 @@ def test_onnx_says_where_it_came_from(
     model = onnx.load(written_onnx[0])
     found = {entry.key: entry.value for entry in model.metadata_props}
     assert json.loads(found.pop("network")) == NETWORK
-    assert found.pop("input").startswith("RGB float32 (batch, 3, height, width) in [0, 1]")
+    assert found.pop("input") == "RGB float32 (batch, 3, height, width) in [0, 1]"
     assert found == {
         "style": "dots",
         "painting": "dots.png",
@@ -238,12 +327,12 @@ def test_int8_for_a_checkpoint_is_made_once(
 ) -> None:
     made: list[Path] = []
 
-    def fake(source: Path, output: Path, format: str, int8: bool) -> None:
-        assert (source, format, int8) == (checkpoint, "openvino", True)
+    def fake(source: Path, output: Path, format: str, int8: bool, overwrite: bool) -> None:
+        assert (source, format, int8, overwrite) == (checkpoint, "openvino", True, True)
         made.append(output)
         for part in (output, output.with_suffix(".bin")):
             part.parent.mkdir(parents=True, exist_ok=True)
-            part.touch()
+            part.write_bytes(b"whole")
 
     monkeypatch.setenv("FASTSTYLE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(export, "export_checkpoint", fake)
@@ -254,6 +343,10 @@ def test_int8_for_a_checkpoint_is_made_once(
     made[0].with_suffix(".bin").unlink()  # one of the two files is not enough
     int8_file(checkpoint, said.append)
     assert (len(made), said) == (2, ["converting dots to 8 bits, once"])
+    for number, part in enumerate((made[0], made[0].with_suffix(".bin")), 3):
+        part.write_bytes(b"changed")
+        int8_file(checkpoint)
+        assert len(made) == number
     with pytest.raises(ExportError, match="this file has its precision"):
         int8_file(made[0])
     with pytest.raises(ExportError, match="this file has its precision"):
@@ -285,6 +378,24 @@ def test_int8_is_the_same_from_the_library_and_from_the_command(
     assert "(engine: openvino, cpu, int8)" in result.stdout
     stylizer(photo).save(tmp_path / "library.png")
     assert torch.equal(read_image(tmp_path / "out.png"), read_image(tmp_path / "library.png"))
+
+
+@NEEDS_INT8
+def test_int8_works_without_a_cache(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "CALIBRATION_PHOTOS", 4)
+    network, about = load_checkpoint(checkpoint)
+    data = graph.cached_graph(network, about, checkpoint)
+    monkeypatch.setattr(graph, "to_onnx", lambda *_: data)
+    monkeypatch.setenv("FASTSTYLE_CACHE", str(tmp_path))
+    (tmp_path / "graphs").write_text("in the way")
+    lines: list[str] = []
+    engine = open_engine(checkpoint, EngineOptions(precision="int8"), lines.append)
+    assert engine.precision == "int8"
+    assert engine(draw_batch(1, 20, 30)).shape == (1, 3, 20, 30)
+    assert any("is not kept: " in line for line in lines)
+    assert [p.name for p in tmp_path.iterdir()] == ["graphs"]
 
 
 @NEEDS_INT8
@@ -353,7 +464,7 @@ def sees_int8(operation: Any) -> bool:
 def test_how_near_to_torch_an_export_must_be(
     precision: str, difference: float, ssim: float, reason: str
 ) -> None:
-    assert export._too_far(Check("openvino", precision, "97x131", difference, ssim)) == reason
+    assert too_far(Check("openvino", precision, "97x131", difference, ssim)) == reason
 
 
 def test_a_comparison_takes_the_worst_pixel_and_the_worst_photo() -> None:
@@ -370,7 +481,7 @@ def test_a_comparison_takes_the_worst_pixel_and_the_worst_photo() -> None:
         def __call__(self, images: Tensor) -> Tensor:
             return wrong
 
-    check = export._check(Wrong(), images, images)
+    check = compare(Wrong(), images, images)
     assert check.size == "32x40"
     assert check.difference == pytest.approx(float((1 - 2 * images[1]).abs().max()))
     assert check.ssim < 0  # a negative of itself
@@ -386,7 +497,7 @@ def test_what_is_not_torch_is_not_written(
     with pytest.raises(
         ExportError, match="nothing written: onnxruntime in float32 is not torch, .* at 97x131"
     ):
-        export_checkpoint(checkpoint, output)
+        export_checkpoint(checkpoint, output, overwrite=True)
     assert [p.name for p in tmp_path.iterdir()] == ["dots.onnx"]
     assert output.read_bytes() == b"an older one"
 

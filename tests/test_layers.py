@@ -76,3 +76,26 @@ def test_a_norm_of_many_paintings_is_the_norm_of_each(relu: bool) -> None:
         gradients.append((image.grad, many.weight.grad, many.bias.grad))
     for by_hand, torchs in zip(*gradients, strict=True):
         torch.testing.assert_close(by_hand, torchs, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("relu", [False, True])
+def test_large_feature_maps_are_normalised_exactly(dtype: torch.dtype, relu: bool) -> None:
+    """torch's group normalisation adds up in float32: its error grows with the picture."""
+    torch.manual_seed(0)
+    x = (torch.randn(2, 3, 700, 601) + torch.tensor([0.0, 10, -30])[:, None, None]).to(dtype)
+    x = x.to(memory_format=torch.channels_last)
+    norm = InstanceNorm(3).eval()
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    double = x.double()
+    variance, mean = torch.var_mean(double, (2, 3), correction=0, keepdim=True)
+    expected = (double - mean) / (variance + norm.eps).sqrt()
+    expected = expected * norm.weight[:, None, None] + norm.bias[:, None, None]
+    with torch.no_grad():
+        got = norm(x, relu)
+    assert got.dtype == dtype
+    assert got.is_contiguous(memory_format=torch.channels_last)
+    atol = 2e-5 if dtype == torch.float32 else 2e-2
+    expected = expected.relu() if relu else expected
+    torch.testing.assert_close(got.double(), expected.detach(), atol=atol, rtol=0)

@@ -16,6 +16,7 @@ from faststyle.checkpoint import About, load_checkpoint, save_checkpoint
 from faststyle.errors import CheckpointError, DeviceError, ImageError
 from faststyle.images import resize
 from faststyle.networks.johnson import Johnson
+from faststyle.stylize import stylizer as stylizer_module
 from faststyle.stylize.stylizer import Stylizer
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -189,7 +190,7 @@ def test_a_photo_too_large_for_the_memory_is_done_in_tiles(
     with torch.no_grad():
         expected = load_checkpoint(checkpoint)[0](photo)
     # An engine that would run out of memory.
-    monkeypatch.setattr(stylizer, "engine", SimpleNamespace(device="cpu"))
+    monkeypatch.setattr(stylizer, "engine", SimpleNamespace(device="cpu", precision="float32"))
     torch.testing.assert_close(stylizer(photo), expected, atol=2 / 255, rtol=0)
 
 
@@ -213,6 +214,118 @@ def test_tiles_can_be_asked_for_where_there_is_a_checkpoint(
     exported = Stylizer(tiled.engine, tile=64)
     with pytest.raises(ImageError, match="`tile`: only checkpoints run in tiles"):
         exported(photo)
+
+
+@pytest.mark.parametrize(
+    ("free", "side", "tiles"),
+    [
+        (100, 3600, False),  # 340 bytes for each of 13 million pixels: 4.4 GB of 25
+        (100, 8700, True),  # 26 GB are more than a quarter of 100
+        (8, 3000, False),  # 3.1 GB are less than 3 GiB, though more than a quarter
+        (8, 3100, True),
+        (3, 2800, False),
+        (2.8, 2800, True),  # 2.7 GB are more than nine tenths
+    ],
+)
+def test_memory_is_bounded_by_default(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, free: float, side: int, tiles: bool
+) -> None:
+    """Width 8 takes 340 bytes a pixel."""
+    available = int(free * 1e9)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=available))
+    assert Stylizer.load(checkpoint, device="cpu").find_tile(side, side) == (1024 if tiles else 0)
+    if free >= 8:  # asked for, the picture may take nine tenths
+        off = Stylizer.load(checkpoint, device="cpu", tile=0)
+        assert off.find_tile(min(side, 4000), min(side, 4000)) == 0
+
+
+class Full:
+    """An engine for which memory is always too small."""
+
+    name = "openvino"
+    device = "cpu"
+    precision = "float32"
+    size = None
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        raise self.error
+
+    def frame(self, rgb: np.ndarray) -> np.ndarray:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("Exception from src/inference/src/cpp/infer_request.cpp: std::bad_alloc"),
+        Exception("[ONNXRuntimeError] : 6 : Failed to allocate memory for requested buffer"),
+    ],
+)
+def test_where_memory_is_full_tiles_are_taken_and_it_is_said(
+    stylizer: Stylizer, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    photo = draw(0, 300, 200)
+    expected = np.array(stylizer(photo)).astype(int)
+    sides: list[int] = []
+    real = stylizer_module.stylize_tiles
+
+    def tiles(network: object, rgb: object, tile: int, *rest: object) -> object:
+        sides.append(tile)
+        if tile > 256:
+            raise error
+        return real(network, rgb, tile, *rest)
+
+    monkeypatch.setattr(stylizer_module, "stylize_tiles", tiles)
+    lines: list[str] = []
+    full = Stylizer(
+        Full(error), stylizer.about, lambda: load_checkpoint(checkpoint)[0], announce=lines.append
+    )
+    assert np.abs(np.array(full(photo)) - expected).max() <= 1
+    assert sides == [1024, 512, 256]
+    assert lines == [f"memory is full: painted in tiles of {n} pixels" for n in sides]
+    assert full.describe() == "engine: torch, cpu, float32, in tiles"
+    # The next picture begins there, and so does a frame.
+    assert np.abs(full.frame(np.array(photo)) - expected).max() <= 1
+    assert sides[3:] == [256]
+    with pytest.raises(ImageError, match="300x200 pixels are too many"):
+        Stylizer(Full(error), stylizer.about, full._network_for_tiles, tile=0)(photo)
+    with pytest.raises(ImageError, match="300x200 pixels are too many"):
+        Stylizer(Full(error), stylizer.about)(photo)
+
+
+def test_other_errors_of_engines_are_not_taken_for_full_memory(
+    stylizer: Stylizer, checkpoint: Path
+) -> None:
+    broken = Stylizer(Full(RuntimeError("a bug")), stylizer.about, lambda: Johnson(8, 1))
+    with pytest.raises(RuntimeError, match="a bug"):
+        broken(draw(0, 30, 40))
+
+
+def test_tiles_take_the_precision_of_the_engine_or_say_that_they_do_not(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = load_checkpoint(checkpoint)[0]
+    photo = draw(0, 80, 100)
+    for precision, has_it, taken in (
+        ("bf16", True, "bf16"),
+        ("bf16", False, "float32"),
+        ("int8", True, "float32"),
+        ("float32", True, "float32"),
+    ):
+        monkeypatch.setattr(stylizer_module, "has_fast_bf16", lambda _, has_it=has_it: has_it)
+        engine = SimpleNamespace(name="openvino", device="cpu", precision=precision, size=None)
+        lines: list[str] = []
+        tiled = Stylizer(engine, None, lambda: network, tile=64, announce=lines.append)
+        tiled(photo)
+        assert tiled.describe() == f"engine: torch, cpu, {taken}, in tiles"
+        wanted = [f"tiles run on the CPU in {taken}, not on cpu in {precision}"]
+        assert lines == ([] if taken == precision else wanted)
 
 
 @pytest.mark.usefixtures("little_memory")

@@ -24,20 +24,30 @@ def export(
     int8: Annotated[
         bool, typer.Option("--int8", help="Most convolutions in 8 bits (OpenVINO).")
     ] = False,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="Fixed HEIGHTxWIDTH, for OpenCV, TensorRT and phones; default: any size."
+        ),
+    ] = None,
     photos: Annotated[
         str, typer.Option(help="Photos to find the ranges of --int8 with, as for train.")
     ] = "sample",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that are there.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Write a checkpoint for other programs, and compare the result with torch.
 
     Example: faststyle export nocturne -o nocturne.onnx
     Example: faststyle export nocturne -o nocturne.xml --int8
+    Example: faststyle export nocturne -o nocturne.onnx --size 480x848
     """
     from dataclasses import asdict
 
     from faststyle.checkpoint import find_checkpoint
-    from faststyle.engines.export import SUFFIXES, export_checkpoint
+    from faststyle.engines.export import SUFFIXES, export_checkpoint, parse_size
 
     if format == "auto":
         format = next(
@@ -50,6 +60,8 @@ def export(
         int8,
         photos,
         announce_for(export),
+        size=None if size is None else parse_size(size),
+        overwrite=overwrite,
     )
     if as_json:
         typer.echo(json.dumps(asdict(report), default=str))
@@ -61,5 +73,5 @@ def export(
             f"from torch, structural similarity {check.ssim:.4f}"
         )
     files = " and ".join(map(str, report.files))
-    size = report.size_bytes / 2**20
-    typer.echo(f"wrote {files}: {report.precision}, {size:.1f} MiB, in {report.seconds:.0f} s")
+    mebibytes = report.size_bytes / 2**20
+    typer.echo(f"wrote {files}: {report.precision}, {mebibytes:.1f} MiB, in {report.seconds:.0f} s")

@@ -7,12 +7,14 @@ networks.
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from faststyle.networks.johnson import Johnson
+from faststyle.networks.network import MIN_SIDE
 
 
 def for_engines(network: nn.Module) -> nn.Module:
@@ -21,6 +23,29 @@ def for_engines(network: nn.Module) -> nn.Module:
     if isinstance(network, Johnson) and isinstance(network.head, nn.Conv2d):
         network.head = _Quads(network.head)  # type: ignore[assignment]
     return network
+
+
+class AnySize(nn.Module):
+    """A network for photos of any size: small ones get their edge pixels repeated up to 16 pixels.
+
+    Networks need 16 pixels a side, because they mirror pixels at the edges.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, photo: Tensor) -> Tensor:
+        h, w = photo.shape[-2:]
+        fixed = isinstance(h, int) and isinstance(w, int)  # then the graph has no arithmetic
+        if fixed and h >= MIN_SIDE and w >= MIN_SIDE:
+            out: Tensor = self.network(photo)
+            return out
+        # Differences of sizes that are left open are worked out when the graph runs.
+        right: Any = torch.sym_max(MIN_SIDE - w, 0)
+        below: Any = torch.sym_max(MIN_SIDE - h, 0)
+        painted: Tensor = self.network(F.pad(photo, (0, right, 0, below), mode="replicate"))
+        return painted[..., :h, :w].reshape(photo.shape)
 
 
 class _Quads(nn.Module):

@@ -15,24 +15,38 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from faststyle.errors import FaststyleError, ImageError
 from faststyle.networks.network import check_size
 
 Rgb = NDArray[np.uint8]  # (H, W, 3)
 # Gives an ONNX file in memory, or an exported file. Engines call it after they have found their
 # device, because a conversion takes seconds.
 Graph = Callable[[], bytes | Path]
+# Words of errors for too little memory, of those allocators that have no class of error for it:
+# torch on CPUs, OpenVINO, ONNX Runtime, oneDNN and Level Zero.
+OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "bad_alloc",
+    "bad allocation",
+    "allocate memory",
+    "out of memory",
+    "out_of_host_memory",
+    "out_of_device_memory",
+)
 
 
 class Engine(Protocol):
     """A network that is ready to run.
 
     `device` is cpu, cuda, mps, xpu or npu. `precision` is float32, bf16 or f16, or int8 for a file
-    that was exported so.
+    that was exported so. `size` is the height and width that a file was exported for; None takes
+    images of any size, and batches.
     """
 
     name: str
     device: str
     precision: str
+    size: tuple[int, int] | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the stylized images, on the device that the images came from.
@@ -52,13 +66,35 @@ class Engine(Protocol):
         return out
 
 
-def check_images(images: Tensor) -> None:
-    """Check the type and shape of a batch. Raises: ValueError; ImageError for small images."""
+def check_images(images: Tensor, size: tuple[int, int] | None = None) -> None:
+    """Check the type and shape of a batch, and the size that a file was exported for, if any.
+
+    Raises: ValueError; ImageError for small images and for another size.
+    """
     if images.dim() != 4 or images.shape[1] != 3 or images.dtype != torch.float32:
         raise ValueError(
             f"images are float32 (B, 3, H, W), got {images.dtype} {tuple(images.shape)}"
         )
-    check_size(*images.shape[-2:])
+    check_fixed_size(images.shape[-2], images.shape[-1], size)
+
+
+def check_fixed_size(height: int, width: int, size: tuple[int, int] | None) -> None:
+    """Raise ImageError for a small image, or one that is not of the `size` of an exported file."""
+    if size is None:
+        check_size(height, width)
+    elif (height, width) != size:
+        raise ImageError(
+            f"an image of {height}x{width} pixels: this file was exported for {size[0]}x{size[1]} "
+            "only; use the checkpoint, or an export without `size`"
+        )
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error of an engine says that there is too little memory."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    ours = isinstance(error, FaststyleError)
+    return not ours and any(words in str(error).lower() for words in OUT_OF_MEMORY)
 
 
 def engine_line(engine: Engine) -> str:

@@ -8,28 +8,38 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from faststyle.checkpoint import load_checkpoint
 from faststyle.engines.engine import Engine
-from faststyle.engines.graph import NEEDS, cache_file, cached_graph, graph_properties
+from faststyle.engines.graph import (
+    NEEDS,
+    cache_file,
+    cached_graph,
+    graph_properties,
+    is_whole,
+    seal,
+    to_onnx,
+)
 from faststyle.engines.onnxruntime_engine import OnnxRuntimeEngine
 from faststyle.engines.openvino_engine import OpenVINOEngine, import_openvino, openvino_core
 from faststyle.engines.options import EXTRAS, EngineOptions, is_exported
 from faststyle.engines.torch_engine import TorchEngine
+from faststyle.engines.verify import Check, compare, too_far
 from faststyle.errors import FaststyleError, OutputError, PhotosError, did_you_mean
 from faststyle.extras import require
 from faststyle.files import sha256, writing
 from faststyle.images import read_image, resize
+from faststyle.networks.network import MIN_SIDE
 from faststyle.training.photos import NumberedPhotos, held_out_photos, open_photos
 
 Format = Literal["onnx", "openvino"]
@@ -37,9 +47,6 @@ SUFFIXES: dict[str, str] = {"onnx": ".onnx", "openvino": ".xml"}
 
 # Heights and widths are odd, so that padding and cropping are compared too.
 CHECKED_SIZES = ((97, 131), (64, 257))
-MAX_DIFFERENCE = 2 / 255  # of float32: two of the 256 levels of a picture
-# structural similarity, 1 for the same picture
-MIN_SSIM = {"bf16": 0.98, "f16": 0.98, "int8": 0.97}
 
 CALIBRATION_PHOTOS = 32  # 4 gave the same similarity to 0.001; more of them cover rarer colours
 CALIBRATION_SIZE = 256  # pixels a side
@@ -54,21 +61,6 @@ INT8_TYPES = {"Convolution", "GroupConvolution", "Pad", "Relu"}
 
 class ExportError(FaststyleError):
     """An export cannot be made, or its results are not those of torch."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """A comparison with torch, on a batch of photos of one size, "HxW", by one engine.
-
-    `difference` is the largest absolute difference of values in [0, 1]. `ssim` is the lowest
-    structural similarity of a photo.
-    """
-
-    engine: str
-    precision: str
-    size: str
-    difference: float
-    ssim: float
 
 
 @dataclass(frozen=True)
@@ -90,12 +82,16 @@ def export_checkpoint(
     int8: bool = False,
     photos: str = "sample",
     announce: Callable[[str], None] = lambda _: None,
+    *,
+    size: tuple[int, int] | None = None,
+    overwrite: bool = False,
 ) -> ExportReport:
     """Write `output`, .onnx or .xml with a .bin beside it, whole or not at all.
 
-    The file takes images of any size, and batches. `int8` (OpenVINO only) computes most
-    convolutions in 8 bits. Their ranges are taken from `photos`, a source as for `open_photos`.
-    `announce` is called with a line before each slow step.
+    The file takes images of any size, and batches; with `size` one image of that height and width,
+    for programs that need fixed shapes. `int8` (OpenVINO only) computes most convolutions in 8
+    bits. Their ranges are taken from `photos`, a source as for `open_photos`. `announce` is called
+    with a line before each slow step. `overwrite` replaces files that are there.
 
     Raises: ExportError for options that do not go together, and when the result is not torch's;
     CheckpointError; PhotosError; DeviceError for a package that is not installed; OutputError.
@@ -106,23 +102,36 @@ def export_checkpoint(
         'float32'
     """
     began = time.monotonic()
-    _check_options(output, format, int8)  # before anything takes time
+    _check_options(output, format, int8, size)  # before anything takes time
+    if taken := [file for file in _parts(output) if file.exists() and not overwrite]:
+        raise OutputError(f"`output` {taken[0]}: is there already; `overwrite` replaces it")
     network, about = load_checkpoint(checkpoint)
     with _output_files(output) as (temporary, files):
-        graph = cached_graph(network, about, checkpoint, announce)
-        if format == "onnx":
-            temporary.write_bytes(graph)
+        properties = graph_properties(about, checkpoint.stem, sha256(checkpoint), size)
+        if format == "onnx" and size:
+            announce(f"converting {checkpoint.stem} for {size[0]}x{size[1]}")
+            temporary.write_bytes(to_onnx(network, properties, size))
+        elif format == "onnx":
+            temporary.write_bytes(cached_graph(network, about, checkpoint, announce))
         else:
-            properties = graph_properties(about, checkpoint.stem, sha256(checkpoint))
+            graph = cached_graph(network, about, checkpoint, announce)
             if int8:
                 properties["precision"] = "int8"
-            _write_openvino(graph, temporary, properties, photos if int8 else None, announce)
+            _write_openvino(graph, temporary, properties, photos if int8 else None, announce, size)
         announce("comparing with torch")
-        checks = tuple(_compare(network, temporary, format, int8))
-        size = sum(part.stat().st_size for part in _parts(temporary))
+        checks = tuple(_compare(network, temporary, format, int8, size))
+        written = sum(part.stat().st_size for part in _parts(temporary))
     return ExportReport(
-        files, format, "int8" if int8 else "float32", size, time.monotonic() - began, checks
+        files, format, "int8" if int8 else "float32", written, time.monotonic() - began, checks
     )
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Return height and width of "480x848". Raises: ExportError."""
+    found = re.fullmatch(r"(\d+)x(\d+)", text)
+    if found is None:
+        raise ExportError(f"`size` {text}: HEIGHTxWIDTH is needed, in pixels, as in 480x848")
+    return int(found[1]), int(found[2])
 
 
 def int8_file(checkpoint: Path, announce: Callable[[str], None] = lambda _: None) -> Path:
@@ -138,13 +147,21 @@ def int8_file(checkpoint: Path, announce: Callable[[str], None] = lambda _: None
     graph_file = cache_file(load_checkpoint(checkpoint)[0], checkpoint)
     # The hash of this module is in the name, so that other ranges or types mean another file.
     file = graph_file.with_suffix(f".{sha256(__file__)[:8]}.xml")
-    if not all(part.is_file() for part in _parts(file)):
+    parts = _parts(file)
+    if not is_whole(*parts):
         announce(f"converting {checkpoint.stem} to 8 bits, once")
-        export_checkpoint(checkpoint, file, "openvino", int8=True)
+        export_checkpoint(checkpoint, file, "openvino", int8=True, overwrite=True)
+        seal(*parts)
     return file
 
 
-def _check_options(output: Path, format: str, int8: bool) -> None:
+def _check_options(
+    output: Path, format: str, int8: bool, size: tuple[int, int] | None = None
+) -> None:
+    if size is not None and min(size) < MIN_SIDE:
+        raise ExportError(
+            f"`size` {size[0]}x{size[1]}: both sides must be at least {MIN_SIDE} pixels"
+        )
     if format not in get_args(Format):
         raise ExportError(f"`format` {format}: unknown.{did_you_mean(format, get_args(Format))}")
     if output.suffix != SUFFIXES[format]:
@@ -187,6 +204,7 @@ def _write_openvino(
     properties: dict[str, str],
     photos: str | None,
     announce: Callable[[str], None],
+    size: tuple[int, int] | None = None,
 ) -> None:
     """Write the .xml and .bin of a graph; in int8 if there are `photos` to find the ranges with."""
     ov = import_openvino()
@@ -194,6 +212,8 @@ def _write_openvino(
     if photos is not None:
         announce(f"calibrating int8 on {CALIBRATION_PHOTOS} photos")
         model = _quantize(model, photos)
+    if size is not None:
+        model.reshape([1, 3, *size])
     for key, value in properties.items():
         model.set_rt_info(value, ["faststyle", key])
     # OpenVINO would store weights in f16, and float32 would not be that of torch.
@@ -243,14 +263,16 @@ def _calibration_photos(photos: str) -> Iterator[np.ndarray[Any, np.dtype[np.flo
         yield sample["photo"][None].float().div(255).numpy()
 
 
-def _compare(network: nn.Module, file: Path, format: str, int8: bool) -> Iterator[Check]:
+def _compare(
+    network: nn.Module, file: Path, format: str, int8: bool, size: tuple[int, int] | None
+) -> Iterator[Check]:
     """Yield comparisons of a file with torch. Raises: ExportError when they differ too much."""
     reference = TorchEngine(network, EngineOptions(device="cpu", precision="float32"))
     for engine in _readers(file, format, int8):
-        for h, w in CHECKED_SIZES:
+        for h, w in [size] if size else CHECKED_SIZES:
             photos = torch.cat([resize(read_image(path), h, w) for path in held_out_photos()])
-            check = _check(engine, photos, reference(photos))
-            if reason := _too_far(check):
+            check = compare(engine, photos, reference(photos))
+            if reason := too_far(check):
                 raise ExportError(
                     f"nothing written: {check.engine} in {check.precision} is not torch, {reason}"
                 )
@@ -268,28 +290,3 @@ def _readers(file: Path, format: str, int8: bool) -> Iterator[Engine]:
     engine = OpenVINOEngine(lambda: file, auto)
     if engine.precision != "float32":
         yield engine
-
-
-def _too_far(check: Check) -> str:
-    """Return in words how a comparison failed, or an empty text. NaN fails too."""
-    if check.precision == "float32":
-        if check.difference <= MAX_DIFFERENCE:
-            return ""
-        found = f"{255 * check.difference:.1f} of 255 levels off at {check.size}"
-        return f"{found}; {255 * MAX_DIFFERENCE:.0f} are allowed"
-    needed = MIN_SSIM[check.precision]
-    if check.ssim >= needed:
-        return ""
-    return f"structural similarity {check.ssim:.3f} at {check.size}; {needed} is needed"
-
-
-def _check(engine: Engine, photos: Tensor, expected: Tensor) -> Check:
-    from skimage.metrics import structural_similarity
-
-    got = engine(photos)
-    pairs = [(a.numpy(), b.numpy()) for a, b in zip(got, expected, strict=True)]
-    compare = partial(structural_similarity, channel_axis=0, data_range=1.0)
-    ssim = min(float(compare(a, b)) for a, b in pairs)
-    difference = float((got - expected).abs().max())
-    h, w = photos.shape[-2:]
-    return Check(engine.name, engine.precision, f"{h}x{w}", difference, ssim)

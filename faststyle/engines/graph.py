@@ -5,6 +5,7 @@ deploy.py rearranges networks for the conversion. export.py writes files for oth
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import json
@@ -31,8 +32,11 @@ NEEDS = ("onnx", "onnxscript")  # packages that a conversion needs
 EXAMPLE = (2, 3, 97, 131)
 
 
-def graph_properties(about: About, style: str, checkpoint_sha256: str = "") -> dict[str, str]:
+def graph_properties(
+    about: About, style: str, checkpoint_sha256: str = "", size: tuple[int, int] | None = None
+) -> dict[str, str]:
     """Return the metadata of a graph: where it came from, its licence, and how to call it."""
+    shape = f"1, 3, {size[0]}, {size[1]}" if size else "batch, 3, height, width"
     return {
         "style": style,
         "network": json.dumps(dict(about.network), sort_keys=True),
@@ -40,27 +44,34 @@ def graph_properties(about: About, style: str, checkpoint_sha256: str = "") -> d
         "license": about.license,
         "faststyle_version": faststyle.__version__,
         "checkpoint_sha256": checkpoint_sha256,
-        "input": "RGB float32 (batch, 3, height, width) in [0, 1], sides of 16 pixels or more",
+        "input": f"RGB float32 ({shape}) in [0, 1]",
     }
 
 
-def to_onnx(network: nn.Module, properties: Mapping[str, str]) -> bytes:
+def to_onnx(
+    network: nn.Module, properties: Mapping[str, str], size: tuple[int, int] | None = None
+) -> bytes:
     """Return the ONNX file of a network, its batch, height and width left open.
+
+    With `size` it takes one photo of that height and width. Its graph then has no arithmetic of
+    sizes, which OpenCV and others cannot run.
 
     Raises: DeviceError when onnx or onnxscript is not installed, or torch cannot export this
     network.
     """
     require(*NEEDS, extra="onnx")
-    network = deploy.for_engines(network)
+    network = deploy.AnySize(deploy.for_engines(network)).eval()
+    example = EXAMPLE if size is None else (1, 3, *size)
+    open_sizes = None if size else ({0: "batch", 2: "height", 3: "width"},)
     table: dict[Callable[..., Any], Callable[..., Any]] = {
         torch.ops.aten.group_norm.default: _group_norm
     }
     try:
         program = torch.onnx.export(
             network,
-            (torch.rand(EXAMPLE),),
+            (torch.rand(example),),
             dynamo=True,
-            dynamic_shapes=({0: "batch", 2: "height", 3: "width"},),
+            dynamic_shapes=open_sizes,
             input_names=[INPUT],
             output_names=[OUTPUT],
             custom_translation_table=table,
@@ -97,15 +108,42 @@ def cached_graph(
     `announce` is called with a line before a conversion. Raises: DeviceError as `to_onnx`.
     """
     file = cache_file(network, checkpoint)
-    if file.is_file():
-        return file.read_bytes()
+    if is_whole(file):
+        with contextlib.suppress(OSError):  # another process may replace it now
+            return file.read_bytes()
     announce(f"converting {checkpoint.stem}, once")
     data = to_onnx(network, graph_properties(about, checkpoint.stem, sha256(checkpoint)))
     try:
         write_bytes(file, data)
+        seal(file)
     except OutputError as error:  # a cache that cannot be written must not end the run
         announce(f"the converted network is not kept: {error}")
     return data
+
+
+def seal(*files: Path) -> None:
+    """Write the hashes of converted files beside the first one. Raises: OutputError.
+
+    A file that was cut or changed does not have its hash any more (`is_whole`), and is made again.
+    """
+    write_bytes(_seal_file(files[0]), _hashes(files).encode())
+
+
+def is_whole(*files: Path) -> bool:
+    """Return whether converted files are there and as they were when they were sealed."""
+    try:
+        return _seal_file(files[0]).read_text() == _hashes(files)
+    except (OSError, ValueError):
+        return False
+
+
+def _seal_file(file: Path) -> Path:
+    return file.with_suffix(f"{file.suffix}.sha256")
+
+
+def _hashes(files: tuple[Path, ...]) -> str:
+    """Return the hashes of files in the format of sha256sum."""
+    return "".join(f"{sha256(file)}  {file.name}\n" for file in files)
 
 
 def _key(network: nn.Module, digest: str) -> str:

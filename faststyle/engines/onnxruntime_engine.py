@@ -25,7 +25,7 @@ ALL_CORES = 0
 
 
 class OnnxRuntimeEngine(Engine):
-    """A session of ONNX Runtime. It takes images of any size."""
+    """A session of ONNX Runtime. It takes images of any size, unless its file has a fixed one."""
 
     name = "onnxruntime"
     precision = "float32"
@@ -40,10 +40,15 @@ class OnnxRuntimeEngine(Engine):
         # ONNX Runtime falls back to the CPU without a word.
         if self._session.get_providers()[0] != provider:
             raise DeviceError(f"`device` {self.device}: ONNX Runtime could not start {provider}")
+        (given,) = self._session.get_inputs()
+        h, w = given.shape[2:]  # names where they are left open
+        self.size = (h, w) if isinstance(h, int) and isinstance(w, int) else None
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the stylized images, (B, 3, H, W). Raises: ImageError."""
-        check_images(images)
+        check_images(images, self.size)
+        if self.size and len(images) > 1:  # a fixed size is that of one image
+            return torch.cat([self(image[None]) for image in images])
         (out,) = self._session.run(None, {INPUT: images.detach().cpu().contiguous().numpy()})
         return torch.from_numpy(out).clamp_(0, 1).to(images.device)
 

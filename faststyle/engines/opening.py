@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import platform
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +19,20 @@ from torch import nn
 from faststyle.checkpoint import About, load_checkpoint
 from faststyle.devices import find_device, set_threads
 from faststyle.engines.engine import Engine, Graph
-from faststyle.engines.graph import NEEDS, cache_file, cached_graph, graph_properties, to_onnx
+from faststyle.engines.graph import (
+    NEEDS,
+    cache_file,
+    cached_graph,
+    graph_properties,
+    is_whole,
+    to_onnx,
+)
 from faststyle.engines.onnxruntime_engine import OnnxRuntimeEngine
 from faststyle.engines.openvino_engine import OpenVINOEngine
 from faststyle.engines.options import AUTO, EXTRAS, READERS, EngineOptions, is_exported
 from faststyle.engines.torch_engine import TorchEngine
-from faststyle.errors import CheckpointError, DeviceError
+from faststyle.engines.verify import verify, verify_exported
+from faststyle.errors import CheckpointError, DeviceError, OutputError
 from faststyle.extras import require
 
 # The engines of a device, fastest first; measured on a CPU (docs/real-time.md).
@@ -50,10 +59,12 @@ def open_engine(
     "auto" is the fastest engine that is installed and works. It runs on the accelerator of this
     machine if torch knows one, in bf16 where the hardware has it. A network is converted once and
     kept in the cache. So is the int8 export of a checkpoint. `announce` is called with a line
-    before each slow step, and for an engine that is installed and does not work.
+    before each slow step, and for an engine that is installed and does not work. Each engine but
+    torch in float32 is compared with it once (verify.py).
 
-    Raises: CheckpointError; DeviceError for an engine that is not installed and for a device or
-    precision that is not there; for int8 the errors of `export_checkpoint`.
+    Raises: CheckpointError; DeviceError for an engine that is not installed, for a device or
+    precision that is not there, and for an engine that was asked for and does not paint the
+    picture of torch; for int8 the errors of `export_checkpoint`.
 
     Example:
         >>> engine = open_engine(Path("checkpoints/nocturne.safetensors"))
@@ -73,13 +84,18 @@ def open_engine(
     else:
         network, about = source
         graph = functools.cache(lambda: to_onnx(network, graph_properties(about, "unnamed")))
+    converted = cache_file(network, source) if isinstance(source, Path) else None
+
+    def open_verified(name: str, options: EngineOptions) -> Engine:
+        engine = _open_by_name(name, network, graph, options)
+        verify(engine, network, converted)
+        return engine
+
     if options.engine != "auto":
-        return _open_by_name(options.engine, network, graph, options)
+        return open_verified(options.engine, options)
     # A graph that is in the cache costs no time, so auto may use it for a single picture too.
-    may_convert = options.convert or (
-        isinstance(source, Path) and cache_file(network, source).is_file()
-    )
-    return _open_fastest(network, graph, options, may_convert, announce)
+    may_convert = options.convert or (converted is not None and is_whole(converted))
+    return _open_fastest(open_verified, options, may_convert, announce)
 
 
 def _open_int8(
@@ -91,14 +107,32 @@ def _open_int8(
     if not isinstance(source, Path):
         raise DeviceError("`precision` int8: for checkpoints only, not for networks in memory")
     # Here, because the photos of an export import torchvision, which takes two seconds.
-    from faststyle.engines.export import int8_file
+    from faststyle.engines.export import export_checkpoint, int8_file
 
-    file = int8_file(source, announce)
     # The file says that it is int8. "auto" is the precision of the operations that stay in float.
-    return _open_exported(file, replace(options, engine="openvino", precision="auto"))
+    options = replace(options, engine="openvino", precision="auto")
+    with tempfile.TemporaryDirectory(prefix="faststyle-") as folder:
+        try:
+            file = int8_file(source, announce)
+            converted = file
+        except OutputError as error:  # a cache that cannot be written must not end the run
+            announce(f"the converted network is not kept: {error}")
+            file = Path(folder) / "int8.xml"
+            export_checkpoint(source, file, "openvino", int8=True)
+            converted = None
+        engine = _read_exported(file, options)
+    verify(engine, load_checkpoint(source)[0], converted)
+    return engine
 
 
 def _open_exported(file: Path, options: EngineOptions) -> Engine:
+    """Return an engine for a file that somebody exported, after a look at what it paints."""
+    engine = _read_exported(file, options)
+    verify_exported(engine, file)
+    return engine
+
+
+def _read_exported(file: Path, options: EngineOptions) -> Engine:
     readers = READERS[file.suffix]
     names = [name for name in readers if options.engine in ("auto", name)]
     if not names:
@@ -114,8 +148,7 @@ def _open_exported(file: Path, options: EngineOptions) -> Engine:
 
 
 def _open_fastest(
-    network: nn.Module,
-    graph: Graph,
+    open_verified: Callable[[str, EngineOptions], Engine],
     options: EngineOptions,
     may_convert: bool,
     announce: Callable[[str], None],
@@ -129,18 +162,21 @@ def _open_fastest(
     names = [
         name for name in FASTEST[device] if _is_installed(name) and (may_convert or name == "torch")
     ]
-    refused: list[str] = []
     # Without any, the fastest is tried, for its error says what to install.
-    for name in names or FASTEST[device][:1]:
+    ways = [(name, options) for name in names or FASTEST[device][:1]]
+    if options.precision == "auto" and "torch" in names:  # where its bf16 paints another picture
+        ways.insert(names.index("torch") + 1, ("torch", replace(options, precision="float32")))
+    refused: list[str] = []
+    for name, way in ways:
         try:
-            opened = _open_by_name(name, network, graph, options)
+            opened = open_verified(name, way)
         except DeviceError as error:
             refused.append(f"{name}: {error}")
             continue
         for line in refused:
             announce(f"not used here: {line}")
         return opened
-    raise DeviceError("; ".join(refused))
+    raise DeviceError("; ".join(dict.fromkeys(refused)))
 
 
 def _open_by_name(name: str, network: nn.Module, graph: Graph, options: EngineOptions) -> Engine:

@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from faststyle.engines.engine import Engine, Graph, Rgb, check_images
+from faststyle.engines.engine import Engine, Graph, Rgb, check_fixed_size, check_images
 from faststyle.engines.options import AUTO, EXTRAS, EngineOptions
 from faststyle.errors import DeviceError
 from faststyle.extras import require
-from faststyle.networks.network import check_size
 
 PLUGINS = {"cpu": "CPU", "xpu": "GPU", "npu": "NPU"}  # of OpenVINO, by our names of devices
 TYPES = {"float32": "f32", "bf16": "bf16", "f16": "f16"}
@@ -49,6 +48,8 @@ class OpenVINOEngine(Engine):
             raise DeviceError(
                 f"OpenVINO cannot run this network on {self.device}: {error}"
             ) from error
+        shape = self._model.input(0).partial_shape
+        self.size = (shape[2].get_length(), shape[3].get_length()) if shape.is_static else None
         # Requests for one size and for frames are compiled when such images come.
         self._one_size: Any = None
         self._one_shape: tuple[int, ...] = ()
@@ -61,7 +62,9 @@ class OpenVINOEngine(Engine):
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the stylized images, (B, 3, H, W). Raises: ImageError."""
-        check_images(images)
+        check_images(images, self.size)
+        if self.size and len(images) > 1:  # a fixed size is that of one image
+            return torch.cat([self(image[None]) for image in images])
         array = images.detach().cpu().contiguous().numpy()
         request = self._request(array.shape)
         request.infer({0: self._ov.Tensor(array, shared_memory=True)})  # reads without a copy
@@ -70,7 +73,7 @@ class OpenVINOEngine(Engine):
 
     def frame(self, rgb: Rgb) -> Rgb:
         """Return the stylized frame; the first frame of a size takes about a second more."""
-        check_size(*rgb.shape[:2])
+        check_fixed_size(rgb.shape[0], rgb.shape[1], self.size)
         if rgb.shape != self._frame_shape:
             self._of_frames = self._compile(self._frame_model(*rgb.shape[:2]))
             self._frame_shape = rgb.shape

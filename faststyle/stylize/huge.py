@@ -63,12 +63,14 @@ def stylize_huge(
     target: Path,
     tile: int = TILE,
     progress: Callable[[int, int], None] = lambda done, of: None,
+    precision: str = "float32",
 ) -> None:
     """Stylize a picture file of any size into a PNG or TIFF file, whole or not at all.
 
     A TIFF file of 4 GB or more is a BigTIFF. The disk of `target` needs 6 bytes a pixel meanwhile.
     EXIF rotation is applied, and an ICC profile of RGB is kept. Transparent pixels are laid on
-    white. `progress` is told of tiles done, and of how many there are.
+    white. `progress` is told of tiles done, and of how many there are. `precision` is as for
+    `stylize_tiles`.
 
     Raises: ImageError; OutputError; Interrupted after SIGINT or SIGTERM, with nothing left behind;
     DeviceError where pyvips is not installed.
@@ -87,7 +89,7 @@ def stylize_huge(
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".faststyle-", dir=target.parent) as folder:
-                _stylize_in(Path(folder), vips, network, source, target, tile, check)
+                _stylize_in(Path(folder), vips, network, source, target, tile, check, precision)
         except OSError as error:
             raise output_error(target, error) from error
 
@@ -100,6 +102,7 @@ def _stylize_in(
     target: Path,
     tile: int,
     progress: Callable[[int, int], None],
+    precision: str,
 ) -> None:
     """Stylize a picture file with scratch files in `folder`."""
     photo = folder / "photo"
@@ -117,7 +120,7 @@ def _stylize_in(
         closing(PixelFile(photo, h, w)) as read,
         closing(PixelFile(painted, h, w, new=True)) as write,
     ):
-        stylize_tiles(network, read, tile, progress, write)
+        stylize_tiles(network, read, tile, progress, write, precision)
     photo.unlink()  # the disk may need the space for the result
     with writing(target) as temporary:
         _save(vips, painted, temporary, h, w, profile)

@@ -5,11 +5,12 @@ engines/ runs the network. batch.py does files and folders, clip.py videos.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import psutil
@@ -17,7 +18,8 @@ import torch
 from torch import Tensor
 
 from faststyle.checkpoint import About, find_checkpoint, load_checkpoint, read_about
-from faststyle.engines.engine import Engine, engine_line
+from faststyle.devices import has_fast_bf16
+from faststyle.engines.engine import Engine, engine_line, is_out_of_memory
 from faststyle.engines.opening import open_engine
 from faststyle.engines.options import AUTO, EngineOptions, is_exported
 from faststyle.errors import ImageError
@@ -40,7 +42,13 @@ from faststyle.stylize.tiles import TILE, stylize_tiles
 # Bytes a pixel that are held with tiles: the photo and the result, as floats and in 8 bits.
 TILES_BYTES = 40
 FULL_MEMORY = 0.9  # share of the available memory that a picture may take
+# What a picture takes by default before it is painted in tiles: this, or a quarter of the free
+# memory if that is more. A photo of 12 million pixels takes 2.6 GB in float32.
+WHOLE_BYTES = 3 * 2**30
+WHOLE_SHARE = 0.25
+SMALLEST_TILE = 128  # pixels; a smaller tile is mostly the halo around it
 
+T = TypeVar("T")
 Announce = Callable[[str], None]  # is called with a line before each slow step
 TileProgress = Callable[[int, int], None]  # is called with tiles done, and how many there are
 
@@ -84,19 +92,25 @@ class Stylizer:
         *,
         tile: int | None = None,
         progress: TileProgress = lambda done, of: None,
+        announce: Announce = lambda line: None,
     ) -> None:
         """Take an engine, and the metadata of its network.
 
-        `network_for_tiles` returns a torch network: tiles run in torch, whatever the engine. `tile`
-        is the side of tiles in pixels; None takes tiles only where memory asks for them, 0 never.
-        `progress` is told of tiles done, and of how many there are.
+        `network_for_tiles` returns a torch network: tiles run in torch on the CPU, whatever the
+        engine, in bf16 if the engine does and the CPU can. `tile` is the side of tiles in pixels;
+        None takes tiles only where memory asks for them, 0 never. `progress` is told of tiles done,
+        and of how many there are. `announce` is called with a line where tiles run otherwise than
+        was asked for.
         """
         self.engine = engine
         self.about = about
         self.tile = tile
         self.progress = progress
         self._network_for_tiles = network_for_tiles
+        self.announce = announce
         self._tiled = False  # whether a picture has been done in tiles
+        # The pixels that memory once was too small for, and the side of tiles that it is not.
+        self._full: tuple[int, int] | None = None
 
     @classmethod
     def load(
@@ -148,7 +162,9 @@ class Stylizer:
         elif can_be_mixed(paths):
             network, about = mean_network(paths, weights)
             engine = open_engine((network, about), options, announce)
-            return cls(engine, about, lambda: network, tile=tile, progress=progress)
+            return cls(
+                engine, about, lambda: network, tile=tile, progress=progress, announce=announce
+            )
         else:
             announce(
                 "these styles do not share a base: their pictures are blended, not their networks"
@@ -170,7 +186,7 @@ class Stylizer:
         about = _read_about(path)
         engine = open_engine(path, options, announce)
         network = None if about is None else partial(_load_network, path)
-        return cls(engine, about, network, tile=tile, progress=progress)
+        return cls(engine, about, network, tile=tile, progress=progress, announce=announce)
 
     def __call__(
         self,
@@ -217,12 +233,10 @@ class Stylizer:
                 picture = Picture(fit_shorter(picture.rgb, size), alpha, picture.icc)
             with torch.no_grad():  # not inference_mode: the result may be used in training
                 photo = picture.rgb if inside == min(h, w) else fit_shorter(picture.rgb, inside)
-                painted = self._run_tiles(photo, tile) if tile else self.engine(photo)
+                painted = self._in_memory(partial(self._paint, photo), tile, photo.shape[-2:])
                 stylized = resize(painted, h, w)
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise self._too_large(h, w) from error
-        except RuntimeError as error:  # torch's allocator for CPUs has no class of its own
-            if "can't allocate memory" not in str(error):
+        except Exception as error:
+            if not is_out_of_memory(error):
                 raise
             raise self._too_large(h, w) from error
         if look.keep_colors:
@@ -235,7 +249,11 @@ class Stylizer:
         """Return the stylized frame of a video, (H, W, 3) uint8."""
         # Engines have a faster way for frames in 8 bits.
         if look == PLAIN and not self.find_tile(*rgb.shape[:2]):
-            return self.engine.frame(rgb)
+            try:
+                return self.engine.frame(rgb)
+            except Exception as error:  # the way below takes tiles where memory is full
+                if not is_out_of_memory(error):
+                    raise
         photo = torch.from_numpy(rgb).permute(2, 0, 1)[None].float().div_(255)
         stylized = self.stylize(Picture(photo), None, look).rgb[0]
         return stylized.mul(255).round_().byte().permute(1, 2, 0).contiguous().numpy()
@@ -245,13 +263,25 @@ class Stylizer:
 
         Raises: the errors of `stylize_huge`.
         """
-        assert self._network_for_tiles is not None
-        stylize_huge(self._network_for_tiles(), source, target, tile, self.progress)
+        network = self._network_on_cpu()
+        precision = self._tile_precision()
+
+        def run(tile: int) -> None:
+            stylize_huge(network, source, target, tile, self.progress, precision)
+
+        try:
+            self._in_memory(run, tile, (tile, tile))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise self._too_large(tile, tile) from error
         self._tiled = True
 
     def describe(self) -> str:
         """Return the line that describes the engine that ran: "engine: openvino, cpu, float32"."""
-        return "engine: torch, cpu, float32, in tiles" if self._tiled else engine_line(self.engine)
+        if self._tiled:
+            return f"engine: torch, cpu, {self._tile_precision()}, in tiles"
+        return engine_line(self.engine)
 
     def can_run_tiles(self) -> bool:
         """Return whether there is a torch network, which tiles need."""
@@ -264,32 +294,83 @@ class Stylizer:
         run out of memory and kill the process.
         """
         if self.tile and self.can_run_tiles():
-            return self.tile
+            return min(self.tile, self._full[1]) if self._full else self.tile
         if self.tile:
             raise ImageError(
                 "`tile`: only checkpoints run in tiles, not exported files or blends of pictures"
             )
+        no_tiles = self.tile == 0 or not self.can_run_tiles()
+        if self._full and h * w >= self._full[0] and not no_tiles:
+            return self._full[1]
         # Elsewhere than on CPUs, running out of memory is an error and not the end of the process.
-        fits = h * w * self._bytes_per_pixel() <= FULL_MEMORY * psutil.virtual_memory().available
-        if self.engine.device != "cpu" or fits:
+        if self.engine.device != "cpu":
+            return 0
+        free = psutil.virtual_memory().available
+        needed = h * w * self._bytes_per_pixel()
+        allowed = FULL_MEMORY * free
+        if not no_tiles:
+            allowed = min(allowed, max(WHOLE_BYTES, WHOLE_SHARE * free))
+        if needed <= allowed:
             return 0
         kept = 0 if on_disk else h * w * TILES_BYTES
-        no_tiles = self.tile == 0 or not self.can_run_tiles()
-        if no_tiles or kept > psutil.virtual_memory().available:
+        if no_tiles or kept > free:
             raise self._too_large(h, w)
         return TILE
 
     def _bytes_per_pixel(self) -> int:
         return bytes_per_pixel(self.about.network if self.about else {})
 
+    def _in_memory(self, run: Callable[[int], T], tile: int, size: Sequence[int]) -> T:
+        """Return `run(tile)` for a picture of `size`; take smaller tiles where memory is full."""
+        while True:
+            try:
+                return run(tile)
+            except Exception as error:
+                smaller = self._smaller(tile)
+                if not smaller or not is_out_of_memory(error):
+                    raise
+            # Here, after the handler, the tensors that the error held are free.
+            tile = smaller
+            self._full = (size[0] * size[1], tile)
+            self.announce(f"memory is full: painted in tiles of {tile} pixels")
+            if self.engine.device == "cuda":
+                torch.cuda.empty_cache()
+
+    def _smaller(self, tile: int) -> int:
+        """Return the next smaller side of tiles, 0 where there is none."""
+        if self.tile == 0 or not self.can_run_tiles():
+            return 0
+        half = tile // 2 if tile else TILE
+        return half if half >= SMALLEST_TILE else 0
+
+    def _paint(self, photo: Tensor, tile: int) -> Tensor:
+        """Return the painted photo, at once or in tiles."""
+        return self._run_tiles(photo, tile) if tile else self.engine(photo)
+
     def _run_tiles(self, photo: Tensor, tile: int) -> Tensor:
-        assert self._network_for_tiles is not None
         # Tiles are read from 8 bits, as they would be from a file.
-        rgb = photo[0].mul(255).round_().byte().permute(1, 2, 0).contiguous().numpy()
+        rgb = photo[0].mul(255).round_().byte().permute(1, 2, 0).contiguous().cpu().numpy()
         out = np.empty_like(rgb)
-        stylize_tiles(self._network_for_tiles(), rgb, tile, self.progress, out)
+        precision = self._tile_precision()
+        stylize_tiles(self._network_on_cpu(), rgb, tile, self.progress, out, precision)
         self._tiled = True
-        return torch.from_numpy(out).permute(2, 0, 1)[None].float().div_(255)
+        return torch.from_numpy(out).permute(2, 0, 1)[None].float().div_(255).to(photo.device)
+
+    def _network_on_cpu(self) -> StyleNetwork:
+        """Return the network for tiles; one that an engine runs elsewhere stays there."""
+        assert self._network_for_tiles is not None
+        network = self._network_for_tiles()
+        here = all(parameter.device.type == "cpu" for parameter in network.parameters())
+        return network if here else copy.deepcopy(network).cpu()
+
+    def _tile_precision(self) -> str:
+        """Return the precision of tiles: that of the engine, where torch has it on this CPU."""
+        asked = (self.engine.device, self.engine.precision)
+        bf16 = asked[1] == "bf16" and has_fast_bf16(torch.device("cpu"))
+        precision = "bf16" if bf16 else "float32"
+        if asked != ("cpu", precision) and not self._tiled:
+            self.announce(f"tiles run on the CPU in {precision}, not on {' in '.join(asked)}")
+        return precision
 
     def _too_large(self, h: int, w: int) -> ImageError:
         free = psutil.virtual_memory().available

@@ -5,7 +5,7 @@ there is one pass over all tiles for each norm: the network runs up to that norm
 before it known, and its moments are added up. The last pass paints. All passes together take about
 eight times the work of the whole picture at once. The picture is the same but for rounding.
 
-Only torch runs tiles: other engines cannot stop at a norm.
+Only torch runs tiles, on the CPU: other engines cannot stop at a norm.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from faststyle.networks.layers import InstanceNorm
+from faststyle.networks.layers import InstanceNorm, scaled
 from faststyle.networks.network import STRIDE, StyleNetwork, check_size
 
 Pixels = NDArray[np.uint8]  # (H, W, 3)
@@ -116,11 +116,13 @@ def stylize_tiles(
     tile: int = TILE,
     progress: Callable[[int, int], None] = lambda done, of: None,
     out: Canvas | None = None,
+    precision: str = "float32",
 ) -> Canvas:
     """Return the stylized photo: `out`, or a new array. Both are (H, W, 3) in 8 bits.
 
-    `progress` is told of tiles done, and of how many there are. Raises: ImageError when a side is
-    shorter than 16 pixels.
+    `progress` is told of tiles done, and of how many there are. `precision` is that of convolutions
+    and feature maps, float32 or bf16; moments are in double precision. Raises: ImageError when a
+    side is shorter than 16 pixels.
 
     Example:
         >>> stylize_tiles(load_checkpoint(path)[0], np.zeros((9000, 9000, 3), np.uint8)).shape
@@ -129,7 +131,8 @@ def stylize_tiles(
     h, w = photo.shape[:2]
     check_size(h, w)
     out = np.empty((h, w, 3), np.uint8) if out is None else out
-    with torch.no_grad():
+    reduced = precision != "float32"
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=reduced):
         _Job(network.eval(), photo, tile, progress).run(out)
     return out
 
@@ -166,7 +169,7 @@ class _Job:
                 self.statistics[norm] = self.measured[1]
             self.measured = None
             for tile in self._each_tile():
-                painted = self.network.in_range(self.network.paint(self._tile_pixels()))
+                painted = self.network.in_range(self.network.paint(self._tile_pixels())).float()
                 rgb = tile.core(painted)[0].clamp(0, 1).mul(255).round().byte()
                 self._write(tile, rgb, out)
 
@@ -230,8 +233,7 @@ class _Job:
         found = self.statistics[norm]
         scale = norm.weight.double() / (found.scatter / found.count + norm.eps).sqrt()
         shift = norm.bias.double() - found.mean * scale
-        y = torch.addcmul(shift.float().view(1, -1, 1, 1), x, scale.float().view(1, -1, 1, 1))
-        return y.relu_() if relu else y
+        return scaled(x, scale[None], shift[None], relu)
 
 
 def _inside(first: int, end: int, side: int, rim: int) -> slice:
