@@ -91,6 +91,8 @@ def read_about(path: Path) -> About:
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(KEY)
     except (SafetensorError, OSError) as error:
+        if not _begins_as_safetensors(path):
+            raise CheckpointError(f"{path}: not a checkpoint, but some other file") from None
         raise CheckpointError(
             f"{path}: damaged or truncated, train or copy it again ({error})"
         ) from None
@@ -110,6 +112,15 @@ def read_about(path: Path) -> About:
         return About(**{**values, "paintings": tuple(values.get("paintings", ()))})
     except TypeError as error:
         raise CheckpointError(f"{path}: its metadata is incomplete ({error})") from None
+
+
+def _begins_as_safetensors(path: Path) -> bool:
+    """Return whether a file begins as .safetensors does: 8 bytes of length, then JSON."""
+    try:
+        with path.open("rb") as file:
+            return file.read(9)[8:] in (b"{", b"")
+    except OSError:
+        return True
 
 
 @contextmanager

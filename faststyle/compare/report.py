@@ -32,7 +32,7 @@ from faststyle.compare.results import Comparison, FastRow, Gallery, SlowRow, Sum
 from faststyle.errors import OutputError
 from faststyle.extras import require
 from faststyle.files import write_bytes
-from faststyle.images import encode_image, fit_shorter
+from faststyle.images import encode_image, fit_bounded
 
 COLUMNS = [
     *("method", "checkpoint", "photo", "size", "init", "step"),
@@ -409,7 +409,7 @@ def _measured(row: FastRow | SlowRow | None) -> str:
 
 
 def _data_uri(image: Tensor, side: int, quality: int) -> str:
-    small = fit_shorter(image, side) if min(image.shape[-2:]) > side else image
+    small = fit_bounded(image, side) if min(image.shape[-2:]) > side else image
     return (
         "data:image/webp;base64,"
         + base64.b64encode(encode_image(small, "WEBP", quality=quality)).decode()

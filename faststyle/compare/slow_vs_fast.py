@@ -194,6 +194,8 @@ def list_photos(folder: Path, limit: int | None = None, option: str = "`photos` 
     """
     if limit is not None and limit < 1:
         raise RecipeError(f"`limit` must be 1 or more, got {limit}")
+    if folder.is_file():
+        raise ImageError(f"{option}{folder}: a file, where a folder of pictures is expected")
     if not folder.is_dir():
         raise ImageError(f"{option}{folder}: no such folder")
     files = sorted(
