@@ -166,7 +166,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "empty painting": ([*TRAIN, "empty.png"], "empty.png: the file is empty"),
     "painting that is a folder": (
         [*TRAIN, "nothing"],
-        "nothing: no painting in this folder can be read",
+        "nothing: no painting in this folder can be used",
     ),
     "empty photo folder": (
         [*TRAIN, "dots.png", "--photos", "nothing"],
@@ -220,7 +220,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     ),
     "text as checkpoint": (
         [*STYLIZE, "text.jpg", "-o", "out.png"],
-        "text.jpg: damaged or truncated",
+        "text.jpg: not a checkpoint, but some other file",
     ),
     "unwritable output": ([*STYLIZE, "dots", "-o", "file/out.png"], "cannot write file/out.png"),
     "unknown format": (

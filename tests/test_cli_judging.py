@@ -53,13 +53,13 @@ def save_network(path: str, painting: Path, seed: int = 0) -> None:
 
 
 @pytest.fixture(autouse=True)
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, painting: Path) -> Path:
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder: a painting, two checkpoints of it and one of another, three photos."""
     monkeypatch.chdir(tmp_path)
-    Path("dots.png").write_bytes(painting.read_bytes())
-    draw(2, 80, 96).save("squares.png")
-    save_network("checkpoints/dots.safetensors", painting)
-    save_network("checkpoints/more.safetensors", painting, seed=1)
+    draw(1, 130, 140).save("dots.png")
+    draw(2, 130, 140).save("squares.png")
+    save_network("checkpoints/dots.safetensors", Path("dots.png"))
+    save_network("checkpoints/more.safetensors", Path("dots.png"), seed=1)
     save_network("checkpoints/squares.safetensors", Path("squares.png"))
     os.mkdir("album")
     for i, name in enumerate(("a.png", "b.jpg", "c.png")):

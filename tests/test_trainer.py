@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import draw
 from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -279,7 +280,7 @@ def test_resuming_something_else_is_refused(train: Any, tmp_path: Path) -> None:
         train(tiny())
     with pytest.raises(StateError, match="started with steps = 8, now it is 9"):
         train(tiny(steps=9), resume=True)
-    Image.new("RGB", (60, 60), "red").save(tmp_path / "other.png")
+    draw(9, 60, 60).save(tmp_path / "other.png")
     with pytest.raises(StateError, match="another painting"):
         train(style=tmp_path / "other.png", name="dots", resume=True)
 

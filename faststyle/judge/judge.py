@@ -73,8 +73,8 @@ class Judge:
     """Scores outputs against one painting, on the device of `vgg`, which is built with `LAYERS`.
 
     `painting` is RGB, (1, 3, H, W), in [0, 1], of any size: it is resized to a shorter side of 1.5
-    `size` (Lanczos), a strip to its `bounded_size`. `size` is the side of the photos and outputs in pixels, at least 96. Raises:
-    ImageError.
+    `size` (Lanczos), a strip to its `bounded_size`. `size` is the side of the photos and outputs in
+    pixels, at least 96. Raises: ImageError.
 
     Example:
         >>> judge = Judge.load("painting.jpg")
@@ -91,8 +91,8 @@ class Judge:
         self.vgg = vgg
         self.size = size
         painting = checked(painting, "the painting", 1)
-        seen = bounded_size(*painting.shape[-2:], round(PAINTING_SCALE * size))
-        self.painting = resize_lanczos(painting, *seen)
+        h, w = painting.shape[-2:]
+        self.painting = resize_lanczos(painting, *bounded_size(h, w, round(PAINTING_SCALE * size)))
         self._painting_layers = painting_layers(vgg, self.painting)
         self._photo_distances: dict[bytes, float] = {}  # by the photo's digest
 

@@ -14,13 +14,13 @@ import torch
 
 from faststyle.checkpoint import SUFFIX
 from faststyle.errors import OutputError, StateError
-from faststyle.files import output_error
+from faststyle.files import check_place, output_error
 from faststyle.networks import build_network
 from faststyle.training.recipe import Recipe, load_recipe, recipe_from_dict
 from faststyle.training.state import SavedState, newest_state
 
-PROBE = bytes(4096)  # written to see whether a place takes files: an empty file fits on a full disk
 FLOAT = 4  # bytes
+LONGEST_NAME = 200  # bytes: file systems take 255, and suffixes come on top
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,11 @@ def run_name(name: str | None, style: str | Path) -> str:
     """
     # A folder may be given as ".", which has no name of its own.
     found = Path(os.path.abspath(style)).stem if name is None else name
-    if found in ("", ".", "..") or any(bad in found for bad in "/\\\0"):
+    too_long = len(os.fsencode(found)) > LONGEST_NAME
+    if found in ("", ".", "..") or too_long or any(bad in found for bad in "/\\\0"):
         raise OutputError(
-            f"`name` {found!r}: a name is that of one file, without a folder; "
+            f"`name` {found!r}: a name is that of one file, without a folder"
+            f"{f', of {LONGEST_NAME} bytes at most' if too_long else ''}; "
             "choose places with `output`"
         )
     return found
@@ -150,7 +152,7 @@ def may_replace(files: RunFiles) -> bool:
 
 def check_checkpoint_is_free(files: RunFiles) -> None:
     """Raise OutputError where a file stands in the place of the checkpoint."""
-    if files.checkpoint.exists():
+    if os.path.exists(files.checkpoint):  # not Path.exists: it raises for a name too long
         named_by_run = files.checkpoint.stem == files.folder.name
         field = "name" if named_by_run else "output"
         raise OutputError(
@@ -186,14 +188,11 @@ def make_writable(files: RunFiles, fresh: bool, network: Mapping[str, Any]) -> N
     A `fresh` run then removes what an earlier one left. Raises: OutputError.
     """
     for target in (files.json, files.checkpoint):
-        probe = target.with_name(f".{target.name}.probe")
         try:
-            probe.parent.mkdir(parents=True, exist_ok=True)
-            probe.write_bytes(PROBE)
-            probe.unlink()
+            target.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            probe.unlink(missing_ok=True)
             raise output_error(target, error) from error
+        check_place(target)
     leftovers = files.leftovers if fresh else ()
     _check_space(files, network, leftovers)
     for leftover in leftovers:
