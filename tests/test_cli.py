@@ -176,6 +176,28 @@ BAD: dict[str, tuple[list[str], str]] = {
         [*TRAIN, "dots.png", "--photos", "none"],
         "--photos none: no such folder",
     ),
+    "photo for a photo folder": (
+        [*TRAIN, "dots.png", "--photos", "photo.png"],
+        "--photos photo.png: a file, where a folder is expected",
+    ),
+    "no photo folder": ([*TRAIN, "dots.png", "--photos", ""], "--photos is empty"),
+    "no painting": ([*TRAIN, "", "--name", "x"], "--painting is empty"),
+    "start that is a picture": (
+        [*TRAIN, "dots.png", "--init", "photo.png"],
+        "--init photo.png: not a checkpoint, but some other file",
+    ),
+    "start that is another network": (
+        [*TRAIN, "dots.png", "--name", "new", "--init", "checkpoints/dots.safetensors"],
+        "--init checkpoints/dots.safetensors holds another network: blocks 1",
+    ),
+    "name that leads elsewhere": (
+        [*TRAIN, "dots.png", "--name", "../esc"],
+        "--name '../esc': a name is that of one file",
+    ),
+    "checkpoint that is there": (
+        [*TRAIN, "dots.png"],
+        "checkpoints/dots.safetensors is there already: replace it with --overwrite",
+    ),
     "unwritable checkpoint": (
         [*TRAIN, "dots.png", "-o", "file/new.safetensors"],
         "cannot write file/new.safetensors",
