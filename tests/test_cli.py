@@ -158,7 +158,7 @@ def break_things(folder: Path) -> None:
     (folder / "other.safetensors").write_bytes(save(tensors))
 
 
-TRAIN = ["train", *TINY, "--style"]
+TRAIN = ["train", *TINY, "--name", "new", "--style"]
 STYLIZE = ["stylize", "photo.png", "--style"]
 BAD: dict[str, tuple[list[str], str]] = {
     "missing painting": ([*TRAIN, "none.png"], "none.png: no such file"),
@@ -181,13 +181,13 @@ BAD: dict[str, tuple[list[str], str]] = {
         "--photos photo.png: a file, where a folder is expected",
     ),
     "no photo folder": ([*TRAIN, "dots.png", "--photos", ""], "--photos is empty"),
-    "no painting": ([*TRAIN, "", "--name", "x"], "--painting is empty"),
+    "no painting": ([*TRAIN, ""], "--painting is empty"),
     "start that is a picture": (
         [*TRAIN, "dots.png", "--init", "photo.png"],
         "--init photo.png: not a checkpoint, but some other file",
     ),
     "start that is another network": (
-        [*TRAIN, "dots.png", "--name", "new", "--init", "checkpoints/dots.safetensors"],
+        [*TRAIN, "dots.png", "--init", "checkpoints/dots.safetensors"],
         "--init checkpoints/dots.safetensors holds another network: blocks 1",
     ),
     "name that leads elsewhere": (
@@ -195,7 +195,7 @@ BAD: dict[str, tuple[list[str], str]] = {
         "--name '../esc': a name is that of one file",
     ),
     "checkpoint that is there": (
-        [*TRAIN, "dots.png"],
+        [*TRAIN, "dots.png", "--name", "dots"],
         "checkpoints/dots.safetensors is there already: replace it with --overwrite",
     ),
     "unwritable checkpoint": (
@@ -213,7 +213,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     ),
     "negative seed": ([*TRAIN, "dots.png", "--seed", "-1"], "seed must be 0 or more"),
     "no strength": ([*TRAIN, "dots.png", "--strength", "nan"], "loss.strength must be a number"),
-    "unknown device": (["train", "--style", "dots.png", "--device", "gpu"], "unknown device 'gpu'"),
+    "unknown device": ([*TRAIN, "dots.png", "--device", "gpu"], "unknown device 'gpu'"),
     "no threads": ([*TRAIN, "dots.png", "--threads", "0"], "--threads must be 1 or more"),
     "nothing to resume": ([*TRAIN, "dots.png", "--resume"], "nothing to resume"),
     "missing VGG weights": (
