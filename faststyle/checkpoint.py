@@ -111,6 +111,8 @@ def read_about(path: Path) -> About:
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(KEY)
     except (SafetensorError, OSError) as error:
+        if not _begins_as_safetensors(path):
+            raise CheckpointError(f"{path}: not a checkpoint, but some other file") from None
         raise CheckpointError(
             f"{path}: damaged or truncated, train or copy it again ({error})"
         ) from None
@@ -172,6 +174,15 @@ def _is_plain_name(name: object) -> bool:
         and Path(name).name == name != ".."
         and not any(unicodedata.category(letter) == "Cc" for letter in name)
     )
+
+
+def _begins_as_safetensors(path: Path) -> bool:
+    """Return whether a file begins as .safetensors does: 8 bytes of length, then JSON."""
+    try:
+        with path.open("rb") as file:
+            return file.read(9)[8:] in (b"{", b"")
+    except OSError:
+        return True
 
 
 @contextmanager

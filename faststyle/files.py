@@ -6,11 +6,13 @@ import contextlib
 import errno
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from faststyle.errors import OutputError
 
+PROBE = bytes(4096)  # is written to try a place: an empty file fits on a full disk
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, no quota, or a file too large
 
 
@@ -73,6 +75,19 @@ def writing(path: Path | str) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # it is gone where all went well
             temporary.unlink()
+
+
+def check_place(path: Path | str) -> None:
+    """Raise OutputError when `path` cannot be written. Nothing is left behind."""
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise OutputError(f"{path}: a folder, where a file is to be written")
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(PROBE)  # permissions alone do not tell: a disk may be read-only, or full
+    except OSError as error:
+        raise output_error(path, error) from error
 
 
 def write_bytes(path: Path | str, data: bytes) -> None:

@@ -45,6 +45,8 @@ DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError,
 # of red, green and blue in luma: ITU-R BT.601, as in JPEG
 LUMA = (0.299, 0.587, 0.114)
 
+STRIP = 4  # a picture whose longer side is more than so many times the shorter one is a strip
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -213,6 +215,31 @@ def fitted_size(height: int, width: int, size: int) -> tuple[int, int]:
 def fit_shorter(image: Tensor, size: int) -> Tensor:
     """Return (1, C, H, W) in [0, 1] with a shorter side of `size` pixels (antialiased bicubic)."""
     return resize(image, *fitted_size(image.shape[-2], image.shape[-1], size))
+
+
+def bounded_size(height: int, width: int, size: int) -> tuple[int, int]:
+    """Return `fitted_size`, but of a strip the size with the area that it has at 4:1.
+
+    Otherwise a strip of 2000x20 pixels would be looked at as 38400x384, in gigabytes.
+    """
+    shape = max(height, width) / min(height, width)
+    if shape > STRIP:
+        size = max(1, round(size * math.sqrt(STRIP / shape)))
+    return fitted_size(height, width, size)
+
+
+def fit_bounded(image: Tensor, size: int) -> Tensor:
+    """Return (1, C, H, W) as `fit_shorter` does, but a strip in its `bounded_size`."""
+    return resize(image, *bounded_size(image.shape[-2], image.shape[-1], size))
+
+
+def cut_strip(image: Tensor) -> Tensor:
+    """Return the middle of a strip, 4:1; a picture of any other shape as it is."""
+    h, w = image.shape[-2:]
+    longest = STRIP * min(h, w)
+    top = max(0, h - longest) // 2
+    left = max(0, w - longest) // 2
+    return image[..., top : top + longest, left : left + longest]
 
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:

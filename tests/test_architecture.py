@@ -25,7 +25,7 @@ LAYERS = [
     ["errors"],
     ["files", "devices", "extras"],
     ["images", "progress", "signals"],
-    ["perceptual", "networks"],
+    ["perceptual", "networks", "paintings"],
     ["checkpoint", "judge"],
     ["training", "slow", "video", "convert"],
     ["engines"],

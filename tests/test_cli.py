@@ -160,7 +160,7 @@ def break_things(folder: Path) -> None:
     (folder / "other.safetensors").write_bytes(save(tensors))
 
 
-TRAIN = ["train", *TINY, "--style"]
+TRAIN = ["train", *TINY, "--name", "new", "--style"]
 STYLIZE = ["stylize", "photo.png", "--style"]
 BAD: dict[str, tuple[list[str], str]] = {
     "missing painting": ([*TRAIN, "none.png"], "none.png: no such file"),
@@ -168,7 +168,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "empty painting": ([*TRAIN, "empty.png"], "empty.png: the file is empty"),
     "painting that is a folder": (
         [*TRAIN, "nothing"],
-        "nothing: no painting in this folder can be read",
+        "nothing: no painting in this folder can be used",
     ),
     "empty photo folder": (
         [*TRAIN, "dots.png", "--photos", "nothing"],
@@ -177,6 +177,28 @@ BAD: dict[str, tuple[list[str], str]] = {
     "missing photo folder": (
         [*TRAIN, "dots.png", "--photos", "none"],
         "--photos none: no such folder",
+    ),
+    "photo for a photo folder": (
+        [*TRAIN, "dots.png", "--photos", "photo.png"],
+        "--photos photo.png: a file, where a folder is expected",
+    ),
+    "no photo folder": ([*TRAIN, "dots.png", "--photos", ""], "--photos is empty"),
+    "no painting": ([*TRAIN, ""], "--painting is empty"),
+    "start that is a picture": (
+        [*TRAIN, "dots.png", "--init", "photo.png"],
+        "--init photo.png: not a checkpoint, but some other file",
+    ),
+    "start that is another network": (
+        [*TRAIN, "dots.png", "--init", "checkpoints/dots.safetensors"],
+        "--init checkpoints/dots.safetensors holds another network: blocks 1",
+    ),
+    "name that leads elsewhere": (
+        [*TRAIN, "dots.png", "--name", "../esc"],
+        "--name '../esc': a name is that of one file",
+    ),
+    "checkpoint that is there": (
+        [*TRAIN, "dots.png", "--name", "dots"],
+        "checkpoints/dots.safetensors is there already: replace it with --overwrite",
     ),
     "unwritable checkpoint": (
         [*TRAIN, "dots.png", "-o", "file/new.safetensors"],
@@ -193,7 +215,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     ),
     "negative seed": ([*TRAIN, "dots.png", "--seed", "-1"], "seed must be 0 or more"),
     "no strength": ([*TRAIN, "dots.png", "--strength", "nan"], "loss.strength must be a number"),
-    "unknown device": (["train", "--style", "dots.png", "--device", "gpu"], "unknown device 'gpu'"),
+    "unknown device": ([*TRAIN, "dots.png", "--device", "gpu"], "unknown device 'gpu'"),
     "no threads": ([*TRAIN, "dots.png", "--threads", "0"], "--threads must be 1 or more"),
     "nothing to resume": ([*TRAIN, "dots.png", "--resume"], "nothing to resume"),
     "missing VGG weights": (
@@ -222,7 +244,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     ),
     "text as checkpoint": (
         [*STYLIZE, "text.jpg", "-o", "out.png"],
-        "text.jpg: damaged or truncated",
+        "text.jpg: not a checkpoint, but some other file",
     ),
     "unwritable output": ([*STYLIZE, "dots", "-o", "file/out.png"], "cannot write file/out.png"),
     "unknown format": (

@@ -16,6 +16,7 @@ import pytest
 import torch
 from click.testing import Result
 from conftest import draw
+from PIL import Image
 from typer.testing import CliRunner
 
 from faststyle.checkpoint import About, save_checkpoint
@@ -53,14 +54,15 @@ def save_network(path: str, painting: Path, seed: int = 0) -> None:
 
 
 @pytest.fixture(autouse=True)
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, painting: Path) -> Path:
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder: a painting, two checkpoints of it and one of another, three photos."""
     monkeypatch.chdir(tmp_path)
-    Path("dots.png").write_bytes(painting.read_bytes())
-    draw(2, 80, 96).save("squares.png")
-    save_network("checkpoints/dots.safetensors", painting)
-    save_network("checkpoints/more.safetensors", painting, seed=1)
+    draw(1, 130, 140).save("dots.png")
+    draw(2, 130, 140).save("squares.png")
+    save_network("checkpoints/dots.safetensors", Path("dots.png"))
+    save_network("checkpoints/more.safetensors", Path("dots.png"), seed=1)
     save_network("checkpoints/squares.safetensors", Path("squares.png"))
+    Image.new("L", (90, 90), 90).save("plain.png")
     os.mkdir("album")
     for i, name in enumerate(("a.png", "b.jpg", "c.png")):
         draw(20 + i, 100 + 9 * i, 110).save(Path("album") / name)
@@ -106,10 +108,12 @@ def test_compare_says_the_answer_and_writes_the_report(call: Any) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
     assert lines[0].startswith("On 2 photos at 32 px the network needs ")
-    assert lines[1].startswith("Started from the photo, the slow path reache")
-    assert lines[2].startswith("Started from noise, the slow path reache")
-    assert "L-BFGS steps" in lines[2]
+    # A network with random weights, which no step is needed to equal.
+    told = "By its own objective the network is no better than {} on 2 of 2 photos: "
+    assert lines[1].startswith(told.format("the photo itself"))
+    assert lines[2].startswith(told.format("noise"))
     assert lines[3:] == ["wrote report/report.html"]
+    assert " after 0 " not in result.stdout
     assert sorted(os.listdir("report")) == ["report.csv", "report.html", "report.json"]
     report = strict(Path("report/report.json").read_text())
     assert [row["photo"] for row in report["fast"]] == ["a.png", "b.jpg"]
@@ -163,6 +167,18 @@ BAD: dict[str, tuple[list[str], str]] = {
     "another painting": (
         ["--checkpoint", "squares"],
         "checkpoints/squares.safetensors was trained for another paint",
+    ),
+    "a photo for a folder": (
+        ["--checkpoint", "dots", "--photos", "dots.png"],
+        "--photos dots.png: a file, where a folder of pictures is expected",
+    ),
+    "a painting for a checkpoint": (
+        ["--checkpoint", "dots.png"],
+        "dots.png: not a checkpoint, but some other file",
+    ),
+    "painting of one colour": (
+        ["--checkpoint", "dots", "--painting", "plain.png"],
+        "plain.png: all of one colour, there is no style to be learned",
     ),
     "missing folder": (
         ["--checkpoint", "dots", "--photos", "none"],
@@ -222,6 +238,34 @@ def test_bad_input_of_compare_gives_one_line_and_writes_nothing(call: Any, case:
     assert_one_line(call("compare", *arguments), message)
     assert files() == before
     assert not (slow_vs_fast.cache_folder() / "slow").exists()
+
+
+def test_a_report_is_replaced_only_with_overwrite(call: Any) -> None:
+    for name in ("report.html", "report.json", "report.csv"):
+        Path("report").mkdir(exist_ok=True)
+        Path("report", name).write_text("the old one")
+        before = files()
+        told = f"report/{name} is there already: replace it with --overwrite, or choose another -o"
+        assert_one_line(call("compare", "--checkpoint", "dots"), told)
+        assert files() == before
+        Path("report", name).unlink()
+    Path("report", "report.html").write_text("the old one")
+    result = call("compare", "--checkpoint", "dots", "--limit", "1", "--overwrite")
+    assert result.exit_code == 0, result.stderr
+    assert Path("report/report.html").read_text() != "the old one"
+
+
+def test_panoramas_are_compared_in_their_middle_and_never_equal_at_step_0(call: Any) -> None:
+    os.mkdir("wide")
+    draw(5, 24, 240).save("wide/a.png")
+    result = call("compare", "--checkpoint", "dots", "--photos", "wide", "--json")
+    assert result.stderr == "note: a.png: 24x240 pixels, its middle is magnified to 32x32\n"
+    summary = strict(result.stdout)
+    for init in ("content", "noise"):
+        assert summary["equal_step"][init] != 0
+        assert summary["speedup"][init] != 0
+        assert summary["reached"][init] + summary["start_as_good"][init] <= 1
+    assert summary["start_as_good"]["content"] == 1  # random weights
 
 
 @pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
@@ -314,6 +358,8 @@ def test_judge_prints_the_scores_of_a_checkpoint_and_of_a_folder(call: Any) -> N
         (["dots", "--photos", "none"], "--photos none: no such folder"),
         (["dots", "--photos", "nothing"], "--photos nothing: no images in it"),
         (["dots", "--painting", "none.png"], "none.png: no such file"),
+        (["dots", "--photos", "dots.png"], "--photos dots.png: a file, where a folder of pict"),
+        (["dots", "--painting", "plain.png"], "plain.png: all of one colour"),
         (["dots", "--limit", "0"], "--limit must be 1 or more, got 0"),
         (["dots", "--threads", "0"], "--threads must be 1 or more"),
     ],

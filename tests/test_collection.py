@@ -211,7 +211,7 @@ def test_the_recipe_collection_needs_a_folder(train: Any, painting: Path, tmp_pa
     with pytest.raises(RecipeError, match="needs a folder of paintings"):
         train(tiny(), style=painting)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ImageError, match="no painting in this folder can be read"):
+    with pytest.raises(ImageError, match="no painting in this folder can be used"):
         train(tiny(), style=tmp_path / "empty")
 
 

@@ -194,7 +194,8 @@ def test_a_full_disk_gives_one_line_and_keeps_what_was_there(
     limited = "import resource, sys, runpy; "
     limited += f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); "
     limited += "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
-    result = run(["-c", limited, *command, "--steps", "8", "--set", "state_every=4"], tmp_path)
+    steps = ["--steps", "8", "--set", "state_every=4", "--overwrite"]
+    result = run(["-c", limited, *command, *steps], tmp_path)
     assert result.returncode == 1
     errors = [line for line in result.stderr.splitlines() if line.startswith("error:")]
     assert len(errors) == 1, result.stderr

@@ -342,6 +342,20 @@ def test_never_equal_is_said_so() -> None:
     assert "times as long" not in words
 
 
+def test_a_start_as_good_as_the_network_is_said() -> None:
+    given = summary(
+        photos=4,
+        equal_step={"content": 1.5, "noise": None},
+        reached={"content": 2, "noise": 0},
+        start_as_good={"content": 2, "noise": 4},
+    )
+    told = " ".join(answer(given, "adam", {"content": 300, "noise": 300}))
+    assert "no better than the photo itself on 2 of 4 photos" in told
+    assert "reaches the same objective on 2 of 4 photos after 1.5 Adam steps" in told
+    assert "no better than noise on 4 of 4 photos" in told
+    assert "Started from noise" not in told
+
+
 @pytest.mark.parametrize(
     ("photos", "seconds", "step", "equal", "speedup", "expected"),
     [

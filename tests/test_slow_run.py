@@ -554,6 +554,7 @@ def break_things(folder: Path) -> None:
     Image.new("L", (20, 20)).save("black.png")
     Image.new("L", (20, 20), 255).save("white.png")
     draw(0, 12, 40).save("flat.png")
+    Image.new("L", (90, 90), 90).save("plain.png")
     Path("out-000100.png").write_bytes(Path("photo.png").read_bytes())
     Path("link.png").symlink_to("photo.png")
     Path("out.png.probe").write_text("not ours")
@@ -714,6 +715,14 @@ BAD: dict[str, tuple[list[str], str]] = {
         "--print-every and --save-every must not be negative",
     ),
     "no threads": ([*PHOTO, *OUT, "--threads", "0"], "--threads must be 1 or more"),
+    "painting of one colour": (
+        ["photo.png", "--painting", "plain.png", *OUT],
+        "plain.png: all of one colour, there is no style to be learned",
+    ),
+    "painting of few pixels": (
+        ["photo.png", "--painting", "black.png", *OUT],
+        "black.png: 20x20 pixels are too few to have strokes",
+    ),
     "missing weights": ([*PHOTO, *OUT], "absent.pth: no such file of VGG weights"),
 }
 # Errors that are found only once VGG is there.
@@ -770,10 +779,39 @@ def test_a_place_that_nobody_may_write_to(slow: Slow) -> None:
 
 def test_an_output_that_is_there_is_replaced_only_at_the_end(slow: Slow, workplace: Path) -> None:
     Path("out.png").write_bytes(b"the old one")
-    assert slow("--vgg-weights", "absent.pth").exit_code == 1
+    assert slow("--vgg-weights", "absent.pth", "--overwrite").exit_code == 1
     assert Path("out.png").read_bytes() == b"the old one"
-    assert slow("--steps", "1").exit_code == 0
+    assert slow("--steps", "1", "--overwrite").exit_code == 0
     assert pixels("out.png").shape == (HEIGHT, WIDTH, 3)
+
+
+@pytest.mark.parametrize(
+    ("there", "arguments"),
+    [
+        ("out.png", []),
+        ("way.gif", ["--gif", "way.gif"]),
+        ("way.jsonl", ["--trace", "way.jsonl"]),
+        ("out-000200.png", ["--save-every", "50"]),
+    ],
+)
+def test_nothing_is_replaced_without_overwrite(
+    slow: Slow, there: str, arguments: list[str]
+) -> None:
+    """It is said before weights are looked for: they may be a download."""
+    Path(there).write_bytes(b"the old one")
+    result = slow(*arguments, "--vgg-weights", "absent.pth")
+    assert result.exit_code == 1
+    told = f"error: {there}: there already; write over with --overwrite, or choose another name\n"
+    assert result.stderr == told
+    assert Path(there).read_bytes() == b"the old one"
+
+
+def test_a_strip_is_refused_in_a_size_that_no_memory_holds(slow: Slow) -> None:
+    draw(0, 20, 2000).save("thread.png")
+    result = slow("--size", "512", content="thread.png")
+    assert result.exit_code == 1
+    told = "error: thread.png: the result would have 512x51200 pixels, at most 16,777,216 can be"
+    assert result.stderr == f"{told} optimised; use --size 409\n"
 
 
 # Early ends.

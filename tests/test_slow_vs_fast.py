@@ -516,6 +516,19 @@ def test_summary_by_hand() -> None:
     )
 
 
+def test_a_start_as_good_as_the_network_is_counted_apart() -> None:
+    """Of four photos two start no worse than the network: that says nothing of the slow path."""
+    fast = [fast_row(p, 2.0, 0.5) for p in "abcd"]
+    paths = {"a": [2, 1, 1], "b": [1, 1, 1], "c": [4, 3, 2], "d": [4, 2, 1]}
+    slow = [row for p, totals in paths.items() for row in slow_path(p, "content", totals)]
+    slow += [row for p in "abcd" for row in slow_path(p, "noise", [1, 1, 1])]
+    summary = module._summary("one", 64, fast, slow, {})
+    assert summary.start_as_good == {"content": 2, "noise": 4}
+    assert summary.reached == {"content": 2, "noise": 0}
+    assert summary.equal_step == {"content": 1.5, "noise": None}
+    assert summary.speedup == {"content": 3.0, "noise": None}
+
+
 def test_half_of_the_photos_is_enough_and_a_median_may_lie_between_steps() -> None:
     fast = [fast_row(p, 1.0, 0.5) for p in "abcd"]
     reach = {"a": [2, 1, 1, 1], "b": [2, 2, 1, 1], "c": [2, 2, 2, 2], "d": [2, 2, 2, 2]}
@@ -722,6 +735,7 @@ def test_a_cache_that_cannot_be_written_does_not_cost_the_comparison(
     monkeypatch.setenv("FASTSTYLE_CACHE", str(tmp_path / "file" / "below"))
     assert len(measure(limit=1, quiet=False).slow["one"]) == 2 * (STEPS + 1)
     lines = capfd.readouterr().err.splitlines()
+    assert lines.pop(0).startswith("note: ")  # the painting is small
     assert len(lines) == 2
     assert all(
         line.startswith("results of the slow path are not kept: cannot write") for line in lines

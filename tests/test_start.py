@@ -120,8 +120,8 @@ def test_defaults_are_the_same_network(collection: Path) -> None:
 def test_what_cannot_be_started_from(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"there is no file 'nowhere.safetensors'"):
         check_start("nowhere.safetensors", NETWORK)
-    (tmp_path / "broken.safetensors").write_bytes(b"nothing")
-    with pytest.raises(CheckpointError):
+    (tmp_path / "broken.safetensors").write_bytes(b"nothing to see")
+    with pytest.raises(CheckpointError, match=r"`init` .*: not a checkpoint, but some other file"):
         check_start(str(tmp_path / "broken.safetensors"), NETWORK)
 
 

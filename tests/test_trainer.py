@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import draw
 from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -19,10 +20,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from faststyle.checkpoint import load_checkpoint, read_about
 from faststyle.errors import DeviceError, Interrupted, OutputError, StateError, TrainingError
 from faststyle.progress import StepProgress
-from faststyle.training import held_out
+from faststyle.training import held_out, run_files
 from faststyle.training import trainer as module
 from faststyle.training.recipe import Recipe, learning_rate, recipe_from_dict
 from faststyle.training.report import Result
+from faststyle.training.run_files import run_name
 from faststyle.training.state import newest_state
 from faststyle.training.train import train_style
 
@@ -279,7 +281,7 @@ def test_resuming_something_else_is_refused(train: Any, tmp_path: Path) -> None:
         train(tiny())
     with pytest.raises(StateError, match="started with steps = 8, now it is 9"):
         train(tiny(steps=9), resume=True)
-    Image.new("RGB", (60, 60), "red").save(tmp_path / "other.png")
+    draw(9, 60, 60).save(tmp_path / "other.png")
     with pytest.raises(StateError, match="another painting"):
         train(style=tmp_path / "other.png", name="dots", resume=True)
 
@@ -340,6 +342,150 @@ def test_outputs_are_tried_before_training_starts(train: Any, tmp_path: Path) ->
     with pytest.raises(OutputError, match="cannot write"):
         train(tiny(), outputs="file")
     assert (tmp_path / "file").read_text() == "in the way"
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../esc", "a/b", "/tmp/esc", "a\\b", "x\0", "x" * 300]
+)
+def test_a_name_is_that_of_one_file(train: Any, tmp_path: Path, name: str) -> None:
+    with pytest.raises(OutputError, match="`name` .*: a name is that of one file"):
+        train(tiny(), name=name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_name_is_that_of_the_painting(tmp_path: Path) -> None:
+    assert run_name(None, "somewhere/dots.v2.png") == "dots.v2"
+    assert run_name("mine", "somewhere/dots.png") == "mine"
+    assert run_name(None, ".") == tmp_path.name  # the working folder
+    with pytest.raises(OutputError, match="`name` ''"):
+        run_name(None, "/")
+
+
+def test_nothing_is_replaced_without_overwrite(train: Any) -> None:
+    checkpoint = train(tiny()).checkpoint
+    before = checkpoint.read_bytes()
+    for resume in (False, True):
+        with pytest.raises((OutputError, StateError), match="`overwrite`, or choose another `name"):
+            train(tiny(steps=1), resume=resume)
+    checkpoint.rename("elsewhere.safetensors")
+    with pytest.raises(StateError, match="outputs/dots holds a finished run of 8 steps: replace"):
+        train(tiny(steps=1))
+    with pytest.raises(StateError, match="nothing to resume: outputs/dots finished after 8 steps"):
+        train(resume=True)
+    Path("elsewhere.safetensors").rename(checkpoint)
+    with pytest.raises(OutputError, match=r"dots.safetensors is there .* choose another `output`"):
+        train(tiny(steps=1), name="other", checkpoint=checkpoint)
+    assert checkpoint.read_bytes() == before
+    assert not Path("outputs/other").exists()
+    assert train(tiny(steps=1), name="other").steps == 1
+    assert train(tiny(steps=1), overwrite=True).steps == 1
+    assert checkpoint.read_bytes() != before
+
+
+def test_a_run_that_replaces_goes_on_to_do_so(train: Any) -> None:
+    """What `overwrite` allowed at the start is allowed to the run that goes on."""
+    before = train(tiny(seed=1)).checkpoint.read_bytes()
+    with stop_after(5), pytest.raises(Interrupted):
+        train(tiny(), overwrite=True)
+    assert Path("checkpoints/dots.safetensors").read_bytes() == before
+    assert train(resume=True).checkpoint.read_bytes() != before
+
+
+def test_a_checkpoint_that_came_meanwhile_is_kept(train: Any) -> None:
+    with stop_after(5), pytest.raises(Interrupted):
+        train(tiny())
+    Path("checkpoints/dots.safetensors").write_bytes(b"by another run")
+    with pytest.raises(OutputError, match=r"dots.safetensors is there already"):
+        train(resume=True)
+    assert Path("checkpoints/dots.safetensors").read_bytes() == b"by another run"
+    other = train(resume=True, checkpoint="other.safetensors").checkpoint
+    assert read_about(other).recipe["steps"] == 8
+    assert Path("checkpoints/dots.safetensors").read_bytes() == b"by another run"
+
+
+def test_a_judge_that_fails_loses_nothing(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checkpoint is written before it is judged, and `resume` only judges."""
+    whole = load_file(train(tiny(), name="whole").checkpoint)
+    with monkeypatch.context() as patch:
+        patch.setattr(held_out.HeldOut, "judge", lambda *_: [][1])
+        for resume in (False, True):
+            with pytest.raises(IndexError):
+                train(tiny(), resume=resume)
+    path = Path("checkpoints/dots.safetensors")
+    assert all(torch.equal(value, whole[key]) for key, value in load_file(path).items())
+    assert read_about(path).scores == {}
+    monkeypatch.setattr(module.Trainer, "_loop", None)  # a step would be a bug with a traceback
+    result = train(resume=True)
+    assert result.judge is not None
+    assert read_about(path).scores["style_closed"] == result.judge.style_closed
+    assert not Path("outputs/dots/state").exists()
+
+
+def test_a_checkpoint_that_cannot_be_written_is_written_by_resume(
+    train: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = load_file(train(tiny(), name="whole").checkpoint)
+
+    def full(path: Path, *_: Any) -> None:
+        raise OutputError(f"cannot write {path}: no space left on device; free some space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "save_checkpoint", full)
+        with pytest.raises(
+            OutputError,
+            match="cannot write checkpoints/dots.*; the last good state is that of step 8: go on",
+        ):
+            train(tiny())
+    monkeypatch.setattr(module.Trainer, "_loop", None)
+    resumed = load_file(train(resume=True).checkpoint)
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def test_a_disk_that_is_full_before_training_is_said_at_once(
+    train: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with stop_after(5), pytest.raises(Interrupted):
+        train(tiny())
+    usage = SimpleNamespace(free=1000)
+    monkeypatch.setattr(run_files.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(OutputError, match=r"MB or more are needed, 0.0 MB are free; free some"):
+        train(resume=True)
+    monkeypatch.setattr(run_files, "check_place", lambda path: full_disk(path))
+    with pytest.raises(OutputError, match="cannot write outputs/dots/run.json"):
+        train(tiny(), overwrite=True)
+    state = newest_state(Path("outputs/dots/state"))
+    assert state is not None  # nothing is dropped for a run that cannot start
+    assert state.step == 5
+
+
+def full_disk(path: Path) -> None:
+    raise OutputError(f"cannot write {path}: no space left on device; free some space")
+
+
+def test_a_state_that_cannot_be_written_leaves_the_one_before(
+    train: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = module.save_state
+
+    def full(accelerator: Any, folder: Path, step: int, extra: Any) -> None:
+        if step > 4:
+            raise OutputError(f"cannot write {folder}: no space left on device; free some space")
+        save(accelerator, folder, step, extra)
+
+    monkeypatch.setattr(module, "save_state", full)
+    with pytest.raises(
+        OutputError, match="cannot write .*; the last good state is that of step 4: go on with the"
+    ):
+        train(tiny(steps=12))
+    # At the last step the checkpoint may still fit.
+    assert train(tiny(), name="short").judge is not None
+
+
+def test_small_paintings_are_said(train: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    result = train(tiny(steps=1), quiet=False)
+    (note,) = result.notes
+    assert "80x96 pixels are few, its strokes will be soft" in note
+    assert capsys.readouterr().err.count(f"note: {note}") == 1
 
 
 def test_a_device_that_is_not_there_is_an_error(train: Any, painting: Path, vgg_file: Path) -> None:

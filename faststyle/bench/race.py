@@ -21,7 +21,7 @@ from torch import Tensor
 
 from faststyle.bench.training import Step, reference_step
 from faststyle.devices import keep_freed_memory
-from faststyle.images import fit_shorter
+from faststyle.images import fit_bounded
 from faststyle.networks import build_network
 from faststyle.networks.network import StyleNetwork
 from faststyle.perceptual.losses import PerceptualLoss
@@ -103,7 +103,7 @@ def bench_race(
     loss = build_objective(recipe, [painting.image], weights)
     ours = _ours(recipe, loss, painting.name)
     objective = copy.deepcopy(loss)  # training changes its weights; both are measured by the first
-    sized = fit_shorter(painting.image, recipe.painting_size)
+    sized = fit_bounded(painting.image, recipe.painting_size)
     reference = _reference(recipe, sized, weights)
     while ours.seconds < seconds or reference.seconds < seconds:
         for runner in (ours, reference):

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from faststyle.cli.common import Device, Json, Threads, VggWeights, app, reports_errors
+from faststyle.cli.common import (
+    Device,
+    Json,
+    Threads,
+    VggWeights,
+    announce_for,
+    app,
+    reports_errors,
+)
 
 if TYPE_CHECKING:  # compare/ imports torch, which --help does not wait for
     from faststyle.compare.results import Comparison
@@ -52,7 +60,13 @@ def judge(
 
     set_threads(threads)
     scores, vgg = judge_results(
-        subject, painting, photos, limit=limit, vgg_weights=vgg_weights, device=device
+        subject,
+        painting,
+        photos,
+        limit=limit,
+        vgg_weights=vgg_weights,
+        device=device,
+        announce=announce_for(judge),
     )
     if as_json:
         typer.echo(json.dumps(asdict(scores)))
@@ -87,6 +101,9 @@ def compare(
     seed: Annotated[
         int, typer.Option(help="Seed of the noise that the slow path starts from.")
     ] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Write over a report that is there.")
+    ] = False,
     vgg_weights: VggWeights = None,
     device: Device = "auto",
     threads: Threads = None,
@@ -106,6 +123,7 @@ def compare(
         checkpoint,
         photos,
         output,
+        overwrite=overwrite,
         sizes=size or [256],
         steps=steps,
         limit=limit,

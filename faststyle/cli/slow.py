@@ -162,6 +162,12 @@ def slow(
             help="A file of JSON lines: step, seconds, each term, memory.", rich_help_panel=STEPS
         ),
     ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", help="Write over files that are there.", rich_help_panel=OUTPUT
+        ),
+    ] = False,
     vgg_weights: VggWeights = None,
     device: Device = "auto",
     precision: Annotated[
@@ -205,6 +211,7 @@ def slow(
         save_every=save_every,
         gif=gif,
         trace=trace,
+        overwrite=overwrite,
     )
     set_threads(threads)
     weights = partial(find_weights, vgg, vgg_weights)

@@ -90,7 +90,9 @@ def train(
     overwrite: Annotated[
         bool,
         typer.Option(
-            "--overwrite", help="Start again, and drop an unfinished run.", rich_help_panel=TRAINING
+            "--overwrite",
+            help="Start again; replace a checkpoint or a run that is there.",
+            rich_help_panel=TRAINING,
         ),
     ] = False,
     strength: Annotated[

@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
@@ -31,9 +32,12 @@ from faststyle.compare.charts import (
 from faststyle.compare.results import Comparison, FastRow, Gallery, SlowRow, Summary
 from faststyle.errors import OutputError
 from faststyle.extras import require
-from faststyle.files import write_bytes
-from faststyle.images import encode_image, fit_shorter
+from faststyle.files import check_place, write_bytes
+from faststyle.images import encode_image, fit_bounded
 
+JSON = "report.json"
+CSV = "report.csv"
+HTML = "report.html"
 COLUMNS = [
     *("method", "checkpoint", "photo", "size", "init", "step"),
     *("content_rel", "style_rel", "total", "seconds"),
@@ -53,6 +57,7 @@ HINTS = {
     "high_frequency": "near 1",
 }
 STARTS = {"content": "from the photo", "noise": "from noise"}
+ITSELF = {"content": "the photo itself", "noise": "noise"}
 OPTIMIZERS = {"lbfgs": "L-BFGS", "adam": "Adam"}
 
 # (shorter side in pixels, quality). The first pair whose pictures stay below MAX_PICTURES is taken.
@@ -84,18 +89,26 @@ def write_report(comparison: Comparison, folder: Path) -> None:
     """
     data = json.dumps(report_json(comparison), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     # Encoded here: names of files may hold bytes that are not UTF-8.
-    write_bytes(folder / "report.json", _encode(data))
-    write_bytes(folder / "report.csv", _encode(report_csv(comparison)))
-    write_bytes(folder / "report.html", _encode(report_html(comparison)))
+    write_bytes(folder / JSON, _encode(data))
+    write_bytes(folder / CSV, _encode(report_csv(comparison)))
+    write_bytes(folder / HTML, _encode(report_html(comparison)))
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, overwrite: bool = False) -> None:
     """Check that `folder` can take a report, before hours are spent on measuring.
 
-    Raises: OutputError, DeviceError when packages are missing.
+    A report that is there is in the way, unless `overwrite`. Raises: OutputError, DeviceError when
+    packages are missing.
     """
-    if folder.exists() and not folder.is_dir():
+    there = next((name for name in (HTML, JSON, CSV) if os.path.exists(folder / name)), None)
+    if there and not overwrite:
+        raise OutputError(
+            f"{folder / there} is there already: replace it with `overwrite`, "
+            "or choose another `output`"
+        )
+    if os.path.isfile(folder):
         raise OutputError(f"`output` {folder}: a file, where a folder for the report is expected")
+    check_place(folder / HTML)
     require_packages()
 
 
@@ -177,6 +190,15 @@ def answer(summary: Summary, optimizer: str, last_step: Mapping[str, int]) -> li
         step = summary.equal_step.get(init)
         reached = summary.reached.get(init, 0)
         start = STARTS.get(init, init)
+        as_good = summary.start_as_good.get(init, 0)
+        if as_good:
+            sentences.append(
+                f"By its own objective the network is no better than {ITSELF.get(init, init)} on "
+                f"{as_good} of {photos} photos: there the slow path has nothing to reach. "
+                "Train it longer."
+            )
+            if as_good == photos:
+                continue
         if step is None:
             count = f"none of the {photos}" if reached == 0 else f"only {reached} of {photos}"
             sentences.append(
@@ -409,7 +431,7 @@ def _measured(row: FastRow | SlowRow | None) -> str:
 
 
 def _data_uri(image: Tensor, side: int, quality: int) -> str:
-    small = fit_shorter(image, side) if min(image.shape[-2:]) > side else image
+    small = fit_bounded(image, side) if min(image.shape[-2:]) > side else image
     return (
         "data:image/webp;base64,"
         + base64.b64encode(encode_image(small, "WEBP", quality=quality)).decode()

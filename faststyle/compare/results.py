@@ -41,9 +41,11 @@ class Summary:
     """One checkpoint at one size, as `--json` prints it. Values of `fast` and `slow` are means.
 
     `equal_step`, `equal_seconds` and `speedup` are keyed by init. They are medians over the photos
-    on which the slow path reached the network's total, and None where fewer than half did;
-    `reached` counts these photos. `judge` is {"fast": scores, "slow": [{"init", "step", **scores}]}
-    and empty for sizes that are too small for it. `spread` holds standard deviations of `fast` over
+    on which the slow path reached the network's total in one step or more, and None where fewer
+    than half did; `reached` counts these photos. `start_as_good` counts those on which the start
+    itself is no worse than the network, so that there is nothing to reach. `judge` is
+    {"fast": scores, "slow": [{"init", "step", **scores}]}, and empty for sizes that are too small
+    for it. `spread` holds standard deviations of `fast` over
     photos.
     """
 
@@ -58,6 +60,7 @@ class Summary:
     judge: Mapping[str, Any]
     spread: Mapping[str, float] = field(default_factory=dict)
     equal_seconds: Mapping[str, float | None] = field(default_factory=dict)
+    start_as_good: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,17 @@ def run_comparison(
     checkpoints: Sequence[str | Path],
     photos: str | Path,
     folder: Path,
+    *,
+    overwrite: bool = False,
     **settings: Any,
 ) -> Comparison:
     """Compare networks with the slow path, write the report into `folder`, and return the results.
 
     `settings` are the keyword arguments of `slow_vs_fast.compare`. The folder is checked before
-    anything is measured. Raises: the errors of `compare`, OutputError.
+    anything is measured; a report that is there is only replaced with `overwrite`. Raises: the
+    errors of `compare`, OutputError.
     """
-    check_folder(folder)
+    check_folder(folder, overwrite)
     comparison = slow_vs_fast.compare(painting, checkpoints, photos, **settings)
     write_report(comparison, folder)
     return comparison

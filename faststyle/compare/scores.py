@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from faststyle.checkpoint import find_checkpoint
@@ -10,6 +10,7 @@ from faststyle.compare.slow_vs_fast import list_photos
 from faststyle.errors import ImageError
 from faststyle.images import ImageSource, read_image
 from faststyle.judge import LAYERS, Judge, Scores, protocol_photo
+from faststyle.paintings import painting_note, read_painting
 from faststyle.perceptual.weights import find_weights, load_vgg
 from faststyle.stylize.stylizer import Stylizer
 
@@ -22,15 +23,19 @@ def judge_results(
     limit: int | None = None,
     vgg_weights: Path | None = None,
     device: str = "auto",
+    announce: Callable[[str], None] = lambda line: None,
 ) -> tuple[Scores, str]:
     """Return the scores of `subject` on the photos of a folder, and the id of the VGG weights.
 
     `subject` is a checkpoint, by file or name, or a folder of pictures that have the names of the
     photos, with any extension. Photos are cropped to the protocol's 256x256, and so are pictures.
+    `announce` is given a line where the painting suits badly.
     Raises: ImageError, CheckpointError, RecipeError, WeightsError, DeviceError.
     """
     files = list_photos(Path(photos), limit)
-    painting = read_image(style)
+    painting = read_painting(style)
+    if note := painting_note(painting, style):
+        announce(f"note: {note}")
     weights = find_weights("vgg16", vgg_weights)
     judge = Judge(load_vgg(weights, LAYERS), painting)
     crops = [protocol_photo(read_image(file)) for file in files]

@@ -25,13 +25,14 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 import faststyle
-from faststyle.checkpoint import find_checkpoint, load_checkpoint
+from faststyle.checkpoint import About, find_checkpoint, load_checkpoint
 from faststyle.compare.results import Checkpoint, Comparison, FastRow, Gallery, SlowRow, Summary
 from faststyle.devices import find_device
 from faststyle.errors import CheckpointError, ImageError, Interrupted, OutputError, RecipeError
 from faststyle.files import cache_folder, sha256, write_bytes
 from faststyle.images import READABLE, read_image
 from faststyle.judge import LAYERS, SMALLEST_GRID, Judge, protocol_photo
+from faststyle.paintings import painting_note, read_painting
 from faststyle.perceptual.losses import PerceptualLoss, Terms
 from faststyle.perceptual.weights import VGGWeights, find_weights, load_vgg
 from faststyle.progress import StepProgress
@@ -104,7 +105,8 @@ def compare(
     """
     if steps < 1 or min(sizes, default=0) < 1:
         raise RecipeError("`steps` and `size` must be 1 or more")
-    painting = read_image(style)
+    painting = read_painting(style)
+    note = painting_note(painting, style)
     sizes = list(dict.fromkeys(sizes))
     files = list_photos(Path(photos), limit)
     where = find_device(device)
@@ -121,6 +123,8 @@ def compare(
     bar = StepProgress("slow path", total, 0, quiet)
     work = _Work(subjects, steps, optimizer, seed, where, bar)
     with noted_signals() as work.stop, work.bar:
+        if note:
+            bar.say(f"note: {note}")
         parts = [_compare_at(work, files, size, painting, judge_weights) for size in sizes]
     return Comparison(
         about=_about(work, Path(style).name, judge_weights.id),
@@ -139,7 +143,7 @@ def _compare_at(
     """Measure all networks and the slow path on all photos at one size, and judge them."""
     big_enough = size >= SMALLEST_GRID
     judge = Judge(load_vgg(judge_weights, LAYERS), painting, size) if big_enough else None
-    crops = [(file, protocol_photo(read_image(file), size)) for file in files]
+    crops = [(file, _crop(work, file, size)) for file in files]
     found = [_gallery(work, file, photo, size) for file, photo in crops]
     fast: list[FastRow] = []
     slow: dict[str, list[SlowRow]] = {}
@@ -157,6 +161,15 @@ def _compare_at(
         fast += ours
         slow[subject.name] = rows
     return _AtSize(fast, slow, summaries, [gallery for gallery, _, _ in found])
+
+
+def _crop(work: _Work, file: Path, size: int) -> Tensor:
+    """Return the middle of a photo, and say where it has to be magnified."""
+    image = read_image(file)
+    h, w = image.shape[-2:]
+    if min(h, w) < size:
+        work.bar.say(f"note: {file.name}: {h}x{w} pixels, its middle is magnified to {size}x{size}")
+    return protocol_photo(image, size)
 
 
 def _about(work: _Work, painting: str, vgg: str) -> dict[str, Any]:
@@ -194,6 +207,8 @@ def list_photos(folder: Path, limit: int | None = None, option: str = "`photos` 
     """
     if limit is not None and limit < 1:
         raise RecipeError(f"`limit` must be 1 or more, got {limit}")
+    if folder.is_file():
+        raise ImageError(f"{option}{folder}: a file, where a folder of pictures is expected")
     if not folder.is_dir():
         raise ImageError(f"{option}{folder}: no such folder")
     files = sorted(
@@ -252,7 +267,7 @@ def _open_subject(
             f"{path} was trained for another painting, {about.painting.get('file')}: "
             "give that file as `painting`"
         )
-    recipe = recipe_from_dict(about.recipe)
+    recipe = _recipe_of(path, about)
     weights = find_weights(recipe.vgg, vgg_weights)
     loss = build_objective(recipe, [painting], weights).to(device)
     layers = recipe.loss.layers(recipe.vgg)
@@ -269,6 +284,18 @@ def _open_subject(
     layout = torch.channels_last
     network = network.to(device).to(memory_format=layout)
     return _Subject(path.stem, network, recipe, loss, _hash(parts))
+
+
+def _recipe_of(path: Path, about: About) -> Recipe:
+    # A key that later versions dropped, and that was off, changes nothing.
+    known = {key.name for key in dataclasses.fields(Recipe)}
+    stored = {key: value for key, value in about.recipe.items() if key in known or value}
+    try:
+        return recipe_from_dict(stored)
+    except RecipeError as error:
+        raise CheckpointError(
+            f"{path}: its recipe is of another version, train it again to compare it ({error})"
+        ) from None
 
 
 def _check_subjects(subjects: Sequence[_Subject], size: int, device: torch.device) -> None:
@@ -454,10 +481,13 @@ def _summary(
     seconds = {}
     speedups = {}
     reached = {}
+    as_good = {}
     for init in INITS:
-        # Medians over the photos that got there, where at least half of them did.
+        # Medians over the photos that got there, where at least half of them did. A start that is
+        # no worse than a bad network says nothing of the slow path: step 0 is counted apart.
         equal = [equal_row(by_photo[init, row.photo], row.total) for row in fast]
-        pairs = [(e, f) for e, f in zip(equal, fast, strict=True) if e is not None]
+        as_good[init] = sum(e is not None and e.step == 0 for e in equal)
+        pairs = [(e, f) for e, f in zip(equal, fast, strict=True) if e is not None and e.step > 0]
         reached[init] = len(pairs)
         enough = 2 * len(pairs) >= len(fast)
         steps[init] = median(e.step for e, _ in pairs) if enough else None
@@ -477,6 +507,7 @@ def _summary(
         judge=judge,
         spread={term: pstdev(getattr(row, term) for row in fast) for term in terms},
         equal_seconds=seconds,
+        start_as_good=as_good,
     )
 
 

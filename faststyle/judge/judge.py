@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from faststyle.errors import ImageError
-from faststyle.images import ImageSource, read_image
+from faststyle.images import ImageSource, bounded_size, cut_strip, read_image
 from faststyle.judge.features import (
     CLEAR,
     CONTENT_LAYER,
@@ -28,10 +28,12 @@ from faststyle.judge.pictures import (
     SMALLEST_GRID,
     centre_square,
     checked,
+    resize_lanczos,
     resize_shorter,
     size_text,
 )
 from faststyle.judge.pixels import border, edges, grid, high_frequency, light, stripes
+from faststyle.paintings import read_painting
 from faststyle.perceptual.vgg import VGG
 from faststyle.perceptual.weights import find_weights, load_vgg
 
@@ -71,8 +73,8 @@ class Judge:
     """Scores outputs against one painting, on the device of `vgg`, which is built with `LAYERS`.
 
     `painting` is RGB, (1, 3, H, W), in [0, 1], of any size: it is resized to a shorter side of 1.5
-    `size` (Lanczos). `size` is the side of the photos and outputs in pixels, at least 96. Raises:
-    ImageError.
+    `size` (Lanczos), a strip to its `bounded_size`. `size` is the side of the photos and outputs in
+    pixels, at least 96. Raises: ImageError.
 
     Example:
         >>> judge = Judge.load("painting.jpg")
@@ -88,9 +90,9 @@ class Judge:
             )
         self.vgg = vgg
         self.size = size
-        self.painting = resize_shorter(
-            checked(painting, "the painting", 1), round(PAINTING_SCALE * size)
-        )
+        painting = checked(painting, "the painting", 1)
+        h, w = painting.shape[-2:]
+        self.painting = resize_lanczos(painting, *bounded_size(h, w, round(PAINTING_SCALE * size)))
         self._painting_layers = painting_layers(vgg, self.painting)
         self._photo_distances: dict[bytes, float] = {}  # by the photo's digest
 
@@ -104,7 +106,7 @@ class Judge:
         """
         vgg = load_vgg(find_weights("vgg16", vgg_weights), LAYERS)
         vgg = vgg.to(memory_format=torch.channels_last)  # the faster layout
-        return cls(vgg, read_image(painting), size)
+        return cls(vgg, read_painting(painting), size)
 
     def score(self, outputs: Sequence[Tensor], photos: Sequence[Tensor]) -> Scores:
         """Return the scores of `outputs`, each of the photo at the same place in `photos`.
@@ -172,4 +174,5 @@ def protocol_photo(image: ImageSource, size: int = SIZE) -> Tensor:
     """
     if size < 1:
         raise ImageError(f"a photo cannot have {size} pixels a side; use 1 or more")
-    return centre_square(resize_shorter(read_image(image), size))
+    # A strip is cut first: else a side of 10 pixels would make the other one a hundred thousand.
+    return centre_square(resize_shorter(cut_strip(read_image(image)), size))

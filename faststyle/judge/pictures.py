@@ -61,7 +61,11 @@ def centre_square(image: Tensor) -> Tensor:
 
 def resize_shorter(image: Tensor, size: int) -> Tensor:
     """Return (1, 3, H, W) with a shorter side of `size` pixels: Pillow's Lanczos, 8 bits."""
-    height, width = fitted_size(image.shape[-2], image.shape[-1], size)
+    return resize_lanczos(image, *fitted_size(image.shape[-2], image.shape[-1], size))
+
+
+def resize_lanczos(image: Tensor, height: int, width: int) -> Tensor:
+    """Return (1, 3, height, width): Pillow's Lanczos, 8 bits."""
     return read_image(to_pil(image).resize((width, height), Image.Resampling.LANCZOS))
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from faststyle.devices import find_device, find_precision, keep_freed_memory
 from faststyle.errors import ImageError, RecipeError, did_you_mean
-from faststyle.images import fit_shorter, resize
+from faststyle.images import cut_strip, fit_bounded, fit_shorter, resize
 from faststyle.perceptual.features import Layers, extract
 from faststyle.perceptual.losses import (
     LossConfig,
@@ -226,7 +226,7 @@ def _start(config: SlowConfig, photo: Tensor, styles: Sequence[WeightedPainting]
             raise RecipeError("`init` style needs a painting: give one as `painting`")
         h, w = photo.shape[-2:]
         # As large as covers the image, so that its middle can be cut out.
-        painting = fit_shorter(styles[0].painting, max(h, w)).to(photo)
+        painting = fit_shorter(cut_strip(styles[0].painting), max(h, w)).to(photo)
         top = (painting.shape[-2] - h) // 2
         left = (painting.shape[-1] - w) // 2
         return painting[..., top : top + h, left : left + w]
@@ -239,7 +239,7 @@ def _at_size(
     side = max(1, round(size * style_scale))
     return [
         WeightedPainting(
-            fit_shorter(s.painting.to(device), side),
+            fit_bounded(s.painting.to(device), side),
             s.weight,
             None if s.mask is None else s.mask.to(device),
         )

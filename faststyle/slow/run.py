@@ -9,7 +9,6 @@ import dataclasses
 import json
 import math
 import re
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +28,7 @@ from faststyle.errors import (
     TrainingError,
     did_you_mean,
 )
-from faststyle.files import output_error, write_bytes, writing
+from faststyle.files import check_place, write_bytes, writing
 from faststyle.images import (
     Picture,
     fit_shorter,
@@ -41,6 +40,7 @@ from faststyle.images import (
     transfer_luma,
     write_image,
 )
+from faststyle.paintings import painting_note, read_painting
 from faststyle.perceptual.losses import LossConfig, WeightedPainting
 from faststyle.perceptual.weights import VGGWeights, find_weights
 from faststyle.progress import StepProgress
@@ -54,6 +54,7 @@ from faststyle.slow.optimize import (
     optimize_image,
 )
 
+LARGEST_AREA = 1 << 24  # pixels of the result: L-BFGS needs 2 KiB of memory for each
 LARGEST_DEFAULT = 512  # pixels: the shorter side is at most this where no size is given
 PRECISIONS = ("auto", "float32", "bf16")
 GIF_FRAMES = 40  # at most, evenly over the steps
@@ -68,7 +69,7 @@ class SlowJob:
 
     `styles` are paintings, (file, weight); `masks` holds one file for each of them, or none. Every
     `print_every` steps the terms are printed, every `save_every` steps the image is kept; 0 is
-    never.
+    never. Files that are there are only replaced with `overwrite`.
     """
 
     content: Path
@@ -81,6 +82,7 @@ class SlowJob:
     save_every: int = 0
     gif: Path | None = None
     trace: Path | None = None
+    overwrite: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ class SlowResult:
     seconds: float
     terms: Mapping[str, float]
     intermediates: list[Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def parse_painting(text: str) -> tuple[Path, float]:
@@ -204,12 +207,15 @@ def run_slow(
     photo = open_picture(job.content)
     side = min(photo.rgb.shape[-2:])
     config = dataclasses.replace(config, size=min(side, LARGEST_DEFAULT) if size is None else size)
+    _check_area(job.content, photo, config.size)
     if job.init_file is not None:
         config = dataclasses.replace(config, init=read_image(job.init_file))
     styles = _read_styles(job)
+    notes = [painting_note(s.painting, p) for s, (p, _) in zip(styles, job.styles, strict=True)]
     check_config(config)  # before weights are looked for
     found = find_weights(config.vgg) if weights is None else weights()
-    with noted_signals() as stop, _Recorder(job, config, photo, stop, quiet) as recorder:
+    recorder = _Recorder(job, config, photo, [note for note in notes if note], quiet)
+    with noted_signals() as recorder.stop, recorder:
         try:
             optimize_image(photo.rgb, styles, config, found, device, recorder.see)
         except TrainingError as error:
@@ -221,11 +227,12 @@ class _Recorder:
     """Sees every step: prints, traces, keeps intermediates, and writes the result."""
 
     def __init__(
-        self, job: SlowJob, config: SlowConfig, photo: Picture, stop: Stop, quiet: bool
+        self, job: SlowJob, config: SlowConfig, photo: Picture, notes: list[str], quiet: bool
     ) -> None:
         self.job = job
         self.photo = photo
-        self.stop = stop
+        self.notes = notes
+        self.stop = Stop()
         self.size = fitted_size(photo.rgb.shape[-2], photo.rgb.shape[-1], config.size)
         self.quiet = quiet
         self.bar: StepProgress | None = None
@@ -248,6 +255,8 @@ class _Recorder:
         # Only now is the number of steps known.
         if self.bar is None:
             self.bar = StepProgress("optimising", now.total_steps, 0, self.quiet).__enter__()
+            for note in self.notes:
+                self.bar.say(f"note: {note}")
         self.bar.advance(now.total_step)
         if job.print_every and (now.total_step % job.print_every == 0 or now.last):
             self.bar.update(now.total_step, now.terms)
@@ -279,7 +288,13 @@ class _Recorder:
                 self.stop.number,
             )
         return SlowResult(
-            self.job.output, self.size, now.total_step, now.seconds, now.terms, self.saved
+            self.job.output,
+            self.size,
+            now.total_step,
+            now.seconds,
+            now.terms,
+            self.saved,
+            self.notes,
         )
 
     def failed(self, error: TrainingError) -> TrainingError:
@@ -293,6 +308,7 @@ class _Recorder:
 
     def _write_all(self) -> Progress:
         assert self.now is not None
+        self._write(self.job.output, self.now.image)  # first: the disk may be full
         if self.job.trace:
             write_bytes(self.job.trace, "".join(f"{row}\n" for row in self.trace).encode())
         if self.job.gif:
@@ -300,7 +316,6 @@ class _Recorder:
             if not self.now.last:
                 self.frames.append(self._frame(self.now.image))
             self._write_gif(self.job.gif)
-        self._write(self.job.output, self.now.image)
         return self.now
 
     def _write(self, path: Path, image: Tensor) -> None:
@@ -369,35 +384,55 @@ def _check_paths(job: SlowJob) -> None:
             raise OutputError(
                 f"{output} would be written over a file of this command: choose another name"
             )
-        _check_place(output)
+        check_place(output)
     if job.save_every:
         _check_intermediates(job, inputs)
+    if not job.overwrite:
+        there = [path for path in (*outputs, *_intermediates(job)) if path.exists()]
+        if there:
+            more = f" and {len(there) - 1} more" if len(there) > 1 else ""
+            raise OutputError(
+                f"{there[0]}{more}: there already; write over with `overwrite`, or choose another "
+                "name"
+            )
+
+
+def _intermediates(job: SlowJob) -> list[Path]:
+    """Return the files that are there with names that images on the way may take."""
+    folder = job.output.absolute().parent
+    if not job.save_every or not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if _is_on_the_way(p, job))
+
+
+def _is_on_the_way(path: Path, job: SlowJob) -> bool:
+    stem = re.escape(job.output.stem)
+    suffix = re.escape(job.output.suffix)
+    return re.fullmatch(rf"{stem}-\d{{6,}}{suffix}", path.name) is not None
 
 
 def _check_intermediates(job: SlowJob, inputs: Sequence[Path]) -> None:
     """Raise OutputError for an input whose name an image on the way may take."""
-    stem = re.escape(job.output.stem)
-    suffix = re.escape(job.output.suffix)
     folder = job.output.resolve().parent
     for path in inputs:
-        named_alike = re.fullmatch(rf"{stem}-\d{{6,}}{suffix}", path.name)
-        if named_alike and path.resolve().parent == folder:
+        if _is_on_the_way(path, job) and path.resolve().parent == folder:
             raise OutputError(
                 f"{path} could be written over by `save_every`: "
                 f"choose another name for {job.output}"
             )
 
 
-def _check_place(path: Path) -> None:
-    """Raise OutputError when `path` cannot be written. Nothing is left behind."""
-    try:
-        if path.is_dir():
-            raise OutputError(f"{path}: a folder, where a file is to be written")
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
-        with tempfile.TemporaryFile(dir=folder):
-            pass  # permissions alone do not tell: a disk may be read-only
-    except OSError as error:
-        raise output_error(path, error) from error
+def _check_area(path: Path, photo: Picture, size: int) -> None:
+    """Raise ImageError where the result would have more pixels than memory is likely to hold."""
+    if size < 1:
+        return  # `check_config` says so
+    h, w = fitted_size(photo.rgb.shape[-2], photo.rgb.shape[-1], size)
+    if h * w > LARGEST_AREA:
+        fits = math.isqrt(LARGEST_AREA * min(h, w) // max(h, w))
+        raise ImageError(
+            f"{path}: the result would have {h}x{w} pixels, at most {LARGEST_AREA:,} can be "
+            f"optimised; use `size` {fits}"
+        )
 
 
 def _read_styles(job: SlowJob) -> list[WeightedPainting]:
@@ -405,7 +440,7 @@ def _read_styles(job: SlowJob) -> list[WeightedPainting]:
         job.styles
     )
     return [
-        WeightedPainting(read_image(path), weight, mask)
+        WeightedPainting(read_painting(path), weight, mask)
         for (path, weight), mask in zip(job.styles, masks, strict=True)
     ]
 

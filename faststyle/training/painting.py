@@ -12,7 +12,9 @@ from torch import Tensor
 
 from faststyle.errors import ImageError
 from faststyle.files import sha256
-from faststyle.images import READABLE, read_image
+from faststyle.images import READABLE
+from faststyle.paintings import painting_note
+from faststyle.paintings import read_painting as read_pixels
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Painting:
 class PaintingSet:
     """The paintings that a network is for: one, or those of a folder, a collection.
 
-    `left_out` are files of the folder that cannot be read, each with the reason.
+    `left_out` are files of the folder that cannot be used, each with the reason.
     """
 
     paintings: tuple[Painting, ...]
@@ -66,6 +68,12 @@ class PaintingSet:
         return f"{len(self)} paintings" if self.is_collection else str(self[0].path)
 
     @property
+    def notes(self) -> list[str]:
+        """Return a line for each painting that is taken, but suits badly."""
+        notes = (painting_note(painting.image, painting.path) for painting in self)
+        return [note for note in notes if note]
+
+    @property
     def sha256(self) -> str:
         """Return one hash for all paintings: that of the file where there is one only."""
         if len(self) == 1:
@@ -74,17 +82,19 @@ class PaintingSet:
 
 
 def read_painting(path: str | Path) -> Painting:
-    """Return the painting of an image file. Raises: ImageError."""
-    image = read_image(path)  # says what is wrong with the file
+    """Return the painting of an image file. Raises: ImageError, also where it holds no style."""
+    image = read_pixels(path)  # says what is wrong with the file
     return Painting(Path(path), sha256(path), image)
 
 
 def read_paintings(path: str | Path) -> PaintingSet:
     """Return the painting of a file, or those of a folder in the order of their names.
 
-    A file in a folder that cannot be read is left out. Raises: ImageError for a file that cannot be
-    read, a folder without a painting, or two files of one name.
+    A file in a folder that cannot be used is left out. Raises: ImageError for a file that cannot be
+    used, a folder without a painting, or two files of one name.
     """
+    if not str(path):  # Path("") is the working folder
+        raise ImageError("`style` is empty: name an image file, or a folder of paintings")
     path = Path(path)
     if not path.is_dir():
         return PaintingSet((read_painting(path),))
@@ -96,9 +106,10 @@ def read_paintings(path: str | Path) -> PaintingSet:
         try:
             found.append(read_painting(file))
         except ImageError as error:
-            left_out.append((file.name, str(error)))
+            left_out.append((file.name, str(error).removeprefix(f"{file}: ")))
     if not found:
-        raise ImageError(f"`style` {path}: no painting in this folder can be read")
+        why = f"; the first is {left_out[0][1]}" if left_out else ""
+        raise ImageError(f"`style` {path}: no painting in this folder can be used{why}")
     names = [painting.name for painting in found]
     for name in names:
         if names.count(name) > 1:

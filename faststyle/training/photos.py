@@ -92,6 +92,8 @@ def open_photos(photos: str, seed: int) -> PhotoSource:
         return StreamPhotos(COCO, seed, licence="COCO photos: licences of their authors on Flickr")
     if photos.startswith("hf:"):
         return StreamPhotos(photos.removeprefix("hf:"), seed, licence="see the dataset's card")
+    if not photos:  # Path("") is the working folder
+        raise PhotosError("`photos` is empty: name sample, coco, hf:NAME or a folder")
     return FolderPhotos(Path(photos), seed)
 
 
@@ -142,11 +144,11 @@ class FolderPhotos:
         from datasets import Dataset as Table
         from datasets import Image as ImageFeature
 
+        allowed = "allowed: sample, coco, hf:NAME[:SPLIT[:COLUMN]], or a folder"
+        if folder.is_file():
+            raise PhotosError(f"`photos` {folder}: a file, where a folder is expected; {allowed}")
         if not folder.is_dir():
-            raise PhotosError(
-                f"`photos` {folder}: no such folder; allowed: sample, coco, "
-                "hf:NAME[:SPLIT[:COLUMN]], or a folder"
-            )
+            raise PhotosError(f"`photos` {folder}: no such folder; {allowed}")
         paths = sorted(str(p) for p in _walk(folder))
         if not paths:
             raise PhotosError(

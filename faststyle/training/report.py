@@ -44,6 +44,7 @@ class Result:
     style_rel: float
     judge: Scores | None
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 class Meter:
@@ -135,6 +136,8 @@ class Reporter:
             say(f"starts from the base, as it paints {origin.nearest}")
         for name, reason in self.paintings.left_out:
             say(f"left out {name}: {reason}")
+        for note in self.paintings.notes:
+            say(f"note: {note}")
         if recipe.compile and not compiled:
             say("no C++ compiler found: training runs without torch.compile")
         say(f"watch it with: tensorboard --logdir {self.files.tensorboard}")
@@ -159,7 +162,7 @@ class Reporter:
         state: RunState,
         photos_seen: int,
         compiled: bool,
-        scores: Mapping[str, float] | None = None,
+        more: Mapping[str, Any],
     ) -> None:
         """Write run.json: the state of the run, and all that it was started with."""
         if not self.accelerator.is_main_process:
@@ -174,13 +177,14 @@ class Reporter:
             "paintings": [{"file": str(p.path), "sha256": p.sha256} for p in self.paintings],
             "photos": self.source.description,
             "skipped": [*state.skipped, *self.paintings.left_out],
+            "notes": self.paintings.notes,
             "vgg": self.weights.id,
             "processes": self.accelerator.num_processes,
             "device": str(self.accelerator.device),
             "precision": self.precision,
             "compiled": compiled,
             "versions": {"faststyle": faststyle.__version__, "torch": torch.__version__},
-            "scores": scores,
+            **more,
             "recipe": self.recipe.to_dict(),
         }
         write_bytes(self.files.json, json.dumps(about, indent=1).encode())

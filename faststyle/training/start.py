@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from faststyle.checkpoint import MEANS, About, base_file, check_weights, read_about
-from faststyle.errors import RecipeError
+from faststyle.errors import CheckpointError, RecipeError
 from faststyle.files import sha256
 from faststyle.networks import network_options, one_painting_config
 from faststyle.perceptual.losses import PerceptualLoss
@@ -43,17 +43,23 @@ def check_start(init: str, network: Mapping[str, Any]) -> None:
     if init == SCRATCH:
         return
     if init != BASE and not Path(init).is_file():
-        raise RecipeError(f"init is {BASE}, {SCRATCH} or a checkpoint; there is no file {init!r}")
+        raise RecipeError(
+            f"`init` is {BASE}, {SCRATCH} or the file of a checkpoint; there is no file {init!r}"
+        )
     path = base_file() if init == BASE else Path(init)
     if init == BASE and not path.is_file():
         raise RecipeError(f"this installation has no base; use `init` {SCRATCH}")
-    held = _shape(read_about(path).network)
+    try:
+        held = _shape(read_about(path).network)
+    except CheckpointError as error:
+        raise CheckpointError(f"`init` {error}") from None
     wanted = _shape(network)
     if held != wanted:
-        name = "the base" if init == BASE else init
+        name = "the base" if init == BASE else f"`init` {init}"
         differing = ", ".join(f"{k} {held[k]}" for k in held if held[k] != wanted.get(k))
         raise RecipeError(
-            f"{name} holds another network: {differing}. Use `init` {SCRATCH}, or a network like it"
+            f"{name} holds another network: {differing}. Choose that one with `network`, or use "
+            f"`init` {SCRATCH}"
         )
 
 

@@ -59,7 +59,8 @@ def save_state(accelerator: Accelerator, folder: Path, step: int, extra: dict[st
     # how torch and safetensors report a disk that is full
     except (RuntimeError, SafetensorError) as error:
         raise OutputError(
-            f"cannot write {final}: {str(error).splitlines()[0]}; free some space, then `resume`"
+            f"cannot write {final}: the disk may be full, free some space "
+            f"({str(error).splitlines()[0]})"
         ) from error
     finally:
         if accelerator.is_main_process:

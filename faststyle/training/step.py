@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from faststyle.images import fit_shorter
+from faststyle.images import fit_bounded
 from faststyle.networks.layers import ConvNorm, InstanceNorm
 from faststyle.networks.network import StyleNetwork
 from faststyle.perceptual.losses import PerceptualLoss, Terms, WeightedPainting, deepest_layers
@@ -41,7 +41,7 @@ def build_objective(
     watched = WATCHED if recipe.adversarial_weight else ()
     vgg = load_vgg(weights, {*deepest_layers(recipe.loss, recipe.vgg), *watched})
     size = round(recipe.painting_size * recipe.stroke_size)
-    styles = [WeightedPainting(fit_shorter(painting, size)) for painting in paintings]
+    styles = [WeightedPainting(fit_bounded(painting, size)) for painting in paintings]
     loss = PerceptualLoss(vgg, styles, recipe.loss, recipe.vgg, watched=watched)
     return loss.to(memory_format=torch.channels_last)
 

@@ -13,7 +13,14 @@ from faststyle.training.painting import PaintingSet, read_paintings
 from faststyle.training.photos import open_photos
 from faststyle.training.recipe import Recipe
 from faststyle.training.report import Result
-from faststyle.training.run_files import RunFiles, checkpoint_path, make_writable, open_run
+from faststyle.training.run_files import (
+    RunFiles,
+    checkpoint_path,
+    make_writable,
+    may_replace,
+    open_run,
+    run_name,
+)
 from faststyle.training.start import check_start
 from faststyle.training.trainer import Trainer
 
@@ -36,7 +43,8 @@ def train_style(
 
     NAME is the painting's. A folder of paintings makes one network of all of them, a collection.
     Without a recipe it is "quick", or with `resume` that of the run. Progress is kept in
-    `outputs`/NAME. In a program that torchrun or accelerate launch started several times, all of
+    `outputs`/NAME. A checkpoint or a run that is there is only replaced with `overwrite`. In a
+    program that torchrun or accelerate launch started several times, all of
     them call this, and the first one writes.
 
     Raises: ImageError, PhotosError, WeightsError, RecipeError, StateError, OutputError,
@@ -46,10 +54,11 @@ def train_style(
         >>> train_style("data/styles/nocturne.png", load_recipe("smoke")).checkpoint
         PosixPath('checkpoints/nocturne.safetensors')
     """
+    name = run_name(name, style)
     paintings = read_paintings(style)
-    name = name or Path(style).stem
     files = RunFiles(Path(outputs) / name, checkpoint_path(name, checkpoint))
     saved, recipe = open_run(files, recipe, paintings.sha256, resume, overwrite)
+    replaces = overwrite or (resume and may_replace(files))
     check_collection(recipe, paintings)
     check_start(recipe.init, recipe.network)
     source = open_photos(recipe.photos, recipe.seed)
@@ -61,13 +70,13 @@ def train_style(
             weights = find_weights(recipe.vgg, Path(vgg_weights) if vgg_weights else None)
             judge_weights = weights if recipe.vgg == "vgg16" else find_weights("vgg16")
         if accelerator.is_main_process:
-            make_writable(files, fresh=saved is None)
+            make_writable(files, saved is None, recipe.network)
         accelerator.wait_for_everyone()
         trainer = Trainer(
             accelerator, files, recipe, paintings, source, weights, judge_weights, quiet
         )
-        return trainer.run_to_end(saved)
-    except OSError as error:  # TensorBoard's writer and the like: a full disk is no bug
+        return trainer.run_to_end(saved, replaces)
+    except OSError as error:  # a full disk is no bug
         raise output_error(files.folder, error) from error
     finally:
         if accelerator.num_processes == 1:

@@ -20,7 +20,14 @@ from torch import Tensor
 
 import faststyle
 from faststyle.checkpoint import About, save_checkpoint
-from faststyle.errors import Interrupted, PhotosError, TrainingError
+from faststyle.errors import (
+    Interrupted,
+    OutputError,
+    PhotosError,
+    StateError,
+    TrainingError,
+)
+from faststyle.files import output_error
 from faststyle.judge import LAYERS as JUDGE_LAYERS
 from faststyle.judge import Judge, Scores
 from faststyle.networks import build_network, one_painting_config
@@ -34,7 +41,7 @@ from faststyle.training.painting import PaintingSet
 from faststyle.training.photos import Batch, PhotoSource, photo_loader
 from faststyle.training.recipe import Recipe, learning_rate
 from faststyle.training.report import Meter, Reporter, Result
-from faststyle.training.run_files import RunFiles
+from faststyle.training.run_files import RunFiles, check_checkpoint_is_free
 from faststyle.training.run_state import RunState
 from faststyle.training.start import painting_means, start_network
 from faststyle.training.state import SavedState, newest_state, save_state
@@ -66,6 +73,8 @@ class Trainer:
         self.weights = weights
         self.judge_weights = judge_weights
         self.stop = Stop()
+        self.may_replace = False  # the checkpoint that is there
+        self.saved_step = -1  # the step of the newest state
         set_seed(recipe.seed)
         loss = build_objective(recipe, [p.image for p in paintings], weights)
         self.loss: PerceptualLoss = loss.to(accelerator.device)
@@ -88,16 +97,27 @@ class Trainer:
         """Return how many photos this network has learned from, in this run and before it."""
         return self.origin.photos_seen + self.state.photos
 
-    def run_to_end(self, saved: SavedState | None) -> Result:
-        """Train from a saved state, or from the start, and write the checkpoint."""
+    def run_to_end(self, saved: SavedState | None, may_replace: bool = False) -> Result:
+        """Train from a saved state, or from the start, and write the checkpoint.
+
+        With `may_replace` a checkpoint that is there is written over.
+        """
+        self.may_replace = may_replace
         if saved is not None:
             self.accelerator.load_state(str(saved.folder))
             self.state.load_state_dict(saved.step, saved.extra)
-        with self.reporter.opened(self.state.step), noted_signals() as self.stop:
-            self.reporter.announce(self.state.step, self.origin, self.compiled)
-            self._write_json("running")
-            self._loop()
-            return self._finish()
+            self.saved_step = saved.step
+        try:
+            with self.reporter.opened(self.state.step), noted_signals() as self.stop:
+                self.reporter.announce(self.state.step, self.origin, self.compiled)
+                self._write_json("running")
+                if self.state.step < self.recipe.steps:
+                    self._loop()
+                return self._finish()
+        except OSError as error:  # TensorBoard's writer and the like
+            raise self._cannot_write(output_error(self.files.folder, error)) from error
+        except OutputError as error:
+            raise self._cannot_write(error) from error
 
     def _loop(self) -> None:
         state = self.state
@@ -186,10 +206,19 @@ class Trainer:
             )
 
     def _last_state(self) -> str:
-        saved = newest_state(self.files.state)
+        try:
+            saved = newest_state(self.files.state)
+        except StateError:  # there are some, and none is whole
+            saved = None
         if saved is None:
             return "no state had been saved yet"
         return f"the last good state is that of step {saved.step}"
+
+    def _cannot_write(self, error: OutputError) -> OutputError:
+        """Return the error of a file that cannot be written, with the way to go on."""
+        kept = self._last_state()
+        how = "" if kept.startswith("no ") else ": go on with the same command and `resume`"
+        return OutputError(f"{error}; {kept}{how}")
 
     def _save_state(self) -> None:
         self._check_finite()
@@ -199,11 +228,24 @@ class Trainer:
             **self.state.state_dict(self.accelerator),
         }
         save_state(self.accelerator, self.files.state, self.state.step, extra)
+        self.saved_step = self.state.step
         if self.paintings.is_collection and self.accelerator.is_main_process:
             self._save_checkpoint(self.files.newest, {})
 
     def _finish(self) -> Result:
+        """Write the checkpoint, then try the network on photos that it never saw.
+
+        The checkpoint comes first, without scores: they take memory, and a process that is killed
+        for it must not lose the training. Until all is written, the state of the last step stays.
+        """
         self._check_finite()
+        self._keep_last_state()
+        if self.accelerator.is_main_process:
+            if not self.may_replace:
+                check_checkpoint_is_free(self.files)
+            self.may_replace = True  # it is our own from here on
+            self._write_json("trained")
+            self._save_checkpoint(self.files.checkpoint, {})
         self.state.gather_skipped()
         terms = self.held_out.terms(self.loss)
         scores = {key: terms[key] for key in ("content_rel", "style_rel")}
@@ -225,7 +267,17 @@ class Trainer:
             terms["style_rel"],
             judged,
             [*self.state.skipped, *self.paintings.left_out],
+            self.paintings.notes,
         )
+
+    def _keep_last_state(self) -> None:
+        """Save the state of the last step. Where that fails, the checkpoint may still fit."""
+        if self.saved_step == self.state.step:
+            return
+        try:
+            self._save_state()
+        except OutputError as error:
+            self.reporter.progress.say(f"the state of the last step is not kept: {error}")
 
     def _judge(self) -> Scores:
         """Return the scores of VGG-16 for the network, whatever it was trained with."""
@@ -262,7 +314,8 @@ class Trainer:
             save_checkpoint(path, self.train_step.shown, about)
 
     def _write_json(self, status: str, scores: dict[str, float] | None = None) -> None:
-        self.reporter.write_json(status, self.state, self.photos_seen, self.compiled, scores)
+        more = {"scores": scores, "may_replace": self.may_replace}
+        self.reporter.write_json(status, self.state, self.photos_seen, self.compiled, more)
 
     def _try_compile(self) -> bool:
         """Compile network and objective in place; stay eager on a CPU without a C++ compiler."""
