@@ -6,6 +6,7 @@ The resumable state of a run is in training/state.py.
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import os
 import unicodedata
@@ -28,6 +29,7 @@ from faststyle.networks.network import StyleNetwork
 FORMAT_VERSION = 2
 # the metadata entry: safetensors allows strings only, so all of it is one JSON text
 KEY = "faststyle"
+HASH = "faststyle_sha256"  # the entry with the hash of the content
 SUFFIX = ".safetensors"
 GALLERY = Path(__file__).with_name("gallery")  # the networks that come with the package
 # Bytes that are read of a file's description of itself; ours have some thousands.
@@ -96,7 +98,33 @@ def save_checkpoint(
             f"cannot write {path}: its metadata has {len(text):,} bytes, and {MAX_METADATA:,} are "
             "allowed; take fewer paintings, or shorter names of files"
         )
-    write_bytes(path, save(tensors, metadata={KEY: text}))
+    write_bytes(path, save(tensors, metadata={KEY: text, HASH: _content_hash(text, tensors)}))
+
+
+def _content_hash(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """Return the sha256 of metadata, and of the names, types, shapes and bytes of tensors."""
+    found = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        value = tensors[name]
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint, by name, as they are in the file.
+
+    Raises: CheckpointError when the file is not as it was written. Files of earlier versions hold
+    no hash of their content, and are taken as they are.
+    """
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+    # Copies, because safetensors may leave tensors in the file, which could be written again.
+    tensors = {name: value.clone() for name, value in load_file(path).items()}
+    expected = metadata.get(HASH)
+    if expected is not None and expected != _content_hash(metadata.get(KEY, ""), tensors):
+        raise CheckpointError(f"{path}: damaged, some of its bytes have changed; copy it again")
+    return tensors
 
 
 def read_about(path: Path) -> About:
@@ -142,11 +170,10 @@ def _check_header(path: Path) -> None:
     """Raise CheckpointError for a header that is too large; it would be read into memory whole."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
+    if size > MAX_HEADER and not _begins_as_safetensors(path):
+        raise CheckpointError(f"{path}: not a checkpoint, but some other file")
     if size > MAX_HEADER:
-        raise CheckpointError(
-            f"{path}: damaged or truncated, or not a checkpoint: its header would have "
-            f"{size:,} bytes"
-        )
+        raise CheckpointError(f"{path}: damaged or truncated: its header would have {size:,} bytes")
 
 
 def _check_about(path: Path, about: About) -> None:
@@ -190,6 +217,8 @@ def check_weights(path: Path) -> Iterator[None]:
     """Turn errors about the weights of a checkpoint into CheckpointErrors."""
     try:
         yield
+    except CheckpointError:
+        raise
     except (SafetensorError, OSError, RuntimeError, TypeError, ValueError, FaststyleError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(
@@ -216,8 +245,7 @@ def _load_network(path: Path, about: About) -> StyleNetwork:
     with check_weights(path):
         with torch.device("meta"):  # without memory, for its sizes are not yet known to be true
             network = build_network(about.network)
-        # Copies, because safetensors may leave tensors in the file, which could be written again.
-        weights = {k: v.to(torch.float32, copy=True) for k, v in load_file(path).items()}
+        weights = {k: v.float() for k, v in read_weights(path).items()}
         weights.pop(MEANS, None)
         network.load_state_dict(weights, assign=True)
     return network

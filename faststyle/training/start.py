@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from faststyle.checkpoint import MEANS, About, base_file, check_weights, read_about
+from faststyle.checkpoint import MEANS, About, base_file, check_weights, read_about, read_weights
 from faststyle.errors import CheckpointError, RecipeError
 from faststyle.files import sha256
 from faststyle.networks import network_options, one_painting_config
@@ -82,7 +81,7 @@ def start_network(
     path = base_file() if init == BASE else Path(init)
     about = read_about(path)
     with check_weights(path):
-        weights = load_file(path)
+        weights = read_weights(path)
     means = weights.pop(MEANS, None)
     nearest = ""
     if about.paintings and means is not None:
