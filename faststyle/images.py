@@ -224,6 +224,20 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
     ).clamp(0, 1)
 
 
+def mirror_to(image: Tensor, side: int) -> Tensor:
+    """Return (B, C, H, W) with sides of `side` pixels or more, mirrored at the bottom and right.
+
+    Unlike torch's padding it mirrors as often as needed, from one pixel on.
+    """
+    for dim in (-2, -1):
+        length = image.shape[dim]
+        if length < side:
+            there_and_back = [*range(length), *reversed(range(length))]
+            order = [there_and_back[i % len(there_and_back)] for i in range(side)]
+            image = image.index_select(dim, torch.tensor(order, device=image.device))
+    return image
+
+
 def crop_centre(image: Tensor, size: int) -> Tensor:
     """Return the middle (1, C, size, size) of an image, resized to a shorter side of `size`."""
     image = fit_shorter(image, size)

@@ -156,22 +156,36 @@ def test_a_bad_file_is_listed_and_the_others_are_done(album: Path, stylizer: Sty
     whole = (album / "b.jpg").read_bytes()
     (album / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     draw(0, 10, 40).save(album / "thin.png")
+    draw(0, 1, 1).save(album / "pixel.png")
     done: list[Job] = []
     jobs = plan_jobs(["album", "missing.png"], "out")
     report = run_jobs(stylizer, jobs, done=done.append)
-    assert report.written == ["out/a.png", "out/b.jpg", "out/deep/c.png", "out/deep/deeper/d.png"]
+    assert report.written == [
+        "out/a.png",
+        "out/b.jpg",
+        "out/deep/c.png",
+        "out/deep/deeper/d.png",
+        "out/pixel.png",
+        "out/thin.png",
+    ]
     assert report.kept == []
     assert [
         (name, reason.split(";")[0].split("(")[0].strip()) for name, reason in report.failed
     ] == [
         ("album/bad.jpg", "not an image that can be read"),
         ("album/cut.jpg", "damaged or truncated image"),
-        ("album/thin.png", "an image of 10x40 pixels is too small: both sides must be at least 16"),
         ("missing.png", "no such file"),
     ]
     assert done == jobs
     outputs = [p.relative_to("out").as_posix() for p in Path("out").rglob("*") if p.is_file()]
-    assert sorted(outputs) == ["a.png", "b.jpg", "deep/c.png", "deep/deeper/d.png"]
+    assert sorted(outputs) == [
+        "a.png",
+        "b.jpg",
+        "deep/c.png",
+        "deep/deeper/d.png",
+        "pixel.png",
+        "thin.png",
+    ]
     for job in jobs:
         if str(job.target) in report.written:
             assert job.source is not None

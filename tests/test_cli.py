@@ -254,7 +254,6 @@ BAD: dict[str, tuple[list[str], str]] = {
         "unknown network 'mobil'. Did you mean 'mobile'?",
     ),
     "no size": ([*STYLIZE, "dots", "-o", "out.png", "--size", "0"], "--size must be 1 or more"),
-    "small size": ([*STYLIZE, "dots", "-o", "out.png", "--size", "8"], "too small"),
     "info on nothing": (["info", "none"], "no checkpoint 'none'"),
     "info on newer": (["info", "newer.safetensors"], "format version 99"),
     "weights of nothing": (

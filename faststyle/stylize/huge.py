@@ -24,7 +24,7 @@ from faststyle.errors import ImageError, Interrupted, OutputError
 from faststyle.extras import require
 from faststyle.files import output_error, writing
 from faststyle.images import MAX_PIXELS
-from faststyle.networks.network import StyleNetwork, check_size
+from faststyle.networks.network import MIN_SIDE, StyleNetwork
 from faststyle.signals import noted_signals
 from faststyle.stylize.tiles import TILE, Pixels, stylize_tiles
 
@@ -105,12 +105,12 @@ def _stylize_in(
     photo = folder / "photo"
     painted = folder / "painted"
     picture = _open(vips, source)
-    h, w = picture.height, picture.width
-    check_size(h, w)
+    # Networks take no side of less than `MIN_SIDE`: the rest is mirrored, and cut off again.
+    h = max(picture.height, MIN_SIDE)
+    w = max(picture.width, MIN_SIDE)
     _check_space(target, h, w)
-    profile = _profile(picture)
     try:
-        picture.rawsave(str(photo))
+        picture.embed(0, 0, w, h, extend="mirror").rawsave(str(photo))
     except vips.Error as error:
         raise ImageError(f"{source}: damaged or truncated image ({_last_line(error)})") from error
     with (
@@ -120,7 +120,7 @@ def _stylize_in(
         stylize_tiles(network, read, tile, progress, write)
     photo.unlink()  # the disk may need the space for the result
     with writing(target) as temporary:
-        _save(vips, painted, temporary, h, w, profile)
+        _save(vips, painted, temporary, (h, w), picture)
 
 
 class PixelFile:
@@ -203,11 +203,17 @@ def _profile(picture: Any) -> bytes | None:
     return profile if profile[16:20] == b"RGB " else None
 
 
-def _save(vips: Any, painted: Path, target: Path, h: int, w: int, profile: bytes | None) -> None:
-    """Write the pixels of a scratch file in the format of the target. Raises: OutputError."""
-    picture = vips.Image.rawload(str(painted), w, h, 3, access="sequential").copy(
-        interpretation="srgb"
+def _save(vips: Any, painted: Path, target: Path, size: tuple[int, int], photo: Any) -> None:
+    """Write the pixels of a scratch file, `size` = (H, W), in the format of the target.
+
+    Size, resolution and ICC profile are those of the photo. Raises: OutputError.
+    """
+    h, w = size
+    picture = vips.Image.rawload(str(painted), w, h, 3, access="sequential")
+    picture = picture.crop(0, 0, photo.width, photo.height).copy(
+        interpretation="srgb", xres=photo.xres, yres=photo.yres
     )
+    profile = _profile(photo)
     if profile:
         picture.set_type(vips.GValue.blob_type, "icc-profile-data", profile)
     try:

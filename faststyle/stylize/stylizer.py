@@ -6,7 +6,7 @@ engines/ runs the network. batch.py does files and folders, clip.py videos.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,14 @@ from faststyle.images import (
     Picture,
     fit_shorter,
     fitted_size,
+    mirror_to,
     open_picture,
     resize,
     to_pil,
     transfer_luma,
 )
 from faststyle.networks import bytes_per_pixel
-from faststyle.networks.network import StyleNetwork
+from faststyle.networks.network import MIN_SIDE, StyleNetwork
 from faststyle.stylize.blend import MeanOfPictures, can_be_mixed, mean_network, parse_style
 from faststyle.stylize.huge import stylize_huge
 from faststyle.stylize.tiles import TILE, stylize_tiles
@@ -184,8 +185,9 @@ class Stylizer:
 
         `image` is a path, bytes, a Pillow image, an array (H, W[, 3 or 4]), uint8 or float32, or a
         tensor ([1,] 3, H, W) in [0, 1]. `size` resizes its shorter side first, in pixels. For the
-        rest see `Look`. Raises: ImageError for an image that cannot be read, is smaller than 16
-        pixels, or does not fit in memory.
+        rest see `Look`. An image of less than 16 pixels a side is mirrored up to that for the
+        network, and cropped again. Raises: ImageError for an image that cannot be read, or does not
+        fit in memory.
         """
         picture = self.stylize(open_picture(image), size, Look(keep_colors, stroke_size, mix))
         # The result has the type and the number of dimensions of the image.
@@ -214,11 +216,10 @@ class Stylizer:
         try:
             if size is not None:
                 alpha = None if picture.alpha is None else fit_shorter(picture.alpha, size)
-                picture = Picture(fit_shorter(picture.rgb, size), alpha, picture.icc)
+                picture = replace(picture, rgb=fit_shorter(picture.rgb, size), alpha=alpha)
             with torch.no_grad():  # not inference_mode: the result may be used in training
                 photo = picture.rgb if inside == min(h, w) else fit_shorter(picture.rgb, inside)
-                painted = self._run_tiles(photo, tile) if tile else self.engine(photo)
-                stylized = resize(painted, h, w)
+                stylized = resize(self._paint(photo, tile), h, w)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise self._too_large(h, w) from error
         except RuntimeError as error:  # torch's allocator for CPUs has no class of its own
@@ -229,12 +230,13 @@ class Stylizer:
             stylized = transfer_luma(stylized, picture.rgb)
         if look.mix < 1:
             stylized = torch.lerp(picture.rgb, stylized, look.mix)
-        return Picture(stylized, picture.alpha, picture.icc)
+        return replace(picture, rgb=stylized)
 
     def frame(self, rgb: np.ndarray[Any, Any], look: Look = PLAIN) -> Any:
         """Return the stylized frame of a video, (H, W, 3) uint8."""
-        # Engines have a faster way for frames in 8 bits.
-        if look == PLAIN and not self.find_tile(*rgb.shape[:2]):
+        # Engines have a faster way for frames in 8 bits, which takes no small ones.
+        small = min(rgb.shape[:2]) < MIN_SIDE
+        if look == PLAIN and not small and not self.find_tile(*rgb.shape[:2]):
             return self.engine.frame(rgb)
         photo = torch.from_numpy(rgb).permute(2, 0, 1)[None].float().div_(255)
         stylized = self.stylize(Picture(photo), None, look).rgb[0]
@@ -270,7 +272,8 @@ class Stylizer:
                 "`tile`: only checkpoints run in tiles, not exported files or blends of pictures"
             )
         # Elsewhere than on CPUs, running out of memory is an error and not the end of the process.
-        fits = h * w * self._bytes_per_pixel() <= FULL_MEMORY * psutil.virtual_memory().available
+        seen = max(h, MIN_SIDE) * max(w, MIN_SIDE)  # pixels that the network sees
+        fits = seen * self._bytes_per_pixel() <= FULL_MEMORY * psutil.virtual_memory().available
         if self.engine.device != "cpu" or fits:
             return 0
         kept = 0 if on_disk else h * w * TILES_BYTES
@@ -281,6 +284,13 @@ class Stylizer:
 
     def _bytes_per_pixel(self) -> int:
         return bytes_per_pixel(self.about.network if self.about else {})
+
+    def _paint(self, photo: Tensor, tile: int) -> Tensor:
+        """Return the painted photo, of any size, at its own size."""
+        h, w = photo.shape[-2:]
+        padded = mirror_to(photo, MIN_SIDE)
+        painted = self._run_tiles(padded, tile) if tile else self.engine(padded)
+        return painted[..., :h, :w]
 
     def _run_tiles(self, photo: Tensor, tile: int) -> Tensor:
         assert self._network_for_tiles is not None
