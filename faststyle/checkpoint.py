@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from faststyle.errors import CheckpointError, FaststyleError, did_you_mean
 from faststyle.files import cache_folder, sha256, write_bytes
+from faststyle.images import READABLE
 from faststyle.networks import build_network, one_painting, one_painting_config
 from faststyle.networks.network import StyleNetwork
 
@@ -27,6 +28,7 @@ FORMAT_VERSION = 2
 # the metadata entry: safetensors allows strings only, so all of it is one JSON text
 KEY = "faststyle"
 SUFFIX = ".safetensors"
+PYTORCH = (".pth", ".pt", ".ckpt", ".model")  # of weights that other programs wrote
 MEANS = "paintings.means"  # the tensor by which a collection finds the painting nearest to another
 
 
@@ -87,6 +89,7 @@ def read_about(path: Path) -> About:
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
+    _check_suffix(path)
     try:
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(KEY)
@@ -110,6 +113,21 @@ def read_about(path: Path) -> About:
         return About(**{**values, "paintings": tuple(values.get("paintings", ()))})
     except TypeError as error:
         raise CheckpointError(f"{path}: its metadata is incomplete ({error})") from None
+
+
+def _check_suffix(path: Path) -> None:
+    """Raise CheckpointError for a file that is no checkpoint by its name: a picture, or a .pth."""
+    suffix = path.suffix.lower()
+    if suffix in READABLE:
+        raise CheckpointError(
+            f"{path}: a picture, where a trained style is expected; "
+            f"train one with: faststyle train --style {path}"
+        )
+    if suffix in PYTORCH:
+        raise CheckpointError(
+            f"{path}: weights of another program; "
+            f"convert them with: faststyle convert {path} -o {path.with_suffix(SUFFIX).name}"
+        )
 
 
 @contextmanager

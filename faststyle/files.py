@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,8 @@ def output_error(path: Path | str, error: OSError) -> OutputError:
         fix = "a folder of that name is in the way"
     elif isinstance(error, FileExistsError | NotADirectoryError):
         fix = "a file stands where a folder is needed"
+    elif error.errno == errno.EBADF:
+        fix = "it is closed"
     else:
         fix = "choose a place that you may write to"
     return OutputError(f"cannot write {path}: {(error.strerror or str(error)).lower()}; {fix}")
@@ -64,6 +67,18 @@ def writing(path: Path | str) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # it is gone where all went well
             temporary.unlink()
+
+
+def check_place(path: Path) -> None:
+    """Raise OutputError when `path` cannot be written. Nothing is left behind."""
+    try:
+        if path.is_dir():
+            raise OutputError(f"{path}: a folder, where a file is to be written")
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        with tempfile.TemporaryFile(dir=folder):
+            pass  # permissions alone do not tell: a disk may be read-only
+    except OSError as error:
+        raise output_error(path, error) from error
 
 
 def write_bytes(path: Path | str, data: bytes) -> None:

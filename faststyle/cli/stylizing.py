@@ -18,10 +18,12 @@ from faststyle.cli.common import (
     Threads,
     announce_for,
     app,
+    print_notes,
     reports_errors,
     run_alone,
     with_flags,
 )
+from faststyle.errors import one_line
 
 if TYPE_CHECKING:
     from faststyle.engines.options import EngineOptions
@@ -76,7 +78,15 @@ def stylize(
     allow_huge: Annotated[
         bool,
         typer.Option(
-            "--allow-huge", help="Take pictures of more than 179 million pixels; needs [huge]."
+            "--allow-huge", help=r"Take pictures of more than 179 million pixels; needs \[huge]."
+        ),
+    ] = False,
+    keep_metadata: Annotated[
+        bool,
+        typer.Option(
+            "--keep-metadata",
+            help="Keep EXIF and XMP of photos: camera, date, and the place if it is in them (GPS). "
+            "Without it they are left out.",
         ),
     ] = False,
     format: Annotated[
@@ -140,12 +150,15 @@ def stylize(
     if wants_video(photos, output):
         if format is not None:
             raise typer.BadParameter("is for pictures; name a video with -o", param_hint="--format")
+        if keep_metadata:
+            raise typer.BadParameter("is for pictures", param_hint="--keep-metadata")
         video |= {"size": size, "threads": threads, "overwrite": overwrite}
         _stylize_video(photos[0], output, styles, video, look, options, as_json)
         return
     if video:
         raise typer.BadParameter("is for videos", param_hint=", ".join(f"--{key}" for key in video))
-    jobs = plan_jobs(photos, output, format)
+    notes: list[str] = []
+    jobs = plan_jobs(photos, output, format, notes.append)
     bars = _PictureBars(len(jobs))
     stylizer = Stylizer.blend(
         styles,
@@ -162,8 +175,10 @@ def stylize(
             look=look,
             overwrite=overwrite,
             allow_huge=allow_huge,
+            keep_metadata=keep_metadata,
             done=bars.picture_done,
         )
+    report.notes = notes + report.notes
     _print_pictures(report, stylizer.describe(), output, as_json)
 
 
@@ -190,22 +205,36 @@ def sheet(
     """
     from faststyle.checkpoint import find_checkpoint, names_at_hand
     from faststyle.errors import CheckpointError
-    from faststyle.files import write_bytes
-    from faststyle.images import encode_image, output_format, read_image
-    from faststyle.stylize.sheet import contact_sheet
+    from faststyle.files import check_place, write_bytes
+    from faststyle.images import (
+        check_format_size,
+        encode_image,
+        fitted_size,
+        on_white,
+        open_picture,
+        output_format,
+        read_image,
+    )
+    from faststyle.stylize.sheet import contact_sheet, sheet_size
     from faststyle.stylize.stylizer import Stylizer
 
     format = output_format(output)
+    check_place(output)
     names = styles or names_at_hand()
     if not names:
         raise CheckpointError(
             "no checkpoints at hand; train one with: faststyle train --style PAINTING"
         )
     paths = [find_checkpoint(name) for name in names]
+    source = open_picture(photo)
+    rgb = on_white(source)
+    h, w = fitted_size(rgb.shape[-2], rgb.shape[-1], size)
+    check_format_size(*sheet_size(h, w, len(paths) + 1), format)
     loaded = ((path.stem, Stylizer.load(path, device=device, threads=threads)) for path in paths)
-    picture = contact_sheet(photo, loaded, size)
+    picture = contact_sheet(rgb, loaded, size)
     write_bytes(output, encode_image(read_image(picture), format))
-    typer.echo(f"wrote {output}: {', '.join(path.stem for path in paths)}")
+    print_notes((f"{note}: {photo}" for note in source.notes), sheet)
+    typer.echo(one_line(f"wrote {output}: {', '.join(path.stem for path in paths)}"))
 
 
 def _given(**options: Any) -> dict[str, Any]:
@@ -252,15 +281,17 @@ def _print_pictures(report: Report, engine: str, output: str, as_json: bool) -> 
     from faststyle.stylize.batch import PIPE
 
     report.failed = [(name, with_flags(reason, stylize)) for name, reason in report.failed]
+    print_notes(report.notes, stylize)
     kept = len(report.kept)
     written = report.written[0] if len(report.written) == 1 else f"{len(report.written)} pictures"
     if as_json:
         typer.echo(json.dumps(asdict(report)), err=output == PIPE)
     elif output != PIPE and (report.written or kept):
         also = f", {kept} kept that were there (--overwrite writes them again)" if kept else ""
-        typer.echo(f"wrote {written}{also} ({engine})")
+        typer.echo(one_line(f"wrote {written}{also} ({engine})"))
+    # They come last, so that nothing buries them.
     for name, reason in report.failed:
-        typer.echo(f"error: {name}: {reason}", err=True)
+        typer.echo(one_line(f"error: {name}: {reason}"), err=True)
     if report.failed:
         raise typer.Exit(1)
 
@@ -294,11 +325,12 @@ def _stylize_video(
     resumed = f", {report.resumed} of them from before" if report.resumed else ""
     skipped = f", {report.skipped} damaged ones skipped" if report.skipped else ""
     typer.echo(
-        f"wrote {report.output}: {report.frames} frames, {report.seconds:.1f} s"
-        f"{resumed}{skipped} ({description})"
+        one_line(
+            f"wrote {report.output}: {report.frames} frames, {report.seconds:.1f} s"
+            f"{resumed}{skipped} ({description})"
+        )
     )
-    for note in report.notes:
-        typer.echo(f"note: {note}", err=True)
+    print_notes(report.notes, stylize)
 
 
 @contextmanager

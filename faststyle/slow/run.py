@@ -9,7 +9,6 @@ import dataclasses
 import json
 import math
 import re
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +28,7 @@ from faststyle.errors import (
     TrainingError,
     did_you_mean,
 )
-from faststyle.files import output_error, write_bytes, writing
+from faststyle.files import check_place, write_bytes, writing
 from faststyle.images import (
     Picture,
     fit_shorter,
@@ -369,7 +368,7 @@ def _check_paths(job: SlowJob) -> None:
             raise OutputError(
                 f"{output} would be written over a file of this command: choose another name"
             )
-        _check_place(output)
+        check_place(output)
     if job.save_every:
         _check_intermediates(job, inputs)
 
@@ -386,18 +385,6 @@ def _check_intermediates(job: SlowJob, inputs: Sequence[Path]) -> None:
                 f"{path} could be written over by `save_every`: "
                 f"choose another name for {job.output}"
             )
-
-
-def _check_place(path: Path) -> None:
-    """Raise OutputError when `path` cannot be written. Nothing is left behind."""
-    try:
-        if path.is_dir():
-            raise OutputError(f"{path}: a folder, where a file is to be written")
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
-        with tempfile.TemporaryFile(dir=folder):
-            pass  # permissions alone do not tell: a disk may be read-only
-    except OSError as error:
-        raise output_error(path, error) from error
 
 
 def _read_styles(job: SlowJob) -> list[WeightedPainting]:

@@ -11,8 +11,8 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from PIL import Image, UnidentifiedImageError
 from faststyle.errors import ImageError, Interrupted, OutputError
 from faststyle.extras import require
 from faststyle.files import output_error, writing
-from faststyle.images import MAX_PIXELS
+from faststyle.images import MAX_PIXELS, copied_icc, is_cut_bmp
 from faststyle.networks.network import MIN_SIDE, StyleNetwork
 from faststyle.signals import noted_signals
 from faststyle.stylize.tiles import TILE, Pixels, stylize_tiles
@@ -34,18 +34,27 @@ BIG_TIFF_BYTES = 2**32  # a TIFF file of this size or more needs offsets of 64 b
 VIPS_CACHE_BYTES = 64 << 20  # that libvips may keep of results
 
 
-def picture_size(path: Path) -> tuple[int, int] | None:
-    """Return height and width from the header of a file, None where Pillow cannot read it."""
-    # Nothing is decoded here, so Pillow need not refuse large pictures.
+@contextmanager
+def pillow_without_limit() -> Iterator[None]:
+    """Let Pillow read headers of pictures of any size; nothing may be decoded meanwhile."""
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None
     try:
-        with Image.open(path) as image:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def picture_size(path: Path) -> tuple[int, int] | None:
+    """Return height and width from the header of a file, None where it makes no sense."""
+    try:
+        with path.open("rb") as file:
+            if is_cut_bmp(file.read(34), path.stat().st_size):
+                return None
+        with pillow_without_limit(), Image.open(path) as image:
             return image.height, image.width
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
         return None
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
 
 
 def check_pixels(path: Path | str, h: int, w: int, allow_huge: bool) -> None:
@@ -196,11 +205,10 @@ def _open(vips: Any, source: Path) -> Any:
 
 
 def _profile(picture: Any) -> bytes | None:
-    """Return the ICC profile of a picture if it is one of RGB."""
+    """Return the ICC profile of a picture if it can be copied."""
     if "icc-profile-data" not in picture.get_fields():
         return None
-    profile = bytes(picture.get("icc-profile-data"))
-    return profile if profile[16:20] == b"RGB " else None
+    return copied_icc(bytes(picture.get("icc-profile-data")))
 
 
 def _save(vips: Any, painted: Path, target: Path, size: tuple[int, int], photo: Any) -> None:
