@@ -144,8 +144,11 @@ def notes_on(source: Path | bytes, name: str) -> tuple[str, ...]:
     """Return what is left out of a picture, from its header: frames, pages, an ICC profile."""
     notes = []
     # A damaged header is an error of whoever decodes the file.
-    with contextlib.suppress(ImageError, *DAMAGED), _reading(name):
-        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    with (
+        contextlib.suppress(ImageError, *DAMAGED),
+        _reading(name),
+        Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image,
+    ):
         # The further images of these are no frames: views for 3D, layers.
         if image.format not in ("MPO", "PSD") and getattr(image, "is_animated", False):
             several = "of several pages" if image.format == "TIFF" else "of an animation"
@@ -557,12 +560,14 @@ def _eight_bit(values: np.ndarray[Any, Any], name: str) -> np.ndarray[Any, np.dt
         raise ImageError(f"{name}: has pixels that are not finite (NaN or infinite)")
     least = float(values.min(initial=0))
     most = float(values.max(initial=0))
-    ranges = (65535.0,) if values.dtype.kind in "iu" else FLOAT_RANGES
+    whole = values.dtype.kind in "iu"
+    ranges = (65535.0,) if whole else FLOAT_RANGES
+    surplus = 0.0 if whole else FLOAT_SURPLUS
     # Files of floats do not tell their range: the largest value has to.
-    full = next((end for end in ranges if most <= end * (1 + FLOAT_SURPLUS)), None)
+    full = next((end for end in ranges if most <= end * (1 + surplus)), None)
     # Between the ranges, as in HDR, a guess would be black or white in most places.
     between = full == 255.0 and most < 16
-    if full is None or between or least < -full * FLOAT_SURPLUS:
+    if full is None or between or least < -full * surplus:
         allowed = " or ".join(f"[0, {end:g}]" for end in ranges)
         raise ImageError(
             f"{name}: its pixels go from {least:g} to {most:g}; scale them to {allowed} first"

@@ -108,8 +108,13 @@ def plan_jobs(
         if job.source and job.target and job.source.resolve() == job.target.resolve():
             raise OutputError(f"`output` {job.target}: the input itself; choose another name")
     _check_distinct(jobs)
-    for target in {job.target.parent: job.target for job in jobs if job.target}.values():
-        check_place(target)  # before anything is painted
+    # Before anything is painted. One file tells it for its folder.
+    targets: dict[Path, Path] = {}
+    for job in jobs:
+        if job.target:
+            targets.setdefault(job.target.parent, job.target)
+    for target in targets.values():
+        check_place(target)
     return jobs
 
 
