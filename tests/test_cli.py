@@ -434,6 +434,25 @@ def test_info_says_how_a_checkpoint_was_made(workplace: Path) -> None:
     assert '"file": "dots.png"' in text
 
 
+def test_metadata_of_a_checkpoint_send_the_terminal_nothing(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    about = About(
+        {"name": "johnson", "width": 4, "blocks": 1},
+        {"file": "\x1b[31m[bold]red"},
+        {},
+        "none\x1b]0;title\x07",
+        {},
+    )
+    save_checkpoint(workplace / "checkpoints" / "dots.safetensors", Johnson(4, 1), about)
+    for command in (["info", "dots"], ["list"]):
+        shown = call(*command).stdout
+        assert "\x1b" not in shown
+        assert "\x07" not in shown
+    assert "[bold]" in call("list").stdout
+
+
 def test_version_is_that_of_the_package() -> None:
     result = call("--version")
     assert (result.exit_code, result.stdout) == (0, f"faststyle {version('faststyle-trainer')}\n")

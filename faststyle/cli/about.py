@@ -9,7 +9,7 @@ import typer
 
 import faststyle
 from faststyle.cli.common import Json, VggWeights, app, reports_errors
-from faststyle.errors import CheckpointError
+from faststyle.errors import CheckpointError, one_line
 
 SCORES = ("style_closed", "clear_distance", "light", "grid")  # of the judge
 
@@ -53,9 +53,10 @@ def info(
     if as_json:
         typer.echo(json.dumps(about))
         return
-    typer.echo(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
+    typer.echo(one_line(f"{path}  {path.stat().st_size / 1e6:.1f} MB"))
     for key, value in about.items():
-        typer.echo(f"{key:9} {json.dumps(value) if isinstance(value, dict) else value}")
+        shown = json.dumps(value) if isinstance(value, dict) else value
+        typer.echo(one_line(f"{key:9} {shown}"))
 
 
 @app.command("list")
@@ -103,15 +104,16 @@ def _style_rows() -> list[dict[str, Any]]:
 
 def _print_styles(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("name", "network", "MB", "painting", *SCORES)
     for row in rows:
         network = f"{row['network'].get('name', '')} {row['network'].get('width', '')}".strip()
         scores = (f"{row['scores'][key]:.2f}" if key in row["scores"] else "" for key in SCORES)
-        table.add_row(
-            row["name"], network, f"{row['megabytes']:.1f}", str(row["painting"]), *scores
-        )
+        cells = (row["name"], network, f"{row['megabytes']:.1f}", row["painting"], *scores)
+        # Rich would take [bold] in a name for markup.
+        table.add_row(*(escape(one_line(str(cell))) for cell in cells))
     Console().print(table)
 
 

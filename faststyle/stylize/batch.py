@@ -9,7 +9,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from faststyle.errors import DeviceError, FaststyleError, ImageError, Interrupted, OutputError
+from faststyle.errors import (
+    DeviceError,
+    FaststyleError,
+    ImageError,
+    Interrupted,
+    OutputError,
+    one_line,
+)
 from faststyle.files import check_place, output_error, write_bytes
 from faststyle.images import (
     HEIF,
@@ -164,7 +171,7 @@ def run_jobs(
         except (OutputError, Interrupted):
             raise
         except FaststyleError as error:
-            report.failed.append((name, str(error).removeprefix(f"{name}: ")))
+            report.failed.append((name, str(error).removeprefix(one_line(f"{name}: "))))
         else:
             report.written.append(str(job.target or PIPE))
             for note in found:
