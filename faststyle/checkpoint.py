@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from faststyle.errors import CheckpointError, FaststyleError, OutputError, did_you_mean
 from faststyle.files import cache_folder, data_folder, sha256, write_bytes
+from faststyle.images import READABLE
 from faststyle.networks import build_network, one_painting, one_painting_config
 from faststyle.networks.network import StyleNetwork
 
@@ -35,6 +36,7 @@ GALLERY = Path(__file__).with_name("gallery")  # the networks that come with the
 # Bytes that are read of a file's description of itself; ours have some thousands.
 MAX_METADATA = 2**20
 MAX_HEADER = 2 * MAX_METADATA  # of safetensors: the metadata, and the names and shapes of tensors
+PYTORCH = (".pth", ".pt", ".ckpt", ".model")  # of weights that other programs wrote
 MEANS = "paintings.means"  # the tensor by which a collection finds the painting nearest to another
 
 
@@ -134,6 +136,7 @@ def read_about(path: Path) -> About:
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
+    _check_suffix(path)
     try:
         _check_header(path)
         with safe_open(path, "pt") as file:
@@ -210,6 +213,21 @@ def _begins_as_safetensors(path: Path) -> bool:
             return file.read(9)[8:] in (b"{", b"")
     except OSError:
         return True
+
+
+def _check_suffix(path: Path) -> None:
+    """Raise CheckpointError for a file that is no checkpoint by its name: a picture, or a .pth."""
+    suffix = path.suffix.lower()
+    if suffix in READABLE:
+        raise CheckpointError(
+            f"{path}: a picture, where a trained style is expected; "
+            f"train one with: faststyle train --style {path}"
+        )
+    if suffix in PYTORCH:
+        raise CheckpointError(
+            f"{path}: weights of another program; "
+            f"convert them with: faststyle convert {path} -o {path.with_suffix(SUFFIX).name}"
+        )
 
 
 @contextmanager

@@ -19,7 +19,11 @@ traceback.
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
+
+# Directions of text that change the order of the characters after them.
+REORDERING = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
 
 class FaststyleError(Exception):
@@ -28,8 +32,7 @@ class FaststyleError(Exception):
     exit_code = 1
 
     def __init__(self, message: str) -> None:
-        # Messages of other libraries and names of files may have several lines.
-        super().__init__(" ".join(message.splitlines()))
+        super().__init__(one_line(message))
 
 
 class ImageError(FaststyleError):
@@ -74,6 +77,27 @@ class Interrupted(FaststyleError):
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+
+def one_line(text: str) -> str:
+    """Return a text as one line that is safe to print: control characters are spelled out.
+
+    Names of files, metadata and messages of other libraries may have several lines, escape
+    sequences that a terminal would obey, and bytes that are no text.
+
+    Example:
+        >>> one_line("red\x1b[31m.png")
+        'red\\x1b[31m.png'
+    """
+    line = " ".join(text.splitlines())
+    return "".join(c if _is_safe(c) else c.encode("unicode_escape").decode() for c in line)
+
+
+def _is_safe(character: str) -> bool:
+    """Return whether a terminal prints a character, and does nothing else."""
+    if unicodedata.category(character) in ("Cc", "Cs"):
+        return False
+    return unicodedata.bidirectional(character) not in REORDERING
 
 
 def did_you_mean(got: str, allowed: Iterable[str], prefix: str = "") -> str:

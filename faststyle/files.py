@@ -42,6 +42,8 @@ def output_error(path: Path | str, error: OSError) -> OutputError:
         fix = "a folder of that name is in the way"
     elif isinstance(error, FileExistsError | NotADirectoryError):
         fix = "a file stands where a folder is needed"
+    elif error.errno == errno.EBADF:
+        fix = "it is closed"
     else:
         fix = "choose a place that you may write to"
     return OutputError(f"cannot write {path}: {(error.strerror or str(error)).lower()}; {fix}")

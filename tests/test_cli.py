@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -14,7 +16,9 @@ import pytest
 import torch
 from click.testing import Result
 from conftest import draw
+from PIL import Image
 from safetensors.torch import load_file, save
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from faststyle.checkpoint import About, save_checkpoint
@@ -23,6 +27,7 @@ from faststyle.cli.common import with_flags
 from faststyle.cli.stylizing import stylize
 from faststyle.images import fit_shorter, read_image
 from faststyle.networks.johnson import Johnson
+from faststyle.stylize.stylizer import Stylizer
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
@@ -244,7 +249,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     ),
     "text as checkpoint": (
         [*STYLIZE, "text.jpg", "-o", "out.png"],
-        "text.jpg: not a checkpoint, but some other file",
+        "text.jpg: a picture, where a trained style is expected",
     ),
     "unwritable output": ([*STYLIZE, "dots", "-o", "file/out.png"], "cannot write file/out.png"),
     "unknown format": (
@@ -278,7 +283,6 @@ BAD: dict[str, tuple[list[str], str]] = {
         "unknown network 'mobil'. Did you mean 'mobile'?",
     ),
     "no size": ([*STYLIZE, "dots", "-o", "out.png", "--size", "0"], "--size must be 1 or more"),
-    "small size": ([*STYLIZE, "dots", "-o", "out.png", "--size", "8"], "too small"),
     "info on nothing": (["info", "none"], "no checkpoint 'none'"),
     "info on newer": (["info", "newer.safetensors"], "format version 99"),
     "weights of nothing": (
@@ -310,6 +314,92 @@ def test_bad_input_gives_one_line_and_exit_code_1(
     assert {name: after.get(name) for name in before} == before
     new = set(after) - set(before)
     assert not new
+
+
+@pytest.mark.parametrize("arguments", [["-dash.png"], ["photo.png", "-other.png"]])
+def test_a_file_that_looks_like_an_option_is_not_taken_for_one(
+    workplace: Path, arguments: list[str]
+) -> None:
+    for name in ("-dash.png", "-other.png"):
+        shutil.copy("photo.png", name)
+    result = call("stylize", *arguments, "--style", "dots", "-o", "out.png")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"error: {arguments[-1]}: looks like an option; write ./{arguments[-1]}\n"
+    )
+    assert not Path("out.png").exists()
+    paths = [f"./{name}" for name in arguments]
+    assert call("stylize", *paths, "--style", "dots", "-o", "out").exit_code == 0
+    assert call("stylize", "--style", "dots", "-o", "out2", "--", *arguments).exit_code == 0
+
+
+def leaf_commands(command: Any, name: str = "faststyle") -> dict[str, Any]:
+    """Return all commands by their full names."""
+    found = {name: command}
+    for part, below in getattr(command, "commands", {}).items():
+        found |= leaf_commands(below, f"{name} {part}")
+    return found
+
+
+def test_no_help_text_loses_its_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rich takes [huge] for markup, and prints nothing."""
+    monkeypatch.setenv("COLUMNS", "400")
+    for name, command in leaf_commands(get_command(app)).items():
+        shown = " ".join(call(*name.split()[1:], "--help").stdout.split())
+        texts = [command.help or "", *(getattr(p, "help", "") or "" for p in command.params)]
+        for text in texts:
+            for bracket in re.findall(r"\\?(\[[^]]*\])", text):
+                assert bracket in shown, f"{name}: {text}"
+    assert "needs [huge]" in " ".join(call("stylize", "--help").stdout.split())
+
+
+def test_notes_come_first_and_bad_files_last(workplace: Path) -> None:
+    os.mkdir("album")
+    photo = draw(0, 20, 24)
+    photo.save("album/film.gif", save_all=True, append_images=[draw(1, 20, 24)])
+    photo.save("album/a\x1b[31m.png")
+    Path("album/walk.mov").touch()
+    Path("album/bad\x07.png").write_text("no picture")
+    result = call("stylize", "album", "--style", "dots", "-o", "out")
+    assert result.exit_code == 1
+    assert result.stdout == "wrote 2 pictures (engine: torch, cpu, float32)\n"
+    notes = [
+        "note: left out, not pictures that can be read: album/walk.mov",
+        "note: only the first frame of an animation is used: album/film.gif",
+    ]
+    assert result.stderr.splitlines()[:2] == notes
+    assert result.stderr.splitlines()[2].startswith("error: album/bad\\x07.png: not an image")
+    one = call("stylize", "album/a\x1b[31m.png", "--style", "dots", "-o", "new\x1b[31m.png")
+    assert one.stdout.startswith("wrote new\\x1b[31m.png (")
+    again = call("stylize", "album/film.gif", "--style", "dots", "-o", "out.png", "--json")
+    assert json.loads(again.stdout)["notes"] == [notes[1].removeprefix("note: ")]
+
+
+def test_a_sheet_says_what_cannot_be_written_before_the_work(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Stylizer, "__call__", lambda *_: pytest.fail("has begun to paint"))
+    draw(0, 20, 2000).save("panorama.png")
+    for photo, output, reason in (
+        ("photo.png", "out.gif", "cannot write .gif"),
+        ("photo.png", "/proc/out.png", "cannot write /proc/out.png"),
+        ("panorama.png", "out.webp", "pixels are too many for WEBP"),
+    ):
+        result = call("sheet", photo, "--style", "dots", "-o", output)
+        assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
+        assert reason in result.stderr
+
+
+def test_metadata_are_kept_when_asked_for(workplace: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "Acme"
+    draw(0, 20, 24).save("photo.jpg", exif=exif, dpi=(300, 300))
+    for options, make in (([], None), (["--keep-metadata"], "Acme")):
+        result = call("stylize", "photo.jpg", "--style", "dots", "-o", "out.jpg", *options)
+        assert result.exit_code == 0, result.stderr
+        with Image.open("out.jpg") as image:
+            assert image.getexif().get(0x010F) == make
+            assert image.info["dpi"] == (300, 300)
 
 
 def test_so_it_is_in_a_process_of_its_own(workplace: Path, vgg_file: Path) -> None:
@@ -380,6 +470,25 @@ def test_list_and_info_show_names_as_they_are(
     text = call("info", "other").stdout
     assert "\x1b" not in text
     assert '"\\u001b[2Jgone"' in text
+
+
+def test_metadata_of_a_checkpoint_send_the_terminal_nothing(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    about = About(
+        {"name": "johnson", "width": 4, "blocks": 1},
+        {"file": "\x1b[31m[bold]red"},
+        {},
+        "none\x1b]0;title\x07",
+        {},
+    )
+    save_checkpoint(workplace / "checkpoints" / "dots.safetensors", Johnson(4, 1), about)
+    for command in (["info", "dots"], ["list"]):
+        shown = call(*command).stdout
+        assert "\x1b" not in shown
+        assert "\x07" not in shown
+    assert "[bold]" in call("list").stdout
 
 
 def test_version_is_that_of_the_package() -> None:

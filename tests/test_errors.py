@@ -7,7 +7,7 @@ import re
 import pytest
 
 from faststyle import errors
-from faststyle.errors import FaststyleError, ImageError, Interrupted, did_you_mean
+from faststyle.errors import FaststyleError, ImageError, Interrupted, did_you_mean, one_line
 
 
 def leaves() -> dict[str, type[FaststyleError]]:
@@ -37,6 +37,22 @@ def test_signals_have_the_exit_codes_of_a_shell(number: int, code: int) -> None:
 
 def test_a_message_is_one_line() -> None:
     assert str(ImageError("a\nb.png: no such file\n")) == "a b.png: no such file"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("red\x1b[31m.png", "red\\x1b[31m.png"),
+        ("\x1b]0;title\x07", "\\x1b]0;title\\x07"),
+        ("a\x9b31mb\tc", "a\\x9b31mb\\tc"),  # an escape sequence of one byte
+        ("gnp.\u202egpj", "gnp.\\u202egpj"),  # would be shown from right to left
+        ("\udcff.png", "\\udcff.png"),  # a byte that is no text
+        ("Foto 10.00\u202fAM \u00e9\U0001f469\u200d\U0001f3a8.png",) * 2,
+    ],
+)
+def test_what_a_terminal_would_obey_is_spelled_out(text: str, expected: str) -> None:
+    assert one_line(text) == expected
+    assert str(ImageError(text)) == expected
 
 
 def test_everything_else_exits_with_1() -> None:

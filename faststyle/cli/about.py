@@ -9,7 +9,7 @@ import typer
 
 import faststyle
 from faststyle.cli.common import Json, VggWeights, app, reports_errors
-from faststyle.errors import CheckpointError
+from faststyle.errors import CheckpointError, one_line
 
 if TYPE_CHECKING:
     from faststyle.doctor import Diagnosis, Finding
@@ -56,11 +56,11 @@ def info(
     if as_json:
         typer.echo(json.dumps(about))
         return
-    typer.echo(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
+    typer.echo(one_line(f"{path}  {path.stat().st_size / 1e6:.1f} MB"))
     for key, value in about.items():
         # As JSON, a text of strangers has no characters that would control the terminal.
         plain = isinstance(value, int) or (isinstance(value, str) and value.isprintable())
-        typer.echo(f"{key:11} {value if plain else json.dumps(value)}")
+        typer.echo(one_line(f"{key:11} {value if plain else json.dumps(value)}"))
 
 
 @app.command("list")
@@ -114,9 +114,8 @@ def _print_styles(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         network = f"{row['network'].get('name', '')} {row['network'].get('width', '')}".strip()
         scores = (f"{row['scores'][key]:.2f}" if key in row["scores"] else "" for key in SCORES)
-        table.add_row(
-            row["name"], network, f"{row['megabytes']:.1f}", str(row["painting"]), *scores
-        )
+        cells = (row["name"], network, f"{row['megabytes']:.1f}", row["painting"], *scores)
+        table.add_row(*(one_line(str(cell)) for cell in cells))
     Console(markup=False).print(table)  # names may have [brackets]
 
 

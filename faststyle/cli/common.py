@@ -2,20 +2,122 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, TextIO, cast, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 from typer.models import OptionInfo
 
-from faststyle.errors import FaststyleError, Interrupted
+from faststyle.errors import FaststyleError, Interrupted, one_line
+from faststyle.files import output_error
 
 SETTINGS = {"help_option_names": ["-h", "--help"]}
-app = typer.Typer(
+STDIN = 0
+STDOUT = 1
+STDERR = 2
+
+
+class Command(TyperCommand):
+    """A command that takes no file for an option: -dash.jpg, as `*.jpg` may give it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments. Exits with one line where one is the name of a file."""
+        known = {flag for param in self.params for flag in (*param.opts, *param.secondary_opts)}
+        known |= set(SETTINGS["help_option_names"])
+        for argument in args:
+            if argument == "--":
+                break
+            as_usual = not argument.startswith("-") or argument in {*known, "-"}
+            if not as_usual and os.path.lexists(argument):
+                _print_error(one_line(f"{argument}: looks like an option; write ./{argument}"))
+                ctx.exit(1)
+        return super().parse_args(ctx, args)
+
+
+class Stream:
+    """Standard output or standard error, in which a failed write is no OSError.
+
+    Of standard output it is an OutputError, this one and each one after it; a BrokenPipeError where
+    the reader of a pipe went away, as in `faststyle list | head`. Of standard error it is ignored:
+    there is nobody to tell.
+    """
+
+    def __init__(self, stream: TextIO, number: int) -> None:
+        self._stream = stream
+        self._number = number
+        self._error: Exception | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write text. Raises: OutputError; BrokenPipeError."""
+        with self._checked():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is left. Raises: OutputError; BrokenPipeError."""
+        with self._checked():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _checked(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            # At its end Python writes what is left, and would print an error of its own. Source:
+            # https://docs.python.org/3/library/signal.html#note-on-sigpipe
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._number)
+            gone = isinstance(error, BrokenPipeError)
+            self._error = error if gone else output_error("standard output", error)
+        # Click tries a stream with a first empty text, and ignores its error.
+        if self._error and self._number == STDOUT:
+            raise self._error
+
+
+class Program(typer.Typer):
+    """Commands of which a standard stream that is closed or full is one line, whatever prints."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a command, and exit."""
+        _occupy_standard_streams()
+        try:
+            with (
+                contextlib.redirect_stdout(cast(TextIO, Stream(sys.stdout, STDOUT))) as out,
+                contextlib.redirect_stderr(cast(TextIO, Stream(sys.stderr, STDERR))),
+            ):
+                return self._run(out, *args, **kwargs)
+        except BrokenPipeError:
+            raise SystemExit(1) from None
+
+    def _run(self, out: TextIO, *args: Any, **kwargs: Any) -> Any:
+        try:
+            try:
+                return super().__call__(*args, **kwargs)
+            except SystemExit as end:
+                if not end.code:  # otherwise an error has been told already
+                    out.flush()
+                raise
+        except FaststyleError as error:  # of what prints outside of a command: --help, --version
+            _print_error(str(error))
+            raise SystemExit(error.exit_code) from None
+
+    def command(  # type: ignore[override]  # the other arguments are passed on as they are
+        self, name: str | None = None, **settings: Any
+    ) -> Callable[[Callable[..., None]], Callable[..., None]]:
+        """Return the decorator that adds a `Command`."""
+        return super().command(name, **{"cls": Command, **settings})
+
+
+app = Program(
     name="faststyle",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -82,7 +184,14 @@ def with_flags(message: str, command: Callable[..., None]) -> str:
 
 def announce_for(command: Callable[..., None]) -> Callable[[str], None]:
     """Return the function that prints a line of the library to stderr, with the command's flags."""
-    return lambda line: typer.echo(with_flags(line, command), err=True)
+    return lambda line: typer.echo(one_line(with_flags(line, command)), err=True)
+
+
+def print_notes(notes: Iterable[str], command: Callable[..., None]) -> None:
+    """Print notes of the library to stderr, with the command's flags."""
+    announce = announce_for(command)
+    for note in notes:
+        announce(f"note: {note}")
 
 
 def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
@@ -94,10 +203,9 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
             command(*args, **kwargs)
         except FaststyleError as error:
             kind = "stopped" if isinstance(error, Interrupted) else "error"
-            typer.echo(f"{kind}: {with_flags(str(error), command)}", err=True)
+            _print_error(with_flags(str(error), command), kind)
             raise typer.Exit(error.exit_code) from None
-        except BrokenPipeError:  # the reader of a pipe went away: `faststyle ... | head`
-            sys.stderr.close()
+        except BrokenPipeError:  # the reader of a pipe has seen enough: `faststyle ... | head`
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
             typer.echo("stopped", err=True)
@@ -106,9 +214,33 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
     return wrapper
 
 
+def _print_error(message: str, kind: str = "error") -> None:
+    typer.echo(f"{kind}: {message}", err=True)
+
+
+def _occupy_standard_streams() -> None:
+    """Open the standard streams that are closed.
+
+    Otherwise the next file that is opened would get the number of standard output, and all that is
+    printed. Source: https://www.gnu.org/software/gnulib/manual/html_node/stdopen.html
+    """
+    # The wrong direction makes each use of input and output an error. Errors are told to nobody.
+    for number, name, mode, direction in (
+        (STDIN, "stdin", "r", os.O_WRONLY),
+        (STDOUT, "stdout", "w", os.O_RDONLY),
+        (STDERR, "stderr", "w", os.O_WRONLY),
+    ):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, direction)  # takes the lowest number that is free: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
+
+
 def run_alone(command: Callable[..., None]) -> None:
     """Run one command as a program, with the settings of `app`; `typer.run` takes none."""
-    program = typer.Typer(
+    program = Program(
         add_completion=False, pretty_exceptions_enable=False, context_settings=SETTINGS
     )
     program.command()(command)

@@ -18,10 +18,12 @@ from faststyle.cli.common import (
     Threads,
     announce_for,
     app,
+    print_notes,
     reports_errors,
     run_alone,
     with_flags,
 )
+from faststyle.errors import one_line
 
 if TYPE_CHECKING:
     from faststyle.engines.options import EngineOptions
@@ -78,7 +80,15 @@ def stylize(
     allow_huge: Annotated[
         bool,
         typer.Option(
-            "--allow-huge", help="Take pictures of more than 179 million pixels; needs [huge]."
+            "--allow-huge", help=r"Take pictures of more than 179 million pixels; needs \[huge]."
+        ),
+    ] = False,
+    keep_metadata: Annotated[
+        bool,
+        typer.Option(
+            "--keep-metadata",
+            help="Keep EXIF and XMP of photos: camera, date, and the place if it is in them (GPS). "
+            "Without it they are left out.",
         ),
     ] = False,
     format: Annotated[
@@ -144,14 +154,21 @@ def stylize(
     if video and several and not clips:
         raise typer.BadParameter("is for videos", param_hint=", ".join(f"--{key}" for key in video))
     if not pictures:
-        _refuse_for_videos(format=format, tile=tile, allow_huge=allow_huge)
+        _refuse_for_videos(
+            format=format, tile=tile, allow_huge=allow_huge, keep_metadata=keep_metadata
+        )
     video |= {"size": size, "threads": threads, "overwrite": overwrite}
     if not several:
         _stylize_video(photos[0], output, styles, video, look, options, as_json)
         return
     report, description = Report(), ""
     if pictures:
-        settings = {"size": size, "overwrite": overwrite, "allow_huge": allow_huge}
+        settings = {
+            "size": size,
+            "overwrite": overwrite,
+            "allow_huge": allow_huge,
+            "keep_metadata": keep_metadata,
+        }
         report, description = _stylize_pictures(
             pictures, output, format, styles, tile, look, options, settings
         )
@@ -175,7 +192,8 @@ def _stylize_pictures(
     from faststyle.stylize.batch import MANY, plan_jobs, run_jobs
     from faststyle.stylize.stylizer import Stylizer
 
-    jobs = plan_jobs(photos, output, format)
+    notes: list[str] = []
+    jobs = plan_jobs(photos, output, format, notes.append)
     bars = _PictureBars(len(jobs))
     stylizer = Stylizer.blend(
         styles,
@@ -186,6 +204,7 @@ def _stylize_pictures(
     )
     with bars.shown:
         report = run_jobs(stylizer, jobs, look=look, done=bars.picture_done, **settings)
+    report.notes = notes + report.notes
     return report, stylizer.describe()
 
 
@@ -212,22 +231,36 @@ def sheet(
     """
     from faststyle.checkpoint import find_checkpoint, names_at_hand
     from faststyle.errors import CheckpointError
-    from faststyle.files import write_bytes
-    from faststyle.images import encode_image, output_format, read_image
-    from faststyle.stylize.sheet import contact_sheet
+    from faststyle.files import check_place, write_bytes
+    from faststyle.images import (
+        check_format_size,
+        encode_image,
+        fitted_size,
+        on_white,
+        open_picture,
+        output_format,
+        read_image,
+    )
+    from faststyle.stylize.sheet import contact_sheet, sheet_size
     from faststyle.stylize.stylizer import Stylizer
 
     format = output_format(output)
+    check_place(output)
     names = styles or names_at_hand()
     if not names:
         raise CheckpointError(
             "no checkpoints at hand; train one with: faststyle train --style PAINTING"
         )
     paths = [find_checkpoint(name) for name in names]
+    source = open_picture(photo)
+    rgb = on_white(source)
+    h, w = fitted_size(rgb.shape[-2], rgb.shape[-1], size)
+    check_format_size(*sheet_size(h, w, len(paths) + 1), format)
     loaded = ((path.stem, Stylizer.load(path, device=device, threads=threads)) for path in paths)
-    picture = contact_sheet(photo, loaded, size)
+    picture = contact_sheet(rgb, loaded, size)
     write_bytes(output, encode_image(read_image(picture), format))
-    typer.echo(f"wrote {output}: {', '.join(path.stem for path in paths)}")
+    print_notes((f"{note}: {photo}" for note in source.notes), sheet)
+    typer.echo(one_line(f"wrote {output}: {', '.join(path.stem for path in paths)}"))
 
 
 def _given(**options: Any) -> dict[str, Any]:
@@ -237,14 +270,17 @@ def _given(**options: Any) -> dict[str, Any]:
     }
 
 
-def _refuse_for_videos(format: str | None, tile: str, allow_huge: bool) -> None:
+def _refuse_for_videos(
+    format: str | None, tile: str, allow_huge: bool, keep_metadata: bool
+) -> None:
     """Raise BadParameter for the first option of pictures that was given."""
     if format is not None:
         raise typer.BadParameter("is for pictures; name a video with -o", param_hint="--format")
     if tile != "auto":
         raise typer.BadParameter("is for pictures; frames are done whole", param_hint="--tile")
-    if allow_huge:
-        raise typer.BadParameter("is for pictures", param_hint="--allow-huge")
+    for flag, given in (("--allow-huge", allow_huge), ("--keep-metadata", keep_metadata)):
+        if given:
+            raise typer.BadParameter("is for pictures", param_hint=flag)
 
 
 def _parse_tile(text: str) -> int | None:
@@ -289,6 +325,7 @@ def _print_pictures(
     from faststyle.stylize.batch import PIPE
 
     report.failed = [(name, with_flags(reason, stylize)) for name, reason in report.failed]
+    print_notes(report.notes, stylize)
     kept = len(report.kept)
     written = report.written[0] if len(report.written) == 1 else f"{len(report.written)} pictures"
     if as_json:
@@ -298,9 +335,11 @@ def _print_pictures(
         typer.echo(json.dumps(details), err=output == PIPE)
     elif output != PIPE and (report.written or kept):
         also = f", {kept} kept that were there (--overwrite writes them again)" if kept else ""
-        typer.echo(f"wrote {written}{also}{f' ({engine})' if engine else ''}")
+        shown = f" ({engine})" if engine else ""
+        typer.echo(one_line(f"wrote {written}{also}{shown}"))
+    # They come last, so that nothing buries them.
     for name, reason in report.failed:
-        typer.echo(f"error: {name}: {reason}", err=True)
+        typer.echo(one_line(f"error: {name}: {reason}"), err=True)
     if report.failed:
         raise typer.Exit(1)
 
@@ -370,11 +409,12 @@ def _print_video(report: VideoReport, engine: str) -> None:
     resumed = f", {report.resumed} of them from before" if report.resumed else ""
     skipped = f", {report.skipped} damaged ones skipped" if report.skipped else ""
     typer.echo(
-        f"wrote {report.output}: {report.frames} frames, {report.seconds:.1f} s"
-        f"{resumed}{skipped} ({engine})"
+        one_line(
+            f"wrote {report.output}: {report.frames} frames, {report.seconds:.1f} s"
+            f"{resumed}{skipped} ({engine})"
+        )
     )
-    for note in report.notes:
-        typer.echo(f"note: {note}", err=True)
+    print_notes(report.notes, stylize)
 
 
 @contextmanager

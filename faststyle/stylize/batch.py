@@ -4,27 +4,51 @@ from __future__ import annotations
 
 import glob
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from faststyle.errors import DeviceError, FaststyleError, ImageError, Interrupted, OutputError
-from faststyle.files import write_bytes
+from faststyle.errors import (
+    DeviceError,
+    FaststyleError,
+    ImageError,
+    Interrupted,
+    OutputError,
+    one_line,
+)
+from faststyle.files import check_place, output_error, write_bytes
 from faststyle.images import (
+    HEIF,
     MAX_PIXELS,
     READABLE,
     WRITABLE,
-    encode_image,
+    check_format_size,
+    encode_picture,
+    fit_metadata,
+    fitted_size,
+    looks_like_picture,
+    notes_on,
     open_picture,
     output_format,
 )
-from faststyle.stylize.huge import SUFFIXES, check_pixels, picture_size, require_vips
+from faststyle.stylize.huge import (
+    SUFFIXES,
+    check_pixels,
+    picture_size,
+    pillow_without_limit,
+    require_vips,
+)
 from faststyle.stylize.stylizer import PLAIN, Look, Stylizer
 from faststyle.stylize.tiles import TILE
+from faststyle.video.options import CLIPS
 
 Found = tuple[Path | None, Path]  # a file to read, and its path below the output folder
 
+Note = Callable[[str], None]  # is called with a line that says what is done otherwise than asked
+
 PIPE = "-"
+NAMED = 3  # files that a note names; of more it tells how many there are
 MANY = 20  # pictures that are worth the 10 s of converting a network for another engine
 
 
@@ -41,24 +65,41 @@ class Job:
 
 @dataclass
 class Report:
-    """The pictures that were written, kept because they were there, or failed with a reason."""
+    """The pictures that were written, kept because they were there, or failed with a reason.
+
+    `notes` say what was left out of pictures that were written.
+    """
 
     written: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
-def plan_jobs(inputs: Iterable[str], output: str, format: str | None = None) -> list[Job]:
+def plan_jobs(
+    inputs: Iterable[str],
+    output: str,
+    format: str | None = None,
+    note: Note = lambda line: None,
+) -> list[Job]:
     """Return the jobs for inputs: files, folders, globs, or "-".
 
     One picture goes to a file, several go into a folder. Folders are read recursively and their
     structure is kept. `format` ("png", "jpg", "webp", "tif") changes the extension in a folder.
-    Raises: ImageError when nothing is found, OutputError when several would share one file.
+    `note` is told of files in folders that look like pictures and cannot be read.
+
+    Raises: ImageError when nothing is found; OutputError when several would share one file, and for
+    a place that cannot be written to.
     """
     inputs = list(inputs)
     found: list[Found] = []
+    left_out: list[Path] = []
     for item in inputs:
         found += find_files(item, Path(output).resolve())
+        left_out += _not_read(item, Path(output).resolve())
+    found = list(dict.fromkeys(found))  # a file that was named twice is done once
+    if left_out:
+        note(_left_out_note(left_out))
     if not found:
         raise ImageError(
             f"no images in {', '.join(inputs)} ({', '.join(sorted(READABLE))} are looked for)"
@@ -74,6 +115,13 @@ def plan_jobs(inputs: Iterable[str], output: str, format: str | None = None) -> 
         if job.source and job.target and job.source.resolve() == job.target.resolve():
             raise OutputError(f"`output` {job.target}: the input itself; choose another name")
     check_distinct(jobs)
+    # Before anything is painted. One file tells it for its folder.
+    targets: dict[Path, Path] = {}
+    for job in jobs:
+        if job.target:
+            targets.setdefault(job.target.parent, job.target)
+    for target in targets.values():
+        check_place(target)
     return jobs
 
 
@@ -87,7 +135,7 @@ def _plan_files(
         return [Job(found[0][0], target)]
     if target.suffix.lower() in WRITABLE and not target.is_dir():
         raise OutputError(f"`output` {target}: {len(found)} pictures need a folder, not a file")
-    return [Job(source, target / _with_format(below, format)) for source, below in found]
+    return [Job(source, target / below) for source, below in _name_outputs(found, format)]
 
 
 def run_jobs(
@@ -98,17 +146,20 @@ def run_jobs(
     look: Look = PLAIN,
     overwrite: bool = False,
     allow_huge: bool = False,
+    keep_metadata: bool = False,
     done: Callable[[Job], None] = lambda job: None,
 ) -> Report:
     """Stylize all jobs, and go on past a picture that fails.
 
     Of several outputs, those that are there are kept unless `overwrite`, so that a stopped run goes
     on where it was. A single output is always written. `allow_huge` takes pictures that may be
-    decompression bombs. `done` is called after each job. Raises: OutputError for a full disk, and
+    decompression bombs. `keep_metadata` keeps EXIF and XMP, which may tell where and when a photo
+    was taken. `done` is called after each job. Raises: OutputError for a full disk, and
     Interrupted; both end the run at once.
     """
     jobs = list(jobs)
     report = Report()
+    notes: dict[str, list[str]] = {}  # the pictures that each of them is about
     for job in jobs:
         if len(jobs) > 1 and not overwrite and job.target is not None and job.target.exists():
             report.kept.append(str(job.target))
@@ -116,42 +167,82 @@ def run_jobs(
             continue
         name = str(job.source) if job.source else "standard input"
         try:
-            _stylize_one(stylizer, job, name, size, look, allow_huge)
+            found = _stylize_one(stylizer, job, name, size, look, allow_huge, keep_metadata)
         except (OutputError, Interrupted):
             raise
         except FaststyleError as error:
-            report.failed.append((name, str(error).removeprefix(f"{name}: ")))
+            report.failed.append((name, str(error).removeprefix(one_line(f"{name}: "))))
         else:
             report.written.append(str(job.target or PIPE))
+            for note in found:
+                notes.setdefault(note, []).append(name)
         done(job)
+    report.notes = [f"{note}: {_some(names)}" for note, names in notes.items()]
     return report
 
 
 def _stylize_one(
-    stylizer: Stylizer, job: Job, name: str, size: int | None, look: Look, allow_huge: bool
-) -> None:
-    tile = _tile_on_disk(stylizer, job, size, look, allow_huge)
+    stylizer: Stylizer,
+    job: Job,
+    name: str,
+    size: int | None,
+    look: Look,
+    allow_huge: bool,
+    keep_metadata: bool,
+) -> tuple[str, ...]:
+    """Do a job; return the notes on it."""
+    plain = size is None and look == PLAIN and not keep_metadata
+    tile = _tile_on_disk(stylizer, job, plain, allow_huge)
     if tile and job.source and job.target:
+        with pillow_without_limit():
+            notes = notes_on(job.source, name)
         stylizer.stylize_on_disk(job.source, job.target, tile)
-        return
-    picture = open_picture(job.source if job.source else sys.stdin.buffer.read(), name)
-    stylized = stylizer.stylize(picture, size, look)
+        return notes
+    picture = open_picture(job.source or _read_stdin(), name, keep_metadata)
+    h, w = picture.rgb.shape[-2:]
     format = output_format(job.target) if job.target else "PNG"
-    data = encode_image(stylized.rgb, format, stylized.alpha, stylized.icc)
+    check_format_size(*((h, w) if size is None else fitted_size(h, w, max(1, size))), format)
+    stylized = fit_metadata(stylizer.stylize(picture, size, look), format)
+    data = encode_picture(stylized, format)
     if job.target is None:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+        _write_stdout(data)
     else:
         write_bytes(job.target, data)
+    return stylized.notes
 
 
-def _tile_on_disk(
-    stylizer: Stylizer, job: Job, size: int | None, look: Look, allow_huge: bool
-) -> int:
+def _read_stdin() -> bytes:
+    """Return a picture from standard input. Raises: ImageError."""
+    if sys.stdin is None:
+        raise ImageError("standard input: closed; pipe a picture into it, or name a file")
+    try:
+        return sys.stdin.buffer.read()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ImageError(
+            f"standard input: cannot be read ({reason}); pipe a picture into it, or name a file"
+        ) from None
+
+
+def _write_stdout(data: bytes) -> None:
+    """Write a picture to standard output. Raises: OutputError."""
+    if sys.stdout is None:
+        raise OutputError("cannot write standard output: it is closed")
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:  # the reader has enough, which is no error
+        raise
+    except OSError as error:
+        raise output_error("standard output", error) from None
+
+
+def _tile_on_disk(stylizer: Stylizer, job: Job, plain: bool, allow_huge: bool) -> int:
     """Return the side of tiles for a picture that is stylized on disk, 0 for one in memory.
 
-    A picture is stylized on disk where memory asks for tiles, and where that can be done. Raises:
-    ImageError for a picture that can be done neither in memory nor on disk.
+    A picture is stylized on disk where memory asks for tiles, and where that can be done: with
+    options that are not `plain` it cannot. Raises: ImageError for a picture that can be done
+    neither in memory nor on disk.
     """
     found = picture_size(job.source) if job.source and job.source.is_file() else None
     if job.source is None or found is None:
@@ -159,7 +250,7 @@ def _tile_on_disk(
     h, w = found
     check_pixels(job.source, h, w, allow_huge)
     too_large = h * w > MAX_PIXELS  # for memory
-    reason = _why_not_on_disk(job, size, look)
+    reason = _why_not_on_disk(job, plain)
     if reason and too_large:
         raise ImageError(f"{job.source}: {h}x{w} pixels{reason}")
     if reason:
@@ -168,10 +259,10 @@ def _tile_on_disk(
     return tile if stylizer.can_run_tiles() else 0
 
 
-def _why_not_on_disk(job: Job, size: int | None, look: Look) -> str:
+def _why_not_on_disk(job: Job, plain: bool) -> str:
     """Return why a picture cannot be stylized on disk, the end of a sentence, or an empty text."""
     writable = job.target is not None and job.target.suffix.lower() in SUFFIXES
-    if not writable or size is not None or look != PLAIN:
+    if not writable or not plain:
         return " go to .png or .tif files only, with no other options"
     try:
         require_vips()
@@ -187,19 +278,70 @@ def find_files(item: str, output: Path, suffixes: frozenset[str] = READABLE) -> 
     """
     if item == PIPE:
         return [(None, Path("stdin.png"))]
+    several = _several_files(item, output)
+    if several is None:
+        return [(Path(item), Path(Path(item).name))]
+    return [(path, below) for path, below in several if path.suffix.lower() in suffixes]
+
+
+def _several_files(item: str, output: Path) -> list[tuple[Path, Path]] | None:
+    """Return all files of a folder or a glob, None for an input that is neither.
+
+    Those in the output folder are left out.
+    """
     path = Path(item)
     if path.is_dir():
         root = path.resolve()
-        files = sorted(
-            p for p in path.rglob("[!.]*") if p.suffix.lower() in suffixes and p.is_file()
-        )
+        files = sorted(p for p in path.rglob("[!.]*") if p.is_file())
         below = [(p, p.relative_to(path)) for p in files]
         # The output folder may lie in the input folder. Results of an earlier run are no inputs.
         return [(p, b) for p, b in below if root == output or not (root / b).is_relative_to(output)]
-    if not path.exists() and glob.has_magic(item):
-        files = [Path(p) for p in sorted(glob.glob(item, recursive=True))]
-        return [(p, Path(p.name)) for p in files if p.suffix.lower() in suffixes and p.is_file()]
-    return [(path, Path(path.name))]
+    if path.exists() or not glob.has_magic(item):
+        return None
+    return [
+        (Path(p), Path(Path(p).name))
+        for p in sorted(glob.glob(item, recursive=True))
+        if Path(p).is_file()
+    ]
+
+
+def _not_read(item: str, output: Path) -> list[Path]:
+    """Return the files of an input that look like pictures, and are neither read nor clips."""
+    done = READABLE | CLIPS
+    several = _several_files(item, output) or []
+    return [p for p, _ in several if p.suffix.lower() not in done and looks_like_picture(p)]
+
+
+def _left_out_note(files: list[Path]) -> str:
+    """Return the note on files that look like pictures and are not read."""
+    note = f"left out, not pictures that can be read: {_some([str(file) for file in files])}"
+    if any(file.suffix.lower() in HEIF for file in files):
+        note += '; HEIC needs pillow-heif: pip install -e ".[heic]"'
+    return note
+
+
+def _some(names: list[str]) -> str:
+    """Return the first names of a list, and how many more there are."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+def _name_outputs(found: list[Found], format: str | None) -> list[Found]:
+    """Return the pictures with the paths of their outputs below the output folder.
+
+    Where several pictures of a folder would get one name, all but the one that has it already keep
+    their old extension too: star.png, and star.gif.png of star.gif. So a name depends on no order.
+    """
+    named = [(source, below, _with_format(below, format)) for source, below in found]
+    claims = Counter(output for _, _, output in named)
+    return [
+        (source, output if claims[output] == 1 or output == below else _long_name(below, output))
+        for source, below, output in named
+    ]
+
+
+def _long_name(below: Path, output: Path) -> Path:
+    return below.with_name(below.name + output.suffix)
 
 
 def _with_format(path: Path, format: str | None) -> Path:

@@ -11,8 +11,8 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ from PIL import Image, UnidentifiedImageError
 from faststyle.errors import ImageError, Interrupted, OutputError
 from faststyle.extras import require
 from faststyle.files import output_error, writing
-from faststyle.images import MAX_PIXELS
-from faststyle.networks.network import StyleNetwork, check_size
+from faststyle.images import MAX_PIXELS, copied_icc, is_cut_bmp
+from faststyle.networks.network import MIN_SIDE, StyleNetwork
 from faststyle.signals import noted_signals
 from faststyle.stylize.tiles import TILE, Pixels, stylize_tiles
 
@@ -34,18 +34,27 @@ BIG_TIFF_BYTES = 2**32  # a TIFF file of this size or more needs offsets of 64 b
 VIPS_CACHE_BYTES = 64 << 20  # that libvips may keep of results
 
 
-def picture_size(path: Path) -> tuple[int, int] | None:
-    """Return height and width from the header of a file, None where Pillow cannot read it."""
-    # Nothing is decoded here, so Pillow need not refuse large pictures.
+@contextmanager
+def pillow_without_limit() -> Iterator[None]:
+    """Let Pillow read headers of pictures of any size; nothing may be decoded meanwhile."""
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None
     try:
-        with Image.open(path) as image:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def picture_size(path: Path) -> tuple[int, int] | None:
+    """Return height and width from the header of a file, None where it makes no sense."""
+    try:
+        with path.open("rb") as file:
+            if is_cut_bmp(file.read(34), path.stat().st_size):
+                return None
+        with pillow_without_limit(), Image.open(path) as image:
             return image.height, image.width
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
         return None
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
 
 
 def check_pixels(path: Path | str, h: int, w: int, allow_huge: bool) -> None:
@@ -108,12 +117,12 @@ def _stylize_in(
     photo = folder / "photo"
     painted = folder / "painted"
     picture = _open(vips, source)
-    h, w = picture.height, picture.width
-    check_size(h, w)
+    # Networks take no side of less than `MIN_SIDE`: the rest is mirrored, and cut off again.
+    h = max(picture.height, MIN_SIDE)
+    w = max(picture.width, MIN_SIDE)
     _check_space(target, h, w)
-    profile = _profile(picture)
     try:
-        picture.rawsave(str(photo))
+        picture.embed(0, 0, w, h, extend="mirror").rawsave(str(photo))
     except vips.Error as error:
         raise ImageError(f"{source}: damaged or truncated image ({_last_line(error)})") from error
     with (
@@ -123,7 +132,7 @@ def _stylize_in(
         stylize_tiles(network, read, tile, progress, write, precision)
     photo.unlink()  # the disk may need the space for the result
     with writing(target) as temporary:
-        _save(vips, painted, temporary, h, w, profile)
+        _save(vips, painted, temporary, (h, w), picture)
 
 
 class PixelFile:
@@ -199,18 +208,23 @@ def _open(vips: Any, source: Path) -> Any:
 
 
 def _profile(picture: Any) -> bytes | None:
-    """Return the ICC profile of a picture if it is one of RGB."""
+    """Return the ICC profile of a picture if it can be copied."""
     if "icc-profile-data" not in picture.get_fields():
         return None
-    profile = bytes(picture.get("icc-profile-data"))
-    return profile if profile[16:20] == b"RGB " else None
+    return copied_icc(bytes(picture.get("icc-profile-data")))
 
 
-def _save(vips: Any, painted: Path, target: Path, h: int, w: int, profile: bytes | None) -> None:
-    """Write the pixels of a scratch file in the format of the target. Raises: OutputError."""
-    picture = vips.Image.rawload(str(painted), w, h, 3, access="sequential").copy(
-        interpretation="srgb"
+def _save(vips: Any, painted: Path, target: Path, size: tuple[int, int], photo: Any) -> None:
+    """Write the pixels of a scratch file, `size` = (H, W), in the format of the target.
+
+    Size, resolution and ICC profile are those of the photo. Raises: OutputError.
+    """
+    h, w = size
+    picture = vips.Image.rawload(str(painted), w, h, 3, access="sequential")
+    picture = picture.crop(0, 0, photo.width, photo.height).copy(
+        interpretation="srgb", xres=photo.xres, yres=photo.yres
     )
+    profile = _profile(photo)
     if profile:
         picture.set_type(vips.GValue.blob_type, "icc-profile-data", profile)
     try:

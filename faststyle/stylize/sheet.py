@@ -32,9 +32,8 @@ def contact_sheet(
         *((name, to_pil(stylizer(rgb))) for name, stylizer in stylizers),
     ]
     w, h = pictures[0][1].size
-    columns = math.ceil(math.sqrt(len(pictures) * h / w))
-    rows = math.ceil(len(pictures) / columns)
-    sheet = Image.new("RGB", (columns * (w + GAP) + GAP, rows * (h + LINE + GAP) + GAP), "white")
+    columns = _columns(h, w, len(pictures))
+    sheet = Image.new("RGB", sheet_size(h, w, len(pictures))[::-1], "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(FONT)
     for i, (name, picture) in enumerate(pictures):
@@ -43,3 +42,14 @@ def contact_sheet(
         sheet.paste(picture, (x, y))
         draw.text((x + w // 2, y + h + LINE // 2), name, "black", font, anchor="mm")
     return sheet
+
+
+def sheet_size(h: int, w: int, pictures: int) -> tuple[int, int]:
+    """Return the height and width of a sheet of so many pictures of HxW pixels."""
+    columns = _columns(h, w, pictures)
+    rows = math.ceil(pictures / columns)
+    return rows * (h + LINE + GAP) + GAP, columns * (w + GAP) + GAP
+
+
+def _columns(h: int, w: int, pictures: int) -> int:
+    return math.ceil(math.sqrt(pictures * h / w))

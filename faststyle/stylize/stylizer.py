@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,13 +28,14 @@ from faststyle.images import (
     Picture,
     fit_shorter,
     fitted_size,
+    mirror_to,
     open_picture,
     resize,
     to_pil,
     transfer_luma,
 )
 from faststyle.networks import bytes_per_pixel
-from faststyle.networks.network import StyleNetwork
+from faststyle.networks.network import MIN_SIDE, StyleNetwork
 from faststyle.stylize.blend import MeanOfPictures, can_be_mixed, mean_network, parse_style
 from faststyle.stylize.huge import stylize_huge
 from faststyle.stylize.tiles import TILE, stylize_tiles
@@ -200,8 +201,9 @@ class Stylizer:
 
         `image` is a path, bytes, a Pillow image, an array (H, W[, 3 or 4]), uint8 or float32, or a
         tensor ([1,] 3, H, W) in [0, 1]. `size` resizes its shorter side first, in pixels. For the
-        rest see `Look`. Raises: ImageError for an image that cannot be read, is smaller than 16
-        pixels, or does not fit in memory.
+        rest see `Look`. An image of less than 16 pixels a side is mirrored up to that for the
+        network, and cropped again. Raises: ImageError for an image that cannot be read, or does not
+        fit in memory.
         """
         picture = self.stylize(open_picture(image), size, Look(keep_colors, stroke_size, mix))
         # The result has the type and the number of dimensions of the image.
@@ -230,7 +232,7 @@ class Stylizer:
         try:
             if size is not None:
                 alpha = None if picture.alpha is None else fit_shorter(picture.alpha, size)
-                picture = Picture(fit_shorter(picture.rgb, size), alpha, picture.icc)
+                picture = replace(picture, rgb=fit_shorter(picture.rgb, size), alpha=alpha)
             with torch.no_grad():  # not inference_mode: the result may be used in training
                 photo = picture.rgb if inside == min(h, w) else fit_shorter(picture.rgb, inside)
                 painted = self._in_memory(partial(self._paint, photo), tile, photo.shape[-2:])
@@ -243,12 +245,13 @@ class Stylizer:
             stylized = transfer_luma(stylized, picture.rgb)
         if look.mix < 1:
             stylized = torch.lerp(picture.rgb, stylized, look.mix)
-        return Picture(stylized, picture.alpha, picture.icc)
+        return replace(picture, rgb=stylized)
 
     def frame(self, rgb: np.ndarray[Any, Any], look: Look = PLAIN) -> Any:
         """Return the stylized frame of a video, (H, W, 3) uint8."""
-        # Engines have a faster way for frames in 8 bits.
-        if look == PLAIN and not self.find_tile(*rgb.shape[:2]):
+        # Engines have a faster way for frames in 8 bits, which takes no small ones.
+        small = min(rgb.shape[:2]) < MIN_SIDE
+        if look == PLAIN and not small and not self.find_tile(*rgb.shape[:2]):
             try:
                 return self.engine.frame(rgb)
             except Exception as error:  # the way below takes tiles where memory is full
@@ -306,7 +309,8 @@ class Stylizer:
         if self.engine.device != "cpu":
             return 0
         free = psutil.virtual_memory().available
-        needed = h * w * self._bytes_per_pixel()
+        seen = max(h, MIN_SIDE) * max(w, MIN_SIDE)  # pixels that the network sees
+        needed = seen * self._bytes_per_pixel()
         allowed = FULL_MEMORY * free
         if not no_tiles:
             allowed = min(allowed, max(WHOLE_BYTES, WHOLE_SHARE * free))
@@ -344,8 +348,11 @@ class Stylizer:
         return half if half >= SMALLEST_TILE else 0
 
     def _paint(self, photo: Tensor, tile: int) -> Tensor:
-        """Return the painted photo, at once or in tiles."""
-        return self._run_tiles(photo, tile) if tile else self.engine(photo)
+        """Return the painted photo, of any size, at its own size."""
+        h, w = photo.shape[-2:]
+        padded = mirror_to(photo, MIN_SIDE)
+        painted = self._run_tiles(padded, tile) if tile else self.engine(padded)
+        return painted[..., :h, :w]
 
     def _run_tiles(self, photo: Tensor, tile: int) -> Tensor:
         # Tiles are read from 8 bits, as they would be from a file.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from faststyle.errors import FaststyleError, OutputError
 from faststyle.extras import require
-from faststyle.images import READABLE, WRITABLE, output_format
+from faststyle.images import HEIF, READABLE, WRITABLE, output_format
 
 NUMBERED = re.compile(r"%0?\d*d")  # as in frames/%05d.png
 PICTURES_NAME = "%05d.png"  # names of pictures when the output is a folder without a pattern
@@ -178,7 +178,7 @@ def wants_video(inputs: Sequence[str], output: str) -> bool:
     # Neither is a picture: the source counts as a video, whatever its suffix.
     return (
         source.is_file()
-        and source.suffix.lower() not in READABLE
+        and source.suffix.lower() not in READABLE | HEIF
         and target.suffix.lower() not in WRITABLE
     )
 
