@@ -194,8 +194,8 @@ BAD: dict[str, tuple[list[str], str]] = {
         "--init photo.png: not a checkpoint, but some other file",
     ),
     "start that is another network": (
-        [*TRAIN, "dots.png", "--init", "checkpoints/dots.safetensors"],
-        "--init checkpoints/dots.safetensors holds another network: blocks 1",
+        [*TRAIN, "dots.png", "--set", "network.width=8", "--init", "checkpoints/dots.safetensors"],
+        "--init checkpoints/dots.safetensors holds another network: width 4",
     ),
     "name that leads elsewhere": (
         [*TRAIN, "dots.png", "--name", "../esc"],

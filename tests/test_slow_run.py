@@ -53,12 +53,12 @@ Slow = Callable[..., Result]
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, painting: Path) -> Path:
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder, with a photo and two paintings."""
     monkeypatch.chdir(tmp_path)
     draw(0, HEIGHT, WIDTH).save("photo.png")
-    Path("dots.png").write_bytes(painting.read_bytes())
-    draw(2, 60, 70).save("waves.png")
+    draw(1, 130, 140).save("dots.png")
+    draw(2, 130, 140).save("waves.png")
     return tmp_path
 
 
@@ -261,6 +261,7 @@ def test_every_option_reaches_the_work(
         "seconds": 1.5,
         "terms": {"total": 2.0},
         "intermediates": [],
+        "notes": [],
     }
 
 
@@ -347,9 +348,10 @@ def test_photos_are_reduced_to_512_and_never_enlarged(
     assert slow("--steps", "1").exit_code == 0
     assert pixels("out.png").shape == (32, 43, 3)  # 65 * 32 / 48 = 43.3
     monkeypatch.setattr(module, "LARGEST_DEFAULT", 64)
-    assert slow("--steps", "1").exit_code == 0
+    assert slow("--steps", "1", "--overwrite").exit_code == 0
     assert pixels("out.png").shape == (HEIGHT, WIDTH, 3)
-    assert slow("--steps", "1", "--size", "60").exit_code == 0  # unless --size says so
+    # unless --size says so
+    assert slow("--steps", "1", "--size", "60", "--overwrite").exit_code == 0
     assert pixels("out.png").shape == (60, 81, 3)
 
 
@@ -357,7 +359,7 @@ def test_the_last_image_is_written(slow: Slow) -> None:
     """Without style and smoothing the photo is the minimum: the file has its very pixels."""
     assert slow("--strength", "0", "--tv", "0", "--steps", "2").exit_code == 0
     assert np.array_equal(pixels("out.png"), pixels("photo.png"))
-    assert slow("--steps", "4").exit_code == 0
+    assert slow("--steps", "4", "--overwrite").exit_code == 0
     assert np.abs(pixels("out.png") - pixels("photo.png")).mean() > 1
 
 
@@ -383,7 +385,7 @@ def test_kept_colours_are_those_of_the_photo(slow: Slow) -> None:
         difference = (out[..., a] - out[..., b]) - (photo[..., a] - photo[..., b])
         assert np.abs(difference[inside]).max() <= 1  # rounding
     assert np.abs(out - photo)[inside].mean() > 2
-    assert slow("--steps", "6", "--strength", "inf").exit_code == 0
+    assert slow("--steps", "6", "--strength", "inf", "--overwrite").exit_code == 0
     free = pixels("out.png")
     assert np.abs((free[..., 0] - free[..., 1]) - (photo[..., 0] - photo[..., 1])).max() > 5
 

@@ -402,7 +402,8 @@ def _intermediates(job: SlowJob) -> list[Path]:
     folder = job.output.absolute().parent
     if not job.save_every or not folder.is_dir():
         return []
-    return sorted(p for p in folder.iterdir() if _is_on_the_way(p, job))
+    names = sorted(p.name for p in folder.iterdir() if _is_on_the_way(p, job))
+    return [job.output.with_name(name) for name in names]
 
 
 def _is_on_the_way(path: Path, job: SlowJob) -> bool:
