@@ -191,7 +191,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "no painting": ([*TRAIN, ""], "--painting is empty"),
     "start that is a picture": (
         [*TRAIN, "dots.png", "--init", "photo.png"],
-        "--init photo.png: not a checkpoint, but some other file",
+        "--init photo.png: a picture, where a trained style is expected",
     ),
     "start that is another network": (
         [*TRAIN, "dots.png", "--set", "network.width=8", "--init", "checkpoints/dots.safetensors"],
@@ -358,13 +358,13 @@ def test_notes_come_first_and_bad_files_last(workplace: Path) -> None:
     photo = draw(0, 20, 24)
     photo.save("album/film.gif", save_all=True, append_images=[draw(1, 20, 24)])
     photo.save("album/a\x1b[31m.png")
-    Path("album/walk.mov").touch()
+    Path("album/walk.cr2").touch()
     Path("album/bad\x07.png").write_text("no picture")
     result = call("stylize", "album", "--style", "dots", "-o", "out")
     assert result.exit_code == 1
     assert result.stdout == "wrote 2 pictures (engine: torch, cpu, float32)\n"
     notes = [
-        "note: left out, not pictures that can be read: album/walk.mov",
+        "note: left out, not pictures that can be read: album/walk.cr2",
         "note: only the first frame of an animation is used: album/film.gif",
     ]
     assert result.stderr.splitlines()[:2] == notes
