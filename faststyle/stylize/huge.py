@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from faststyle.errors import ImageError, Interrupted, OutputError
 from faststyle.extras import require
 from faststyle.files import output_error, writing
-from faststyle.images import MAX_PIXELS, copied_icc, is_cut_bmp
+from faststyle.images import DAMAGED, MAX_PIXELS, copied_icc, is_cut_bmp
 from faststyle.networks.network import MIN_SIDE, StyleNetwork
 from faststyle.signals import noted_signals
 from faststyle.stylize.tiles import TILE, Pixels, stylize_tiles
@@ -53,7 +53,7 @@ def picture_size(path: Path) -> tuple[int, int] | None:
                 return None
         with pillow_without_limit(), Image.open(path) as image:
             return image.height, image.width
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+    except DAMAGED:
         return None
 
 
