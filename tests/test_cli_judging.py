@@ -174,7 +174,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     ),
     "a painting for a checkpoint": (
         ["--checkpoint", "dots.png"],
-        "dots.png: not a checkpoint, but some other file",
+        "dots.png: a picture, where a trained style is expected",
     ),
     "painting of one colour": (
         ["--checkpoint", "dots", "--painting", "plain.png"],

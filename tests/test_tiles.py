@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import skimage.data
 import torch
 from PIL import Image
 
-from faststyle.checkpoint import find_checkpoint, load_checkpoint
+import faststyle
+from faststyle.checkpoint import load_checkpoint
 from faststyle.networks import NETWORKS, build_network
 from faststyle.networks.network import StyleNetwork
 from faststyle.stylize.tiles import HALO, Moments, Pixels, _tiles, stylize_tiles
@@ -59,7 +62,8 @@ def test_trained_networks_give_the_same_large_picture(name: str) -> None:
     rgb = np.array(
         Image.fromarray(skimage.data.astronaut()).resize((2048, 2048), Image.Resampling.BICUBIC)
     )
-    built = load_checkpoint(find_checkpoint(name))[0].eval()
+    gallery = Path(faststyle.__file__).with_name("gallery")
+    built = load_checkpoint(gallery / f"{name}.safetensors")[0].eval()
     assert np.abs(stylize_tiles(built, rgb) - whole(built, rgb)).max() < 0.6
 
 
@@ -73,9 +77,8 @@ def test_tiles_in_bf16_give_the_whole_picture_in_bf16(name: str) -> None:
     got = stylize_tiles(built, rgb, tile=64, precision="bf16")
     off = np.abs(got - expected.astype(np.float32))
     exact = np.abs(got - whole(built, rgb))
-    assert off.mean() < 0.6
-    assert off.max() < 10
     assert exact.mean() > 0.3  # it is bf16
+    assert off.mean() < 0.75 * exact.mean()
 
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 200), (130, 19), (64, 64), (65, 129)])
