@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -208,3 +210,21 @@ def test_dead_leaves_have_edges_at_all_scales() -> None:
         levels = [np.sqrt((amplitude[(f >= a) & (f < b)] ** 2).mean()) for a, b in bands]
         slopes.append(np.polyfit(np.log([a for a, _ in bands]), np.log(levels), 1)[0])
     assert -2.0 < np.mean(slopes) < -0.8
+
+
+def test_a_stream_that_failed_is_read_anew(parquet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its generator has ended with the error; the next one would end the loader in silence."""
+    source = open_photos(f"hf:{parquet}", 0)
+    expected = [source.photo(n, 0)[0] for n in range(3)]
+    broken = open_photos(f"hf:{parquet}", 0)
+
+    def fail(lane: int) -> Iterator[Any]:
+        raise OSError("cut off")
+        yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr(broken, "_read", fail)
+        for _ in range(2):
+            with pytest.raises(PhotosError, match="cut off"):
+                broken.photo(0, 0)
+    assert [broken.photo(n, 0)[0] for n in range(3)] == expected

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conftest import draw, write_random_network, write_tiny_vgg
+from hub import NAME, draw_faults, open_hub
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = [sys.executable, "-m", "faststyle.cli"]
@@ -358,8 +359,11 @@ def kill_the_loader(lab: Lab, times: int) -> Outcome:
         wait_for_step(process, lab.rng.randint(12, 60))
         for pid in children(process.pid):
             os.kill(pid, signal.SIGKILL)
-        finish(process)
-        must([*command, "--resume"] if process.returncode else command, folder)
+        errors = finish(process)
+        if process.returncode and "go on with the same command" not in errors:
+            raise Lost(f"nothing is said when its loader has died: {errors[-500:]}")
+        if process.returncode:
+            must([*command, "--resume"], folder)
         if digest(folder / "checkpoints/run.safetensors") != expected:
             raise Lost("another result after its loader died")
     return Outcome(times, "the steps since the last state; the end has the same bits")
@@ -395,6 +399,36 @@ def parent(pid: int) -> int:
     import psutil
 
     return int(psutil.Process(pid).ppid())
+
+
+def break_the_hub(lab: Lab, times: int) -> Outcome:
+    """The server of photos answers 500, cuts off or stalls; some times it stays broken."""
+    command = lab.train("--photos", f"hf:{NAME}:train:image", state_every=10)
+    with open_hub() as hub:
+        # Each run asks anew: what an earlier one read is not kept.
+        online = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
+        whole = lab.place("hub-whole")
+        must(command, whole, HF_HOME=str(whole), **online)
+        expected = digest(whole / "checkpoints/run.safetensors")
+        for number in range(times):
+            folder = lab.place(f"hub-{number}")
+            broken = number % 3 == 0
+            process = start(command, folder, HF_HOME=str(folder), **online)
+            time.sleep(lab.rng.uniform(0, 6))
+            hub.faults = ["error"] * 1000 if broken else draw_faults(lab.rng)
+            errors = finish(process)
+            hub.faults = []
+            if process.returncode and "`photos`" in errors:
+                raise Lost(f"a field where a flag should be: {errors[-500:]}")
+            if process.returncode and "--photos" not in errors:
+                raise Lost(f"another error: {errors[-1000:]}")
+            if process.returncode:
+                resume = ["--resume"] if begun(folder) else []
+                must([*command, *resume], folder, HF_HOME=str(folder), **online)
+            if digest(folder / "checkpoints/run.safetensors") != expected:
+                raise Lost("another result after the server failed")
+        failed = hub.failed
+    return Outcome(times, f"nothing of {failed} answers that failed; the end has the same bits")
 
 
 def damage_states(lab: Lab, times: int) -> Outcome:
@@ -462,6 +496,7 @@ FAULTS: dict[str, Fault] = {
     "folders that may only be read": forbid_writing,
     "the process that loads photos dies": kill_the_loader,
     "one of two processes dies": kill_one_of_two,
+    "a server of photos fails": break_the_hub,
     "damaged states": damage_states,
     "damaged checkpoints": damage_checkpoints,
 }

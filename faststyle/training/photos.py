@@ -31,6 +31,7 @@ MIN_SIDE = 32  # pixels: a crop of a smaller photo is all blur
 MAX_ATTEMPTS = 20  # bad photos in a row before the source is given up
 LANES = 8  # independent readers of a stream; fixed, so that the order never depends on workers
 READ_AT_ONCE = 16  # rows
+RETRIES = 3  # of a stream that is cut off
 BLOCK = 64  # photos of one lane that are shuffled among themselves
 CROP = (0.8, 1.0)  # side of the random crop over the photo's shorter side
 STRONG_CROP = (0.35, 1.0)
@@ -189,6 +190,8 @@ class StreamPhotos:
         import datasets
         import huggingface_hub
 
+        # Each of these tries is five of the client of the Hub: some minutes in all.
+        datasets.config.STREAMING_READ_MAX_RETRIES = RETRIES
         # It reports each of its retries; the last word is ours.
         huggingface_hub.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
         self.name = name
@@ -234,6 +237,8 @@ class StreamPhotos:
         if rows is None or index > wanted:
             rows = self._read(lane)
             index = -1
+        # A generator that has failed only ever ends: after an error the lane is read anew.
+        self.lanes.pop(lane, None)
         while index < wanted:
             try:
                 block = [next(rows) for _ in range(BLOCK)]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,12 @@ class Meter:
         return values
 
 
+def _note_in_thread(args: threading.ExceptHookArgs) -> None:
+    """Leave a full disk in TensorBoard's thread to the run, which finds it at its next entry."""
+    if not issubclass(args.exc_type, OSError):
+        threading.__excepthook__(args)
+
+
 class Reporter:
     """Reports on a run to the terminal, TensorBoard and run.json, from the first process alone."""
 
@@ -113,15 +120,26 @@ class Reporter:
         if self.accelerator.is_main_process:
             from torch.utils.tensorboard import SummaryWriter
 
+            threading.excepthook = _note_in_thread
             # A run that was lost may have logged later steps: hide them.
             purge = step + 1 if step else None
             self.tensorboard = SummaryWriter(str(self.files.tensorboard), purge_step=purge)
         try:
             with StepProgress("training", self.recipe.steps, step, self.quiet) as self.progress:
                 yield
+        except BaseException:
+            with suppress(OSError):  # a disk that is full has been said
+                self._close()
+            raise
+        else:
+            self._close()
         finally:
-            if self.tensorboard is not None:
-                self.tensorboard.close()
+            threading.excepthook = threading.__excepthook__
+
+    def _close(self) -> None:
+        """Write what TensorBoard has not written yet. Raises: OSError."""
+        if self.tensorboard is not None:
+            self.tensorboard.close()
 
     def announce(self, step: int, origin: Origin, compiled: bool) -> None:
         """Name painting, photos and recipe, the start of the weights, and where to watch."""

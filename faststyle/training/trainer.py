@@ -118,6 +118,11 @@ class Trainer:
             raise self._cannot_write(output_error(self.files.folder, error)) from error
         except OutputError as error:
             raise self._cannot_write(error) from error
+        except RuntimeError as error:  # torch raises it wherever this process is at that moment
+            if "DataLoader worker" not in str(error):
+                raise
+            reason = "the process that loads photos has died; was there too little memory?"
+            raise PhotosError(f"{reason} {self._way_on()}") from error
 
     def _loop(self) -> None:
         state = self.state
@@ -125,7 +130,7 @@ class Trainer:
         before = state.seconds
         began = time.monotonic()
         self.meter.start(first)
-        for batch in self._photos():
+        for batch in self._batches():
             stepped, photos = self._train_on(batch)
             if not self.accelerator.sync_gradients:
                 continue
@@ -149,6 +154,31 @@ class Trainer:
                     self.stop.number,
                 )
 
+    def _batches(self) -> Iterator[Batch]:
+        """Yield the batches that are left. Raises: PhotosError where no more photos come.
+
+        What was learned until then is saved first.
+        """
+        try:
+            for batch in self._photos():
+                if batch["failure"]:
+                    raise PhotosError(batch["failure"])
+                yield batch
+            if self.state.step < self.recipe.steps:
+                raise PhotosError("the photos ended too early")
+        except PhotosError as error:
+            raise self._without_photos(str(error)) from error
+
+    def _without_photos(self, reason: str) -> PhotosError:
+        """Return the error for photos that do not come, after saving the state where it can be.
+
+        Several processes save together, and the others may still have photos.
+        """
+        alone = self.accelerator.num_processes == 1
+        if alone and self.accelerator.sync_gradients and self.state.step > self.saved_step:
+            self._save_state()
+        return PhotosError(f"{reason}; {self._way_on()}")
+
     def _photos(self) -> Iterator[Batch]:
         """Return the loader of the photos that are left, after those that the start has seen."""
         recipe = self.recipe
@@ -169,8 +199,6 @@ class Trainer:
 
     def _train_on(self, batch: Batch) -> tuple[Stepped, Tensor]:
         """Take one step, or a part of an accumulated one, on a batch of the loader."""
-        if batch["failure"]:
-            raise PhotosError(batch["failure"])
         self.state.skipped += batch["skipped"]
         photos = batch["photo"].float().div(255)  # (B, 3, S, S)
         photos = photos.contiguous(memory_format=torch.channels_last)
@@ -216,9 +244,13 @@ class Trainer:
 
     def _cannot_write(self, error: OutputError) -> OutputError:
         """Return the error of a file that cannot be written, with the way to go on."""
+        return OutputError(f"{error}; {self._way_on()}")
+
+    def _way_on(self) -> str:
+        """Return in words which state is kept, and how the run goes on from it."""
         kept = self._last_state()
         how = "" if kept.startswith("no ") else ": go on with the same command and `resume`"
-        return OutputError(f"{error}; {kept}{how}")
+        return kept + how
 
     def _save_state(self) -> None:
         self._check_finite()

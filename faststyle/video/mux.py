@@ -296,7 +296,9 @@ def _other_tracks(source: InputContainer, path: Path) -> Iterator[tuple[Stream, 
     seen = Counter[str]()
     for stream in source.streams:
         seen[stream.type] += 1
-        codec = stream.codec_context.codec.canonical_name if stream.codec_context else stream.name
+        codec = getattr(stream, "name", "unknown")  # of tracks of data; others may have none
+        if stream.codec_context:
+            codec = stream.codec_context.codec.canonical_name
         is_chapters = codec == CHAPTER_TRACK and source.chapters()  # copied with the tags
         if stream.index != stylized and not is_chapters:
             yield stream, f"{stream.type} track {seen[stream.type]} ({codec})"
