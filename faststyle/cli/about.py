@@ -111,6 +111,8 @@ def _print_styles(rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     table = Table("name", "network", "MB", "painting", *SCORES)
+    table.columns[0].no_wrap = True  # it is what one types
+    table.columns[0].min_width = max((len(row["name"]) for row in rows), default=0)
     for row in rows:
         network = f"{row['network'].get('name', '')} {row['network'].get('width', '')}".strip()
         scores = (f"{row['scores'][key]:.2f}" if key in row["scores"] else "" for key in SCORES)

@@ -6,6 +6,7 @@ save_state, and is private to the run. People exchange checkpoints.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -76,7 +77,7 @@ def newest_state(folder: Path) -> SavedState | None:
     for candidate in folders:
         try:
             manifest = json.loads((candidate / MANIFEST).read_text(encoding="utf-8"))
-            if all(
+            if manifest.pop("sha256") == _manifest_hash(manifest) and all(
                 sha256(candidate / name) == digest for name, digest in manifest["files"].items()
             ):
                 return SavedState(candidate, manifest["step"], manifest["extra"])
@@ -92,6 +93,8 @@ def _seal(part: Path, final: Path, step: int, extra: dict[str, Any]) -> None:
         p.relative_to(part).as_posix(): sha256(p) for p in sorted(part.rglob("*")) if p.is_file()
     }
     manifest = {"step": step, "extra": extra, "files": files}
+    manifest = json.loads(json.dumps(manifest))  # as it will be read, so that the hash is the same
+    manifest["sha256"] = _manifest_hash(manifest)
     (part / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     for path in part.rglob("*"):
         if path.is_file():
@@ -100,6 +103,11 @@ def _seal(part: Path, final: Path, step: int, extra: dict[str, Any]) -> None:
     if final.exists():
         shutil.rmtree(final)
     part.rename(final)
+
+
+def _manifest_hash(manifest: dict[str, Any]) -> str:
+    """Return the sha256 of a manifest without its own hash."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _folders(folder: Path) -> list[Path]:
