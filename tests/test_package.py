@@ -12,7 +12,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import draw, needs
+from test_convert import their_network
 
 from faststyle.bench.videos import write_clip
 
@@ -65,6 +67,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         draw(5, 130, 140).save(path)
+    torch.save(their_network().state_dict(), tmp_path / "mosaic.pth")
     return tmp_path
 
 
