@@ -60,11 +60,14 @@ class Converted:
     sha256: str
 
 
-def convert_checkpoint(source: Path, output: Path, bgr: bool = False) -> Converted:
+def convert_checkpoint(
+    source: Path, output: Path, bgr: bool = False, overwrite: bool = False
+) -> Converted:
     """Write the checkpoint `output` from a state dict of others, whole or not at all.
 
     `source` is a file of `torch.save`. It is read with `weights_only`, so no code in it runs. `bgr`
-    is for networks that take and give blue before red. Raises: CheckpointError for a file that
+    is for networks that take and give blue before red. `overwrite` replaces a checkpoint that is
+    there. Raises: CheckpointError for a file that
     cannot be read or holds another network; OutputError.
 
     Example:
@@ -72,6 +75,8 @@ def convert_checkpoint(source: Path, output: Path, bgr: bool = False) -> Convert
     """
     if output.suffix != SUFFIX:
         raise OutputError(f"`output` {output}: the name of a checkpoint ends in {SUFFIX}")
+    if output.exists() and not overwrite:
+        raise OutputError(f"`output` {output}: is there already; `overwrite` replaces it")
     state = _clean(_read(source), source)
     blocks = sum(f"res{n}.conv1.conv2d.weight" in state for n in range(1, len(state)))
     config = {"name": NAME, "width": _channels(state, source), "blocks": blocks}

@@ -86,6 +86,16 @@ def find_precision(name: str, device: torch.device) -> str:
     return "bf16" if has_fast_bf16(device) else "float32"
 
 
+def cpu_facts() -> dict[str, str]:
+    """Return what Linux tells of the first core: "model name", "flags" and more; {} elsewhere."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in text.partition("\n\n")[0].splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
 def peak_memory() -> int:
     """Return the most bytes of memory that this process has had at once.
 

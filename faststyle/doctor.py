@@ -24,7 +24,7 @@ from torch import Tensor
 
 import faststyle
 from faststyle.checkpoint import base_file, checkpoints_at_hand, read_about
-from faststyle.devices import find_device, has_fast_bf16
+from faststyle.devices import cpu_facts, find_device, has_fast_bf16
 from faststyle.engines.engine import Engine
 from faststyle.engines.graph import NEEDS, to_onnx
 from faststyle.engines.opening import GRAPH_ENGINES
@@ -172,12 +172,10 @@ def _describe_machine() -> dict[str, str]:
 
 def _cpu_flags() -> list[str] | None:
     """Return the flags of the CPU that matter here; None where the system does not tell them."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
+    facts = cpu_facts()
+    if not facts:
         return None
-    words = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
-    known = set(words.partition(":")[2].split())
+    known = (facts.get("flags") or facts.get("Features", "")).split()  # Features: on ARM
     return [flag for flag in FLAGS if flag in known]
 
 

@@ -12,6 +12,7 @@ import functools
 import io
 import math
 import mimetypes
+import re
 import struct
 import warnings
 from collections.abc import Iterator
@@ -329,6 +330,16 @@ def flatten(image: Image.Image) -> Image.Image:
         return image
     white = Image.new("RGBA", image.size, (*WHITE, 255))
     return Image.alpha_composite(white, image).convert("RGB")
+
+
+def parse_size(text: str, smallest: int) -> tuple[int, int]:
+    """Return height and width of "480x848", each `smallest` or more. Raises: ImageError."""
+    found = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not found or min(map(int, found.groups())) < smallest:
+        raise ImageError(
+            f"`size` {text}: HEIGHTxWIDTH is needed, both {smallest} or more, as in 480x848"
+        )
+    return int(found[1]), int(found[2])
 
 
 def fitted_size(height: int, width: int, size: int) -> tuple[int, int]:

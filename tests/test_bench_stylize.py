@@ -18,11 +18,11 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from faststyle.bench import stylizing as bench
-from faststyle.bench.stylizing import LITE, REFERENCE, Side, StylizeBench, parse_size
+from faststyle.bench.stylizing import LITE, REFERENCE, Side, StylizeBench
 from faststyle.checkpoint import load_checkpoint
 from faststyle.cli import app
 from faststyle.engines.export import ExportError
-from faststyle.errors import DeviceError, ImageError, RecipeError
+from faststyle.errors import DeviceError, RecipeError
 
 SMALL = {"name": "johnson", "width": 4, "blocks": 1}
 TORCH = [("torch", "float32")]
@@ -158,19 +158,6 @@ def test_the_papers_network_is_the_reference(monkeypatch: pytest.MonkeyPatch) ->
     )
     bench._open(Side("paper", REFERENCE, "float32"), 1)
     assert asked == [{"name": "johnson", "width": 32}]
-
-
-@pytest.mark.parametrize(("text", "size"), [("480x848", (480, 848)), ("32x32", (32, 32))])
-def test_sizes_are_height_and_width(text: str, size: tuple[int, int]) -> None:
-    assert parse_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["480", "480x", "480x848x3", "31x40", "-40x40", "wide"])
-def test_other_sizes_are_one_line(text: str) -> None:
-    with pytest.raises(
-        ImageError, match=f"`size` {text}: HEIGHTxWIDTH is needed, both 32 or more, as in 480x848"
-    ):
-        parse_size(text)
 
 
 def test_an_unknown_network_is_an_error() -> None:

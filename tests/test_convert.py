@@ -277,3 +277,12 @@ def test_the_output_is_a_checkpoint(pth: Path) -> None:
         convert_checkpoint(pth, pth.with_name("a.pth"))
     with pytest.raises(CheckpointError, match="no such file"):
         convert_checkpoint(pth.with_name("b.pth"), pth.with_name("b.safetensors"))
+
+
+def test_a_checkpoint_that_is_there_is_kept(pth: Path, converted: Path) -> None:
+    before = converted.read_bytes()
+    with pytest.raises(OutputError, match="is there already; `overwrite` replaces it"):
+        convert_checkpoint(pth, converted)
+    assert converted.read_bytes() == before
+    convert_checkpoint(pth, converted, bgr=True, overwrite=True)
+    assert converted.read_bytes() != before

@@ -16,6 +16,7 @@ from conftest import draw_batch, needs, painted
 
 import faststyle
 from faststyle.checkpoint import load_checkpoint
+from faststyle.devices import cpu_facts
 from faststyle.engines import graph, onnxruntime_engine, opening, torch_engine
 from faststyle.engines.engine import engine_line
 from faststyle.engines.onnxruntime_engine import OnnxRuntimeEngine
@@ -548,3 +549,11 @@ def test_a_network_in_memory_is_opened_too(
     engine = open_engine(load_checkpoint(checkpoint), EngineOptions(name, "cpu", "float32"))
     images = draw_batch(1, 20, 30)
     torch.testing.assert_close(engine(images), painted(checkpoint, images), atol=1e-3, rtol=0)
+
+
+def test_linux_tells_of_its_cpu() -> None:
+    facts = cpu_facts()
+    if Path("/proc/cpuinfo").exists():
+        assert facts["processor"] == "0"  # the first core alone
+    else:
+        assert facts == {}

@@ -22,6 +22,7 @@ from faststyle.images import (
     encode_image,
     fit_shorter,
     open_picture,
+    parse_size,
     read_image,
     to_pil,
     write_image,
@@ -482,3 +483,18 @@ def test_the_crop_is_the_middle() -> None:
     torch.testing.assert_close(crop_centre(image, 4), image[..., 2:6])
     torch.testing.assert_close(crop_centre(image.mT, 4), image.mT[..., 2:6, :])
     assert crop_centre(image, 8).shape == (1, 1, 8, 8)
+
+
+@pytest.mark.parametrize(("text", "size"), [("480x848", (480, 848)), ("32x32", (32, 32))])
+def test_sizes_are_height_and_width(text: str, size: tuple[int, int]) -> None:
+    assert parse_size(text, 32) == size
+
+
+@pytest.mark.parametrize(
+    "text", ["480", "480x", "x480", "480 x 848", "480x848x3", "31x40", "-40x40", "wide"]
+)
+def test_other_sizes_are_one_line(text: str) -> None:
+    with pytest.raises(
+        ImageError, match=f"`size` {text}: HEIGHTxWIDTH is needed, both 32 or more, as in 480x848"
+    ):
+        parse_size(text, 32)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import multiprocessing
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +29,7 @@ from faststyle.devices import peak_memory
 from faststyle.engines.export import ExportError, export_checkpoint
 from faststyle.engines.opening import open_engine
 from faststyle.engines.options import EngineOptions
-from faststyle.errors import DeviceError, ImageError
+from faststyle.errors import DeviceError
 from faststyle.networks import build_network
 
 SIZES = ((480, 848), (720, 1280), (1024, 1024))  # height, width
@@ -91,16 +90,6 @@ class StylizeBench:
     versions: dict[str, str]
     rows: list[Row]
     left_out: list[str]
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """Return height and width of "480x848". Raises: ImageError."""
-    found = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not found or min(map(int, found.groups())) < LITE_MIN_SIDE:
-        raise ImageError(
-            f"`size` {text}: HEIGHTxWIDTH is needed, both {LITE_MIN_SIDE} or more, as in 480x848"
-        )
-    return int(found[1]), int(found[2])
 
 
 def bench_stylize(

@@ -149,16 +149,17 @@ def bench_engines(
     """
     from dataclasses import asdict
 
-    from faststyle.bench.stylizing import SIZES, bench_stylize, parse_size
+    from faststyle.bench.stylizing import LITE_MIN_SIDE, SIZES, bench_stylize
     from faststyle.checkpoint import find_checkpoint
     from faststyle.devices import set_threads
+    from faststyle.images import parse_size
     from faststyle.networks import parse_network
 
     set_threads(threads)
     names = networks or ["mobile"]
     found = bench_stylize(
         {Path(name).stem: parse_network(name) or find_checkpoint(name) for name in names},
-        [parse_size(size) for size in sizes] if sizes else SIZES,
+        [parse_size(size, LITE_MIN_SIDE) for size in sizes] if sizes else SIZES,
         rounds=rounds,
         announce=announce_for(bench_engines),
     )
@@ -218,10 +219,11 @@ def bench_videos(
     """
     from dataclasses import asdict
 
-    from faststyle.bench.stylizing import parse_size
+    from faststyle.bench.stylizing import LITE_MIN_SIDE
     from faststyle.bench.videos import SIZES, bench_video
     from faststyle.checkpoint import About
     from faststyle.engines.options import EngineOptions
+    from faststyle.images import parse_size
     from faststyle.networks import build_network, parse_network
     from faststyle.stylize.blend import parse_style
 
@@ -234,7 +236,7 @@ def bench_videos(
     untrained = (build_network(config), About(config, {}, {}, "none", {})) if config else None
     rows = bench_video(
         untrained or parse_style(network)[0],
-        [parse_size(size) for size in sizes] if sizes else SIZES,
+        [parse_size(size, LITE_MIN_SIDE) for size in sizes] if sizes else SIZES,
         seconds,
         clips or [],
         EngineOptions(engine, "cpu", precision, threads, convert=True),

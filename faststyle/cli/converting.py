@@ -25,6 +25,9 @@ def convert(
     bgr: Annotated[
         bool, typer.Option("--bgr", help="The network takes and gives blue before red.")
     ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a checkpoint that is there.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Make a checkpoint of a network that PyTorch's example fast_neural_style trained.
@@ -37,7 +40,7 @@ def convert(
 
     from faststyle.convert import convert_checkpoint
 
-    done = convert_checkpoint(source, output, bgr)
+    done = convert_checkpoint(source, output, bgr, overwrite)
     if as_json:
         typer.echo(json.dumps(asdict(done), default=str))
         return

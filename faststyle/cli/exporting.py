@@ -47,7 +47,9 @@ def export(
     from dataclasses import asdict
 
     from faststyle.checkpoint import find_checkpoint
-    from faststyle.engines.export import SUFFIXES, export_checkpoint, parse_size
+    from faststyle.engines.export import SUFFIXES, export_checkpoint
+    from faststyle.images import parse_size
+    from faststyle.networks.network import MIN_SIDE
 
     if format == "auto":
         format = next(
@@ -60,7 +62,7 @@ def export(
         int8,
         photos,
         announce_for(export),
-        size=None if size is None else parse_size(size),
+        size=None if size is None else parse_size(size, MIN_SIDE),
         overwrite=overwrite,
     )
     if as_json:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 import faststyle
 from faststyle.checkpoint import About, find_checkpoint, load_checkpoint
 from faststyle.compare.results import Checkpoint, Comparison, FastRow, Gallery, SlowRow, Summary
-from faststyle.devices import find_device
+from faststyle.devices import cpu_facts, find_device
 from faststyle.errors import CheckpointError, ImageError, Interrupted, OutputError, RecipeError
 from faststyle.files import cache_folder, sha256, write_bytes
 from faststyle.images import READABLE, read_image
@@ -225,13 +225,7 @@ def list_photos(folder: Path, limit: int | None = None, option: str = "`photos` 
 
 def machine() -> str:
     """Return the processor's name, as the system tells it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    return cpu_facts().get("model name") or platform.processor() or platform.machine()
 
 
 @dataclass

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -124,14 +123,6 @@ def export_checkpoint(
     return ExportReport(
         files, format, "int8" if int8 else "float32", written, time.monotonic() - began, checks
     )
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """Return height and width of "480x848". Raises: ExportError."""
-    found = re.fullmatch(r"(\d+)x(\d+)", text)
-    if found is None:
-        raise ExportError(f"`size` {text}: HEIGHTxWIDTH is needed, in pixels, as in 480x848")
-    return int(found[1]), int(found[2])
 
 
 def int8_file(checkpoint: Path, announce: Callable[[str], None] = lambda _: None) -> Path:

@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from faststyle.devices import cpu_facts
 from faststyle.engines.engine import Engine
 from faststyle.engines.options import EngineOptions
 from faststyle.engines.torch_engine import TorchEngine
@@ -155,7 +156,7 @@ def _hardware(device: str) -> str:
     """Return the name of a processor with its instruction sets, as far as the system tells."""
     if device == "cuda":
         return torch.cuda.get_device_name()
-    with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return " ".join(sorted({x for x in lines if x.startswith(("model name", "flags"))}))
+    facts = cpu_facts()
+    if facts:
+        return " ".join(facts.get(key, "") for key in ("model name", "flags", "Features"))
     return f"{platform.machine()} {platform.processor()}"
