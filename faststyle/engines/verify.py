@@ -33,7 +33,6 @@ MAX_DIFFERENCE = 2 / 255  # of float32: two of the 256 levels of a picture
 MIN_SSIM = {"bf16": 0.98, "f16": 0.98, "int8": 0.97}
 # The size is odd, so that padding and cropping are compared too. float32 takes 0.1 s for it.
 SIZE = (161, 243)
-PHOTOS = ("chelsea.png", "coffee.png")  # scikit-image carries them; nothing is trained on them
 
 
 @dataclass(frozen=True)
@@ -123,11 +122,10 @@ def too_far(check: Check) -> str:
 
 
 def _photos(h: int, w: int) -> Tensor:
-    """Return two photos with texture, (2, 3, H, W)."""
-    import skimage
+    """Return two photos with texture that nothing is trained on, (2, 3, H, W)."""
+    from faststyle.training.photos import held_out_photos  # slow, and needed once a checkpoint
 
-    folder = Path(str(skimage.data_dir))  # type: ignore[attr-defined]
-    return torch.cat([resize(read_image(folder / name), h, w) for name in PHOTOS])
+    return torch.cat([resize(read_image(path), h, w) for path in held_out_photos()])
 
 
 def _record(engine: Engine, converted: Path) -> Path:
