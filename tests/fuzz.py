@@ -2,6 +2,7 @@
 
     scripts/fuzz --count 20000 --seed 0          # of all readers together
     scripts/fuzz --count 500 --only video
+    scripts/fuzz --guided 120 --only state   # led by coverage, with atheris
 
 Seeds are files of many kinds that Pillow, FFmpeg and this project write. A mutation flips bits,
 sets lengths to extreme values, cuts, copies or drops parts, or joins two seeds. A reader fails when
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import io
 import os
 import random
@@ -24,6 +26,7 @@ import sys
 import tempfile
 import time
 import traceback
+import types
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -31,7 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from conftest import draw, write_random_network
+from conftest import draw, write_random_network, write_tiny_vgg
 from PIL import Image
 from test_convert import their_network
 
@@ -163,6 +166,35 @@ def parts_seeds(folder: Path) -> list[Path]:
     return [folder / "parts.json"]
 
 
+def vgg_seeds(folder: Path) -> list[Path]:
+    """Write features of VGG as the cache keeps them, and as torchvision has them."""
+    import torch
+    from safetensors.torch import load_file
+
+    write_tiny_vgg(folder / "kept.safetensors")
+    tensors = load_file(folder / "kept.safetensors")
+    torch.save({f"features.{k}": v for k, v in tensors.items()}, folder / "torchvision.pth")
+    return [folder / "kept.safetensors", folder / "torchvision.pth"]
+
+
+def verdict_seeds(folder: Path) -> list[Path]:
+    """Write the comparison of an engine with torch, as the cache keeps it."""
+    text = '{"engine": "openvino", "precision": "bf16", "size": "256x256", '
+    (folder / "verdict.json").write_text(text + '"difference": 0.02, "ssim": 0.99}')
+    return [folder / "verdict.json"]
+
+
+def slow_seeds(folder: Path) -> list[Path]:
+    """Write results of the slow path, as `compare` keeps them."""
+    import torch
+    from safetensors.torch import save_file
+
+    pictures = {"step0": torch.zeros(3, 16, 16, dtype=torch.uint8)}
+    rows = {"rows": "[[0, 1.0, 0.9, 2.0, 0.0]]"}
+    save_file(pictures, folder / "slow.safetensors", metadata=rows)
+    return [folder / "slow.safetensors"]
+
+
 # ---- readers
 
 
@@ -225,6 +257,24 @@ def read_parts(path: Path) -> None:
     Parts(folder, {"style": "a", "size": 3}, True, False)
 
 
+def read_vgg(path: Path) -> None:
+    from faststyle.perceptual.weights import read_weights
+
+    read_weights(path)
+
+
+def read_verdict(path: Path) -> None:
+    from faststyle.engines.verify import _read
+
+    _read(path)
+
+
+def read_slow(path: Path) -> None:
+    from faststyle.compare.slow_vs_fast import _read_kept
+
+    _read_kept(path, "photo.png", 256, "noise")
+
+
 READERS: dict[str, tuple[Callable[[Path], list[Path]], Reader, int]] = {
     "picture": (picture_seeds, read_picture, 10),
     "video": (video_seeds, read_video, 4),
@@ -233,6 +283,9 @@ READERS: dict[str, tuple[Callable[[Path], list[Path]], Reader, int]] = {
     "recipe": (recipe_seeds, read_recipe, 1),
     "state": (state_seeds, read_state, 1),
     "parts": (parts_seeds, read_parts, 1),
+    "vgg": (vgg_seeds, read_vgg, 1),
+    "verdict": (verdict_seeds, read_verdict, 1),
+    "slow": (slow_seeds, read_slow, 1),
 }
 
 
@@ -384,13 +437,65 @@ def fuzz(count: int, seed: int, keep: Path, only: str = "") -> tuple[Counter[str
     return tried, failures
 
 
+def _functions(*packages: str) -> list[types.FunctionType]:
+    """Return the Python functions and methods of packages that are imported."""
+    found = (o for o in gc.get_objects() if isinstance(o, types.FunctionType))
+    return [f for f in found if (f.__module__ or "").split(".")[0] in packages]
+
+
+def fuzz_guided(name: str, seconds: float, keep: Path) -> int:
+    """Read files that atheris makes from the seeds of one reader, led by the lines they reach.
+
+    Only Python code is followed: ours, and json, tomllib and Pillow's readers. The process ends at
+    the first failure, and the file is kept. Return the exit code of that process.
+    """
+    import atheris
+
+    read = READERS[name][1]
+    with tempfile.TemporaryDirectory(prefix="guided-") as folder:
+        place = Path(folder) / "inside"
+        corpus = Path(folder) / "corpus"
+        place.mkdir()
+        corpus.mkdir()
+        suffix = READERS[name][0](corpus)[0].suffix
+        keep.mkdir(parents=True, exist_ok=True)
+
+        def try_one(data: bytes) -> None:
+            path = place / f"damaged{suffix}"
+            path.write_bytes(data)
+            if reason := failure(read, path):
+                raise RuntimeError(reason)
+
+        pid = os.fork()
+        if pid == 0:
+            os.chdir(place)
+            for path in corpus.iterdir():
+                failure(read, path)  # imports what it needs
+            for function in _functions("faststyle", "json", "tomllib", "PIL", "safetensors"):
+                with contextlib.suppress(Exception):  # some cannot be followed
+                    atheris.instrument_func(function)
+            limits = [f"-max_total_time={seconds:.0f}", f"-timeout={SECONDS}", "-rss_limit_mb=4096"]
+            atheris.Setup(
+                ["fuzz", *limits, f"-artifact_prefix={keep}/{name}-", str(corpus)], try_one
+            )
+            atheris.Fuzz()
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--count", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="a part of the name of a reader")
+    parser.add_argument("--guided", type=float, default=0, help="seconds for each reader")
     parser.add_argument("--keep", type=Path, default=Path("outputs/fuzz"))
     args = parser.parse_args()
+    if args.guided:
+        keep = args.keep.absolute()
+        names = [name for name in READERS if args.only in name]
+        codes = {name: fuzz_guided(name, args.guided, keep) for name in names}
+        print(f"failed: {', '.join(n for n, code in codes.items() if code) or 'none'}")
+        raise SystemExit(any(codes.values()))
     tried, failures = fuzz(args.count, args.seed, args.keep.absolute(), args.only)
     for line in failures:
         print(line)

@@ -144,7 +144,7 @@ def _read(record: Path) -> Check | None:
     try:
         check = Check(**json.loads(record.read_bytes()))
         too_far(check)
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
     return check
 
