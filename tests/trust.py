@@ -187,7 +187,7 @@ def kill_until_done(
     began = time.monotonic()
     must(first, whole)
     takes = time.monotonic() - began
-    expected = digest(*sorted(whole.glob(outputs)))
+    expected = digest(*_visible(whole, outputs))
     kills = 0
     chains = 0
     while kills < times:
@@ -210,9 +210,14 @@ def kill_until_done(
         # It may have been killed after its last file was written.
         if done.returncode != 0 and "is there already" not in done.stderr:
             raise Lost(f"cannot go on: {done.stderr[-2000:]}")
-        if digest(*sorted(folder.glob(outputs))) != expected:
+        if digest(*_visible(folder, outputs)) != expected:
             raise Lost(f"{name}: another result after kills, in {folder}")
     return chains
+
+
+def _visible(folder: Path, pattern: str) -> list[Path]:
+    """Return the files that a pattern means. A kill may leave a temporary file, which is hidden."""
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
 
 
 def begun(folder: Path) -> bool:
@@ -240,7 +245,7 @@ def kill_while_a_state_is_written(lab: Lab, times: int) -> Outcome:
 def kill_pictures(lab: Lab, times: int) -> Outcome:
     command = lab.stylize("photos", "out")
     kill_until_done(lab, times, "pictures", command, command, "out/*.png")
-    return Outcome(times, "the picture in flight; no half picture under its name")
+    return Outcome(times, "the picture in flight; a hidden temporary file may be left")
 
 
 def kill_a_video(lab: Lab, times: int) -> Outcome:
