@@ -250,8 +250,9 @@ class Stylizer:
                 fitted = [_fit(picture, size) for picture in pictures]
                 with torch.no_grad():
                     photos = torch.cat([_photo_for_network(one, inside) for one in fitted])
-                    painted = resize(self._paint(photos, 0), h, w).split(1)
-                return [_with_look(*pair, look) for pair in zip(fitted, painted, strict=True)]
+                    painted = resize(self._paint(photos, 0), h, w)
+                pairs = zip(fitted, painted, strict=True)
+                return [_with_look(picture, rgb[None], look) for picture, rgb in pairs]
             except Exception as error:  # one at a time needs less memory
                 if not is_out_of_memory(error):
                     raise
