@@ -221,6 +221,9 @@ async def _read_form(request: Any, limit: int) -> tuple[bytes, list[tuple[str, s
     photo = None
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(form.close)
+        # Starlette forgets to close the file of a form that ends in the middle of it.
+        for file in getattr(parser, "_files_to_close_on_error", ()):
+            stack.callback(file.close)
         for name, value in form.multi_items():
             if isinstance(value, UploadFile) and name == PHOTO:
                 photo = await value.read()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -34,39 +35,48 @@ def run_server(
     Raises: DeviceError without the extra; ServerError for an address or port that cannot be had;
     RequestError for a style of `options.warm` that cannot be loaded.
     """
-    uvicorn = require(*PACKAGES, "uvicorn", extra="serve")
+    require(*PACKAGES, extra="serve")
     for name in options.hosts:
         if name in UNBOUND:
             raise ServerError(f"`host` {name}: names of this machine only; use `address` {name}")
-    with noted_signals() as stop, _bound_socket(options) as listener:
+    with noted_signals() as stop, bound_socket(options) as listener:
         service = Service(options, announce)
         try:
             service.start()
-            config = uvicorn.Config(
-                build_app(service),
-                log_config=None,
-                log_level="error",
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                lifespan="off",
-                ws="none",
-                limit_concurrency=CONNECTIONS,
-                timeout_graceful_shutdown=round(options.timeout + SPARE),
-            )
-            port = listener.getsockname()[1]
-            host = f"[{options.address}]" if ":" in options.address else options.address
-            server = _make_server(
-                uvicorn, config, stop, lambda: listening(f"http://{host}:{port}/")
-            )
-            if not stop.number:
-                asyncio.run(server.serve([listener]))
+            serve_until(stop, listener, service, listening)
         finally:
             service.close()
 
 
+def serve_until(
+    stop: Stop, listener: socket.socket, service: Service, listening: Callable[[str], None]
+) -> None:
+    """Serve on a socket until a signal was noted; then finish the requests in flight."""
+    uvicorn = require("uvicorn", extra="serve")
+    # It would write a line about each damaged form, and strangers could fill a disk with them.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    options = service.options
+    config = uvicorn.Config(
+        build_app(service),
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        lifespan="off",
+        ws="none",
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=round(options.timeout + SPARE),
+    )
+    port = listener.getsockname()[1]
+    host = f"[{options.address}]" if ":" in options.address else options.address
+    server = _make_server(uvicorn, config, stop, lambda: listening(f"http://{host}:{port}/"))
+    if not stop.number:
+        asyncio.run(server.serve([listener]))
+
+
 @contextlib.contextmanager
-def _bound_socket(options: ServeOptions) -> Iterator[socket.socket]:
+def bound_socket(options: ServeOptions) -> Iterator[socket.socket]:
     """Yield a socket that has the address and the port. Raises: ServerError."""
     family = socket.AF_INET6 if ":" in options.address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:

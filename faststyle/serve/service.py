@@ -108,8 +108,8 @@ class Service:
     ) -> Answer:
         """Return the stylized photo of a body.
 
-        `accept` is the header of that name. `gone()` returns when the client has gone away; then its
-        photo is not worked on. `deadline` is a time of the event loop.
+        `accept` is the header of that name. `gone()` returns when the client has gone away; then
+        its photo is not worked on. `deadline` is a time of the event loop.
 
         Raises: RequestError.
         """
