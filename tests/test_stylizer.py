@@ -410,9 +410,9 @@ def test_a_batch_gives_the_pictures_that_each_would_give(
     photos[1] = replace(photos[1], alpha=torch.full((1, 1, 24, 37), 0.5), icc=b"profile")
     alone = [stylizer.stylize(photo, size, look) for photo in photos]
     runs = []
-    engine = stylizer.engine
+    paint = stylizer._paint
     monkeypatch.setattr(
-        stylizer, "_paint", lambda photo, tile: runs.append(len(photo)) or engine(photo)
+        stylizer, "_paint", lambda photo, tile: runs.append(len(photo)) or paint(photo, tile)
     )
     for got, expected in zip(stylizer.stylize_batch(photos, size, look), alone, strict=True):
         torch.testing.assert_close(got.rgb, expected.rgb, atol=1e-5, rtol=0)
@@ -426,15 +426,15 @@ def test_a_batch_without_memory_is_done_one_at_a_time(
 ) -> None:
     photos = [Picture(image) for image in draw_batch(2, 24, 37).split(1)]
     runs = []
-    engine = stylizer.engine
+    paint = stylizer._paint
 
-    def paint(photo: torch.Tensor, tile: int) -> torch.Tensor:
+    def paint_one(photo: torch.Tensor, tile: int) -> torch.Tensor:
         runs.append(len(photo))
         if len(photo) > 1:
             raise MemoryError
-        return engine(photo)
+        return paint(photo, tile)
 
-    monkeypatch.setattr(stylizer, "_paint", paint)
+    monkeypatch.setattr(stylizer, "_paint", paint_one)
     assert len(stylizer.stylize_batch(photos)) == 2
     assert runs == [2, 1, 1]
     # Where a batch would take more than a picture may, it is not tried.

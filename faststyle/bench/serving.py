@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import signal
-import subprocess  # nosec B404: it starts this package
+import subprocess  # nosec B404
 import sys
 import tempfile
 import threading
@@ -209,7 +209,7 @@ def _service(
         command += ["--warm", STYLE, "--queue", str(max(64, clients)), *options]
         # The package may be that of the folder in which the bench was started.
         path = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
-        running = subprocess.Popen(  # nosec B603: fixed arguments, no shell
+        running = subprocess.Popen(  # nosec B603
             command,
             cwd=folder,
             env={**os.environ, "PYTHONPATH": path},

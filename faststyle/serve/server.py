@@ -11,7 +11,7 @@ from typing import Any
 
 from faststyle.errors import ServerError
 from faststyle.extras import require
-from faststyle.hosts import is_loopback
+from faststyle.hosts import is_loopback, is_unspecified
 from faststyle.serve.app import PACKAGES, build_app
 from faststyle.serve.options import ServeOptions
 from faststyle.serve.service import Service
@@ -19,7 +19,6 @@ from faststyle.signals import Stop, noted_signals
 
 CONNECTIONS = 1024  # at once; clients that only connect and stay must not take all files
 SPARE = 5.0  # seconds beyond the time of a request, at the end: its answer must still be sent
-UNBOUND = ("0.0.0.0", "::")  # nosec B104: all addresses of a machine, refused as a name
 
 
 def run_server(
@@ -37,7 +36,7 @@ def run_server(
     """
     require(*PACKAGES, extra="serve")
     for name in options.hosts:
-        if name in UNBOUND:
+        if is_unspecified(name):
             raise ServerError(f"`host` {name}: names of this machine only; use `address` {name}")
     with noted_signals() as stop, bound_socket(options) as listener:
         service = Service(options, announce)

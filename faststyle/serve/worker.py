@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -33,9 +33,9 @@ class Job:
     pixels: int  # that the network sees, or the result has, whichever is more
     result: Future[Picture] = field(default_factory=Future)
 
-    def key(self) -> Hashable:
+    def key(self) -> tuple[object, ...]:
         """Return a value that jobs share if they may be done as one batch."""
-        return self.style, tuple(self.photo.rgb.shape), self.size, self.look
+        return self.style.name, tuple(self.photo.rgb.shape), self.size, self.look
 
 
 class Worker:
