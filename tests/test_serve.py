@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import io
 import json
+import os
 import random
 import re
 import signal
@@ -30,6 +31,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import faststyle
 from faststyle.checkpoint import About, save_checkpoint
 from faststyle.engines.options import EngineOptions
 from faststyle.errors import DeviceError, ServerError
@@ -715,7 +717,8 @@ def test_an_app_can_be_built_for_other_servers() -> None:
 def test_a_signal_finishes_requests_in_flight_and_ends_with_0(number: int) -> None:
     options = ("--port", "0", "--engine", "torch", "--device", "cpu", "--threads", "1")
     command = [sys.executable, "-m", "faststyle.cli", "serve", *options]
-    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    environment = {**os.environ, "PYTHONPATH": str(Path(faststyle.__file__).parents[1])}
+    running = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     try:
         assert running.stderr is not None
         line = running.stderr.readline()

@@ -27,6 +27,7 @@ import numpy as np
 import psutil
 import torch
 
+import faststyle
 from faststyle.checkpoint import SUFFIX, About, save_checkpoint
 from faststyle.errors import ServerError
 from faststyle.images import encode_image
@@ -207,8 +208,8 @@ def _service(
             save_checkpoint(checkpoint, build_network(network), about)
         command = [sys.executable, "-m", "faststyle.cli", "serve", "--port", "0"]
         command += ["--warm", STYLE, "--queue", str(max(64, clients)), *options]
-        # The package may be that of the folder in which the bench was started.
-        path = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
+        # The service is that of this package, wherever it lies.
+        path = str(Path(faststyle.__file__).parents[1])
         running = subprocess.Popen(  # nosec B603
             command,
             cwd=folder,
