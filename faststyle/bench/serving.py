@@ -207,7 +207,8 @@ def _service(
             about = About(dict(network), {}, {}, "none", {})
             save_checkpoint(checkpoint, build_network(network), about)
         command = [sys.executable, "-m", "faststyle.cli", "serve", "--port", "0"]
-        command += ["--warm", STYLE, "--queue", str(max(64, clients)), *options]
+        command += ["--warm", STYLE, "--queue", str(max(64, clients)), "--timeout", str(TIMEOUT)]
+        command += options
         # The service is that of this package, wherever it lies.
         path = str(Path(faststyle.__file__).parents[1])
         running = subprocess.Popen(  # nosec B603
