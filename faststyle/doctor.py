@@ -50,6 +50,8 @@ PACKAGES = {
     "pyvips": "huge",
     "matplotlib": "compare",
     "jinja2": "compare",
+    "fastapi": "serve",
+    "uvicorn": "serve",
 }
 DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image"}  # where the name is another
 # Flags of CPUs that engines are faster with, as Linux writes them.

@@ -9,6 +9,7 @@
     ├── StateError        a run cannot start or resume from the state on disk
     ├── OutputError       something cannot be written (no permission, full disk)
     ├── DeviceError       a device that was asked for is not there
+    ├── ServerError       the service cannot be started
     ├── TrainingError     training failed: a term that is not finite, a dead output
     └── Interrupted       SIGINT or SIGTERM ended a run in good order
 
@@ -65,6 +66,10 @@ class OutputError(FaststyleError):
 
 class DeviceError(FaststyleError):
     """A device that was asked for is not there, or has too little memory."""
+
+
+class ServerError(FaststyleError):
+    """The service cannot be started: a limit that makes no sense, a port that is taken."""
 
 
 class TrainingError(FaststyleError):

@@ -86,6 +86,19 @@ LUMA = (0.299, 0.587, 0.114)
 STRIP = 4  # a picture whose longer side is more than so many times the shorter one is a strip
 
 
+class TooManyPixelsError(ImageError):
+    """A picture has more pixels than are ever decoded."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """The format of an image file, by Pillow's name, and its size in pixels, as it is stored."""
+
+    format: str
+    height: int
+    width: int
+
+
 @dataclass(frozen=True)
 class Picture:
     """The content of an image file: colours, and what else the file has.
@@ -141,6 +154,20 @@ def open_picture(source: ImageSource, name: str = "image", keep_metadata: bool =
     icc = copied_icc(image.info.get("icc_profile"))
     picture = Picture(data[:, :3].contiguous(), alpha, icc, _read_dpi(stored), notes=notes)
     return _with_metadata(picture, stored, image) if keep_metadata else picture
+
+
+def read_header(data: bytes, name: str = "image") -> Header | None:
+    """Return the format and size of an image file without decoding it, None for no image at all.
+
+    Raises: TooManyPixelsError; ImageError for a damaged header.
+    """
+    try:
+        with _reading(name), _open_bytes(data, name) as image:
+            return Header(image.format or "", image.height, image.width)
+    except ImageError as error:
+        if isinstance(error.__context__, UnidentifiedImageError):
+            return None
+        raise
 
 
 def notes_on(source: Path | bytes, name: str) -> tuple[str, ...]:
@@ -438,9 +465,13 @@ def _load(
             # JPEG can leave out high frequencies while it decodes; other formats ignore this.
             image.draft("RGB", (shrink_to, shrink_to))
         if image.width * image.height > MAX_PIXELS:  # before a gigabyte is filled with it
-            raise ImageError(f"{name}: more than {MAX_PIXELS:,} pixels; reduce it first")
+            raise _too_many_pixels(name)
         image.load()
         return image
+
+
+def _too_many_pixels(name: str) -> TooManyPixelsError:
+    return TooManyPixelsError(f"{name}: more than {MAX_PIXELS:,} pixels; reduce it first")
 
 
 def _open_bytes(data: bytes, name: str) -> Image.Image:
@@ -494,7 +525,7 @@ def _reading(name: str) -> Iterator[None]:
     except UnidentifiedImageError:
         raise ImageError(f"{name}: not an image that can be read; use {_names(READABLE)}") from None
     except Image.DecompressionBombError:
-        raise ImageError(f"{name}: more than {MAX_PIXELS:,} pixels; reduce it first") from None
+        raise _too_many_pixels(name) from None
     except DAMAGED as error:
         if "MAX_TEXT" in str(error):  # Pillow's limits of what a PNG file may hold compressed
             raise ImageError(

@@ -23,14 +23,14 @@ MODULES = sorted(
 # not know each other: video/ and slow/ know neither engines/ nor training/.
 LAYERS = [
     ["errors"],
-    ["files", "devices", "extras"],
+    ["files", "devices", "extras", "hosts"],
     ["images", "progress", "signals"],
     ["perceptual", "networks", "paintings"],
     ["checkpoint", "judge"],
     ["training", "slow", "video", "convert"],
     ["engines"],
     ["stylize"],
-    ["bench", "compare", "live", "doctor"],
+    ["bench", "compare", "live", "serve", "doctor"],
     ["cli"],
 ]
 

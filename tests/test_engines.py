@@ -157,6 +157,23 @@ def test_openvino_compiles_for_a_size_that_comes_twice_in_a_row(checkpoint: Path
     assert compiled == [tuple(a.shape), tuple(b.shape)]
 
 
+@NEEDS_OPENVINO
+def test_openvino_does_not_compile_for_sizes_that_take_turns(checkpoint: Path) -> None:
+    engine = OpenVINOEngine(lambda: converted(checkpoint), ON_CPU)
+    compiled = []
+    compile_once = engine._compile
+    engine._compile = lambda model: compiled.append(1) or compile_once(model)  # type: ignore
+    batches = [draw_batch(count, 32, 48) for count in (1, 2)]
+    for _ in range(10):
+        for images in batches:
+            engine(images)
+            engine(images)
+    assert sum(compiled) == 2
+    for _ in range(5):  # a longer row pays again
+        engine(batches[0])
+    assert sum(compiled) == 3
+
+
 def converted(checkpoint: Path) -> bytes:
     network, about = load_checkpoint(checkpoint)
     return graph.cached_graph(network, about, checkpoint)

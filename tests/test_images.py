@@ -17,12 +17,15 @@ from PIL import Image, ImageCms, features
 
 from faststyle.errors import ImageError, OutputError
 from faststyle.images import (
+    Header,
+    TooManyPixelsError,
     crop_centre,
     decode,
     encode_image,
     fit_shorter,
     open_picture,
     parse_size,
+    read_header,
     read_image,
     to_pil,
     write_image,
@@ -498,3 +501,14 @@ def test_other_sizes_are_one_line(text: str) -> None:
         ImageError, match=f"`size` {text}: HEIGHTxWIDTH is needed, both 32 or more, as in 480x848"
     ):
         parse_size(text, 32)
+
+
+def test_a_header_is_read_without_its_pixels() -> None:
+    photo = draw(0, 20, 31)
+    for format in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"):
+        assert read_header(encode(photo, format)) == Header(format, 20, 31)
+    assert read_header(png_of_size(9_000, 10_000)) == Header("PNG", 10_000, 9_000)
+    assert read_header(b"no picture") is None
+    assert read_header(b"") is None
+    with pytest.raises(TooManyPixelsError, match=r"more than 178,956,970 pixels"):
+        read_header(png_of_size(60_000, 60_000))

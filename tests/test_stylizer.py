@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import colorsys
 import io
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,15 +10,15 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from conftest import draw, needs, painted
+from conftest import draw, draw_batch, needs, painted
 from PIL import Image, ImageCms
 
 from faststyle.checkpoint import About, load_checkpoint, save_checkpoint
 from faststyle.errors import CheckpointError, DeviceError, ImageError
-from faststyle.images import resize
+from faststyle.images import Picture, resize
 from faststyle.networks.johnson import Johnson
 from faststyle.stylize import stylizer as stylizer_module
-from faststyle.stylize.stylizer import Stylizer
+from faststyle.stylize.stylizer import Look, Stylizer
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 NETWORK = {"name": "johnson", "width": 8, "blocks": 1}
@@ -392,3 +393,53 @@ def test_stroke_size_stylizes_at_another_size_and_comes_back(stylizer: Stylizer)
     with pytest.raises(ImageError, match="`stroke_size` must be above 0"):
         stylizer(photo, stroke_size=0)
     assert stylizer(photo, stroke_size=10).shape == photo.shape
+
+
+@pytest.mark.parametrize(
+    ("size", "look"),
+    [
+        (None, Look()),
+        (20, Look(stroke_size=1.5)),
+        (48, Look(keep_colors=True, mix=0.4)),
+    ],
+)
+def test_a_batch_gives_the_pictures_that_each_would_give(
+    stylizer: Stylizer, size: int | None, look: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = [Picture(image) for image in draw_batch(3, 24, 37).split(1)]
+    photos[1] = replace(photos[1], alpha=torch.full((1, 1, 24, 37), 0.5), icc=b"profile")
+    alone = [stylizer.stylize(photo, size, look) for photo in photos]
+    runs = []
+    paint = stylizer._paint
+    monkeypatch.setattr(
+        stylizer, "_paint", lambda photo, tile: runs.append(len(photo)) or paint(photo, tile)
+    )
+    for got, expected in zip(stylizer.stylize_batch(photos, size, look), alone, strict=True):
+        torch.testing.assert_close(got.rgb, expected.rgb, atol=1e-4, rtol=0)
+        assert (got.alpha is None) == (expected.alpha is None)
+        assert got.icc == expected.icc
+    assert runs == [3]
+
+
+def test_a_batch_without_memory_is_done_one_at_a_time(
+    stylizer: Stylizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = [Picture(image) for image in draw_batch(2, 24, 37).split(1)]
+    runs = []
+    paint = stylizer._paint
+
+    def paint_one(photo: torch.Tensor, tile: int) -> torch.Tensor:
+        runs.append(len(photo))
+        if len(photo) > 1:
+            raise MemoryError
+        return paint(photo, tile)
+
+    monkeypatch.setattr(stylizer, "_paint", paint_one)
+    assert len(stylizer.stylize_batch(photos)) == 2
+    assert runs == [2, 1, 1]
+    # Where a batch would take more than a picture may, it is not tried.
+    runs.clear()
+    monkeypatch.setattr(stylizer_module, "WHOLE_BYTES", 24 * 37 * stylizer._bytes_per_pixel() * 1.5)
+    monkeypatch.setattr(stylizer_module, "WHOLE_SHARE", 0.0)
+    stylizer.stylize_batch(photos)
+    assert runs == [1, 1]

@@ -22,6 +22,7 @@ from faststyle.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from faststyle.bench.serving import ServeRow
     from faststyle.bench.stylizing import StylizeBench
     from faststyle.bench.videos import VideoRow
 
@@ -290,3 +291,66 @@ def bench_slow_path(
         typer.echo(
             f"{row.optimizer:6} {row.size} px  {row.seconds:.2f} s a step  adds {row.added_mb} MiB"
         )
+
+
+@bench_app.command("serve")
+@reports_errors
+def bench_service(
+    network: Annotated[
+        str, typer.Argument(help="A checkpoint, or a network as in mobile-64.", metavar="NETWORK")
+    ] = "mobile",
+    size: Annotated[str, typer.Option(help="HEIGHTxWIDTH of the photos, in pixels.")] = "256x256",
+    requests: Annotated[int, typer.Option(help="Requests of each row.", min=10)] = 200,
+    clients: Annotated[
+        list[int] | None,
+        typer.Option(help="Clients at once, several times if wanted; default: 1, 8, 64.", min=1),
+    ] = None,
+    max_batch: Annotated[int, typer.Option(help="As for faststyle serve.", min=1)] = 8,
+    engine: Engine = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Measure `faststyle serve` with clients on this machine: requests/s, latency, memory.
+
+    Example: faststyle bench serve nocturne --requests 10000 --clients 8 --size 64x64
+    """
+    from dataclasses import asdict
+
+    from faststyle.bench.serving import CLIENTS, bench_serve
+    from faststyle.checkpoint import find_checkpoint
+    from faststyle.images import parse_size
+    from faststyle.networks import parse_network
+
+    options = ["--max-batch", str(max_batch), "--engine", engine, "--precision", precision]
+    options += ["--device", "cpu", *(["--threads", str(threads)] if threads else [])]
+    rows = bench_serve(
+        parse_network(network) or find_checkpoint(network),
+        parse_size(size, 1),
+        requests,
+        clients or CLIENTS,
+        options,
+        announce_for(bench_service),
+    )
+    if as_json:
+        typer.echo(json.dumps([asdict(row) for row in rows]))
+        return
+    _print_service(rows)
+
+
+def _print_service(rows: list[ServeRow]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        *("clients", "requests", "size", "requests/s", "p50 ms", "p99 ms", "photos a batch"),
+        *("refused", "MiB at 1/10", "MiB at the end"),
+    )
+    for row in rows:
+        times = (f"{row.requests_per_second:.1f}", f"{row.p50_ms:.0f}", f"{row.p99_ms:.0f}")
+        memory = (str(row.rss_mb[0]), str(row.rss_mb[-1]))
+        table.add_row(
+            *(str(row.clients), str(row.requests), row.size, *times),
+            *(f"{row.batch:.1f}", str(row.refused), *memory),
+        )
+    Console(width=120).print(table)

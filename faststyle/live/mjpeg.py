@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import ipaddress
 import socket
 import threading
 from collections.abc import Collection, Iterator
@@ -21,10 +20,10 @@ from urllib.parse import urlsplit
 from PIL import Image
 
 from faststyle.errors import OutputError
+from faststyle.hosts import LOCAL_NAMES, host_name, is_loopback
 from faststyle.video.frames import Rgb
 from faststyle.video.options import VideoError
 
-LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 DEFAULT_PORT = 8080
 JPEG_QUALITY = 85
 BOUNDARY = "frame"  # the line between two pictures of an MJPEG stream
@@ -57,7 +56,7 @@ class MjpegOutput:
             raise OutputError(f"`output` {url}: {error.strerror or error}") from error
         self.port = int(self._server.server_address[1])
         self.address = f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
-        self.is_public = not _is_loopback(host)
+        self.is_public = not is_loopback(host)
         threading.Thread(target=self._server.serve_forever, name="mjpeg", daemon=True).start()
 
     def show(self, rgb: Rgb, seconds: float) -> None:
@@ -155,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _is_for_us(self) -> bool:
         """Return whether the request names an address or an allowed name of this machine."""
-        name = _host_name(self.headers.get("Host", ""))
+        name = host_name(self.headers.get("Host", ""))
         # The address that the viewer reached us at, where the server listens on all of them.
         own = str(self.connection.getsockname()[0])
         return name in self.server.stream.allowed or name == own
@@ -175,22 +174,6 @@ def _parse(url: str) -> tuple[str, int]:
     if not parts.hostname or parts.path not in ("", "/") or parts.query:
         raise VideoError(f"`output` {url}: an address and a port are expected; {hint}")
     return parts.hostname, DEFAULT_PORT if port is None else port
-
-
-def _host_name(header: str) -> str:
-    """Return the name in a Host header, without its port: "[::1]:8080" gives "::1"."""
-    try:
-        return (urlsplit(f"//{header}").hostname or "").rstrip(".")
-    except ValueError:
-        return ""
-
-
-def _is_loopback(host: str) -> bool:
-    """Return whether an address can be reached from this machine alone."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _multipart(jpeg: bytes) -> bytes:

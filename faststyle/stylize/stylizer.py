@@ -220,32 +220,62 @@ class Stylizer:
 
     def stylize(self, picture: Picture, size: int | None = None, look: Look = PLAIN) -> Picture:
         """Return the stylized picture; alpha and ICC profile are kept. See `__call__`."""
-        h, w = picture.rgb.shape[-2:]
-        if size is not None:
-            if size < 1:
-                raise ImageError(f"`size` must be 1 or more pixels, got {size}")
-            h, w = fitted_size(h, w, size)
-        # Larger strokes: the network gets a smaller photo. This is its shorter side.
-        inside = max(1, round(min(h, w) / look.stroke_size))
+        h, w, inside = self._find_sizes(picture, size, look)
         # Memory is checked before resizing, which needs memory too.
         tile = self.find_tile(*fitted_size(h, w, inside))
         try:
-            if size is not None:
-                alpha = None if picture.alpha is None else fit_shorter(picture.alpha, size)
-                picture = replace(picture, rgb=fit_shorter(picture.rgb, size), alpha=alpha)
+            picture = _fit(picture, size)
             with torch.no_grad():  # not inference_mode: the result may be used in training
-                photo = picture.rgb if inside == min(h, w) else fit_shorter(picture.rgb, inside)
+                photo = _photo_for_network(picture, inside)
                 painted = self._in_memory(partial(self._paint, photo), tile, photo.shape[-2:])
                 stylized = resize(painted, h, w)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             raise self._too_large(h, w) from error
-        if look.keep_colors:
-            stylized = transfer_luma(stylized, picture.rgb)
-        if look.mix < 1:
-            stylized = torch.lerp(picture.rgb, stylized, look.mix)
-        return replace(picture, rgb=stylized)
+        return _with_look(picture, stylized, look)
+
+    def stylize_batch(
+        self, pictures: Sequence[Picture], size: int | None = None, look: Look = PLAIN
+    ) -> list[Picture]:
+        """Return the stylized pictures, from one run of the network where memory allows it.
+
+        All pictures have one size. Each result is that of `stylize`, within rounding.
+        """
+        h, w, inside = self._find_sizes(pictures[0], size, look)
+        batch = len(pictures)
+        inner = fitted_size(h, w, inside)
+        if batch > 1 and not self.find_tile(*inner) and self._batch_fits(batch, *inner):
+            try:
+                fitted = [_fit(picture, size) for picture in pictures]
+                with torch.no_grad():
+                    photos = torch.cat([_photo_for_network(one, inside) for one in fitted])
+                    painted = resize(self._paint(photos, 0), h, w)
+                pairs = zip(fitted, painted, strict=True)
+                return [_with_look(picture, rgb[None], look) for picture, rgb in pairs]
+            except Exception as error:  # one at a time needs less memory
+                if not is_out_of_memory(error):
+                    raise
+        return [self.stylize(picture, size, look) for picture in pictures]
+
+    def _find_sizes(self, picture: Picture, size: int | None, look: Look) -> tuple[int, int, int]:
+        """Return height and width of the result, and the shorter side that the network gets."""
+        h, w = picture.rgb.shape[-2:]
+        if size is not None:
+            if size < 1:
+                raise ImageError(f"`size` must be 1 or more pixels, got {size}")
+            h, w = fitted_size(h, w, size)
+        # Larger strokes: the network gets a smaller photo.
+        return h, w, max(1, round(min(h, w) / look.stroke_size))
+
+    def _batch_fits(self, batch: int, h: int, w: int) -> bool:
+        """Return whether a batch takes no more memory than a single picture may."""
+        if self.engine.device != "cpu":
+            return True
+        seen = batch * max(h, MIN_SIDE) * max(w, MIN_SIDE)
+        return seen * self._bytes_per_pixel() <= max(
+            WHOLE_BYTES, WHOLE_SHARE * psutil.virtual_memory().available
+        )
 
     def frame(self, rgb: np.ndarray[Any, Any], look: Look = PLAIN) -> Any:
         """Return the stylized frame of a video, (H, W, 3) uint8."""
@@ -390,6 +420,29 @@ class Stylizer:
             f"{h}x{w} pixels are too many for the {free / 2**30:.1f} GiB of free memory; "
             f"try `size` {size}"
         )
+
+
+def _fit(picture: Picture, size: int | None) -> Picture:
+    """Return a picture whose shorter side has `size` pixels; None leaves it as it is."""
+    if size is None:
+        return picture
+    alpha = None if picture.alpha is None else fit_shorter(picture.alpha, size)
+    return replace(picture, rgb=fit_shorter(picture.rgb, size), alpha=alpha)
+
+
+def _photo_for_network(picture: Picture, inside: int) -> Tensor:
+    """Return the photo with a shorter side of `inside` pixels."""
+    same = inside == min(picture.rgb.shape[-2:])
+    return picture.rgb if same else fit_shorter(picture.rgb, inside)
+
+
+def _with_look(picture: Picture, stylized: Tensor, look: Look) -> Picture:
+    """Return the picture with its stylized colours, as the look wants them."""
+    if look.keep_colors:
+        stylized = transfer_luma(stylized, picture.rgb)
+    if look.mix < 1:
+        stylized = torch.lerp(picture.rgb, stylized, look.mix)
+    return replace(picture, rgb=stylized)
 
 
 def _read_about(path: Path) -> About | None:
