@@ -110,7 +110,7 @@ def test_it_goes_on_where_it_was(
     first = Balance(losses[1], 0.7, 1.0, 100)
     go(first, errors[:stop], accelerator)
     second = Balance(losses[2], 0.7, 1.0, 100)
-    second.restore(first.state(accelerator))
+    second.restore(first.state(accelerator), 1)
     go(second, errors[stop:], accelerator, stop)
     assert torch.equal(losses[0].balance, losses[2].balance)
 
