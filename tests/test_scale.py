@@ -1,4 +1,4 @@
-"""Training over processes and nodes: launchers, two nodes, and states that move between machines."""
+"""Training over processes and nodes: launchers, two nodes, states that move between machines."""
 
 from __future__ import annotations
 
