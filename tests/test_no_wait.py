@@ -45,11 +45,11 @@ class Waits(TorchDispatchMode):
         if on_device and any(wait in name for wait in WAITS):
             self.found.append(name)
         # From the memory of the host a GPU copies in turn, unless the copy is marked.
-        to_device = (kwargs or {}).get("device")
-        if name == "_to_copy" and to_device is not None and to_device.type == "meta":
-            if not (kwargs or {}).get("non_blocking"):
-                self.found.append("a blocking copy to the device")
-        return func(*args, **(kwargs or {}))
+        options = kwargs or {}
+        moves = name == "_to_copy" and str(options.get("device")) == "meta"
+        if moves and not options.get("non_blocking"):
+            self.found.append("a blocking copy to the device")
+        return func(*args, **options)
 
 
 def recipe(**changes: Any) -> Recipe:

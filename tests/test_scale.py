@@ -22,6 +22,8 @@ from faststyle.errors import DeviceError
 from faststyle.training.accelerators import _check_launch
 
 pytestmark = pytest.mark.slow
+# Of weights after some steps; other photos, or gradients of half of them, give 5e-3.
+ROUNDING = 5e-4
 GENTLE = ["--precision", "float32", "--set", "learning_rate=1e-4"]  # else rounding grows fast
 
 
@@ -69,10 +71,15 @@ def about(folder: Path, name: str) -> dict[str, Any]:
 
 
 def distance(folder: Path, one: str, other: str) -> float:
-    """How far two checkpoints are apart, over the length of the first."""
+    """How far the weights of two checkpoints are apart, over the length of the first.
+
+    Without shifts: most of them are taken away again by a normalisation. Their gradients are
+    rounding alone, of which Adam makes whole steps.
+    """
     a, b = (load_file(folder / "checkpoints" / f"{n}.safetensors") for n in (one, other))
     assert a.keys() == b.keys()
-    flat_a, flat_b = (torch.cat([w.float().flatten() for w in x.values()]) for x in (a, b))
+    names = [name for name in a if name.endswith("weight")]
+    flat_a, flat_b = (torch.cat([x[n].float().flatten() for n in names]) for x in (a, b))
     return float((flat_a - flat_b).norm() / flat_a.norm())
 
 
@@ -93,7 +100,7 @@ def test_four_processes_end_in_the_weights_of_one(
     done = run([*torchrun(4, 0), *command], alone)
     assert done.returncode == 0, done.stderr
     assert about(alone, "four")["processes"] == 4
-    assert distance(alone, "one", "four") < 1e-4
+    assert distance(alone, "one", "four") < ROUNDING
 
 
 @pytest.fixture
@@ -148,7 +155,7 @@ def test_two_nodes_end_in_the_weights_of_one(
             node.kill()
     assert [node.returncode for node in nodes] == [0, 0], said
     assert about(alone, "nodes")["processes"] == 2
-    assert distance(alone, "one", "nodes") < 1e-4
+    assert distance(alone, "one", "nodes") < ROUNDING
 
 
 CONFIG = """
@@ -174,7 +181,7 @@ def test_accelerate_launch_with_a_config_file_starts_two(
     done = run([*launch, *command], alone)
     assert done.returncode == 0, done.stderr
     assert about(alone, "launched")["processes"] == 2
-    assert distance(alone, "one", "launched") < 1e-4
+    assert distance(alone, "one", "launched") < ROUNDING
 
 
 def test_accelerate_launch_that_starts_one_is_refused(
@@ -257,7 +264,7 @@ def test_a_state_moves_between_one_and_two_processes(
         assert set(range(16)) <= train(name, first, stop_at=4) <= set(range(24))
         assert train(name, 3 - first, "--resume") == set(range(16, 48))
         assert about(tmp_path, name)["photos_seen"] == 48
-        assert distance(tmp_path, "whole", name) < 1e-3
+        assert distance(tmp_path, "whole", name) < ROUNDING
 
 
 def test_launchers_that_start_several_are_let_through(monkeypatch: pytest.MonkeyPatch) -> None:
