@@ -66,12 +66,13 @@ def main(vgg: str, style: str, *settings: str) -> None:
         out = take_step(self, batch)
         after = compiled()
         seen.append({key: after[key] - before[key] for key in after} | {"total": out[0].values[0]})
-        print(len(seen), after, file=sys.stderr, flush=True)
+        counts = {key: value for key, value in seen[-1].items() if key != "total"}
+        print(len(seen), after, counts, file=sys.stderr, flush=True)
         return out
 
     trainer.Trainer._train_on = step_and_count  # type: ignore[method-assign]
     for size in ("PREVIEW_SIZE", "STRIP_SIZE", "SCORE_SIZE"):
-        setattr(held_out, size, 96)
+        setattr(held_out, size, 48)
     recipe = recipe_from_dict({**RECIPE, **changes})
     train_style(Path(style), recipe, name="xla", vgg_weights=vgg, overwrite=True)
     whole = compiled()

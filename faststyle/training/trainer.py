@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.data_loader import prepare_data_loader
 from accelerate.utils import set_seed
 from torch import Tensor
 
@@ -206,7 +207,15 @@ class Trainer:
             workers=recipe.workers,
             paintings=len(self.paintings),
         )
-        prepared: Iterator[Batch] = self.accelerator.prepare(loader)
+        # Not `accelerator.prepare`: that would save the loader with each state, which fails on XLA.
+        # There is nothing to save.
+        prepared: Iterator[Batch] = prepare_data_loader(
+            loader,
+            self.accelerator.device,
+            self.accelerator.num_processes,
+            self.accelerator.process_index,
+            put_on_device=self.accelerator.device.type != "xla",  # there it is done anyway
+        )
         return prepared
 
     def _train_on(self, batch: Batch) -> tuple[Stepped, Tensor]:
