@@ -268,7 +268,9 @@ def test_a_state_moves_between_one_and_two_processes(
 
 
 def test_launchers_that_start_several_are_let_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("MASTER_ADDR", "127.0.0.1"), ("ACCELERATE_USE_CPU", "True")):
+    for name in ("RANK", "WORLD_SIZE", "ACCELERATE_MIXED_PRECISION"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in (("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "29500")):
         monkeypatch.setenv(name, value)
     _check_launch()
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")

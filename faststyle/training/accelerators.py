@@ -154,18 +154,16 @@ def gather_list(items: list[Any], accelerator: Accelerator) -> list[Any]:
 def _check_launch() -> None:
     """Raise DeviceError where `accelerate launch` was asked for processes, and started one.
 
-    On CPUs it starts several by mpirun only. It sets the address at which they would meet, but no
-    rank: launchers that start several set it, or the variables of MPI.
+    It starts several by mpirun only on CPUs, and where there is one GPU. It sets the address at
+    which they would meet, but no rank: launchers that start several set it, or MPI's variables.
     """
-    environ = os.environ
-    ranks = ("RANK", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
-    ours = "ACCELERATE_MIXED_PRECISION" in environ and "MASTER_ADDR" in environ
-    if ours and environ.get("ACCELERATE_USE_CPU", "").lower() == "true":
-        if not any(name in environ for name in ranks):
-            raise DeviceError(
-                "accelerate launch was asked for several processes and started one, as it does on "
-                "CPUs; start them with: torchrun --nproc_per_node PROCESSES train.py ..."
-            )
+    asked = {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
+    ranks = {"RANK", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"}
+    if asked and not ranks & os.environ.keys():
+        raise DeviceError(
+            "accelerate launch was asked for several processes and started one; start them with: "
+            "torchrun --nproc_per_node PROCESSES train.py ..."
+        )
 
 
 def _auto_device() -> torch.device:
