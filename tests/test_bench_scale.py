@@ -45,6 +45,15 @@ def test_the_model_names_the_limit() -> None:
     assert predict(replace(GPU, latency=1e-3), 64)["exchange_seconds"] > 0.252
 
 
+def test_a_stream_is_read_by_all() -> None:
+    """Of 8 devices each reads half of all photos: 16 of 100 kB at 10 MB/s."""
+    slow = replace(GPU, photo_bytes=1e5, download=1e7, read_share=0.5)
+    found = predict(slow, 8)
+    assert found["reading_seconds"] == pytest.approx(0.16)
+    assert found["limit"] == "reading"
+    assert predict(slow, 1)["reading_seconds"] == pytest.approx(0.04)  # its own at least
+
+
 def test_decoding_is_measured() -> None:
     assert 1 < decoding_speed(64) < 1e5
 

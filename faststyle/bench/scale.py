@@ -7,6 +7,7 @@ over the loopback interface. Photos are random: decoding is measured by itself.
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -79,7 +80,9 @@ class Machine:
 
     `step_seconds` of `batch_size` photos on one device; `link` bytes a second of each device to
     the others, `latency` seconds a hop; `cores` for each device, which decode
-    `decoded_per_second` photos each.
+    `decoded_per_second` photos each. `download` is in bytes a second of each device, and
+    `read_share` the share of all photos, those of other devices too, that each one reads of a
+    stream: each worker reads its lanes whole (training/photos.py).
     """
 
     step_seconds: float
@@ -89,6 +92,9 @@ class Machine:
     latency: float
     cores: float
     decoded_per_second: float
+    photo_bytes: float = 163e3  # the mean of COCO's
+    download: float = math.inf
+    read_share: float = 0.0
 
 
 def sent_bytes(gradient_bytes: int, processes: int) -> int:
@@ -99,22 +105,25 @@ def sent_bytes(gradient_bytes: int, processes: int) -> int:
 def predict(machine: Machine, devices: int) -> dict[str, Any]:
     """Return seconds a step, photos a second and what limits them, for so many devices.
 
-    Exchange and computing do not overlap: the network is one bucket. Decoding goes on beside both.
+    Exchange and computing do not overlap: the network is one bucket. Photos come beside both.
     """
     exchange = sent_bytes(machine.gradient_bytes, devices) / machine.link
     exchange += EXCHANGES * 2 * (devices - 1) * machine.latency
     decoding = machine.batch_size / (machine.cores * machine.decoded_per_second)
+    read = machine.batch_size * max(1.0, devices * machine.read_share)
+    reading = read * machine.photo_bytes / machine.download
     busy = machine.step_seconds + exchange
-    if decoding > busy:
-        limit = "decoding"
-    else:
+    seconds = max(busy, decoding, reading)
+    if seconds == busy:
         limit = "all-reduce" if exchange > machine.step_seconds else "computing"
-    seconds = max(busy, decoding)
+    else:
+        limit = "decoding" if decoding > reading else "reading"
     return {
         "devices": devices,
         "seconds": seconds,
         "exchange_seconds": exchange,
         "decoding_seconds": decoding,
+        "reading_seconds": reading,
         "photos_per_second": devices * machine.batch_size / seconds,
         "efficiency": machine.step_seconds / seconds,
         "limit": limit,
@@ -166,10 +175,10 @@ def decoding_speed(size: int) -> float:
         source.strong = False  # few as they are, they stand for many
         photos = NumberedPhotos(source, size, 0)
         photos[0]
-        began = time.perf_counter()
+        began = time.process_time()  # of this process alone, on a machine that others use too
         for number in range(PHOTOS):
             photos[number]
-        return PHOTOS / (time.perf_counter() - began)
+        return PHOTOS / (time.process_time() - began)
 
 
 def _launch(recipe: Recipe, vgg_weights: Path | None, processes: int, steps: int) -> dict[str, Any]:
