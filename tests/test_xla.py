@@ -51,12 +51,12 @@ def test_a_step_is_compiled_once_and_its_losses_are_those_of_torch(
     steps = on_xla["steps"]
     assert len(steps) == 24
     assert on_xla["programs"] == on_xla["uncached"] > 0
-    # from the third on a step is the program of the second
-    assert [step["programs"] for step in steps[2:9]] == [0] * 7
+    # once it is the step of the objective alone, the balance and the log add small programs
+    assert sum(step["programs"] for step in steps[3:FIRST]) <= 4
     assert [step["programs"] for step in steps[FIRST:]] == [0] * (24 - FIRST)
     # nothing is computed on the host, and no value is asked for
-    assert [step["on_host"] for step in steps[2:]] == [0] * 22
+    assert [step["on_host"] for step in steps] == [0] * 24
     plain = train(sys.executable, folders[1], vgg_file, painting)
     totals = [[step["total"] for step in run["steps"]] for run in (on_xla, plain)]
-    assert totals[0][:5] == pytest.approx(totals[1][:5], rel=1e-3)
-    assert totals[0] == pytest.approx(totals[1], rel=0.02)  # rounding grows
+    assert totals[0][:5] == pytest.approx(totals[1][:5], rel=1e-5)
+    assert totals[0] == pytest.approx(totals[1], rel=1e-3)  # rounding grows

@@ -37,8 +37,8 @@ def squares(image: Tensor) -> Tensor:
 
 def luminance(x: Tensor) -> Tensor:
     """Return the luminance, (B, 1, h, w), of squares (B, 3, h, w) in RGB, by ITU-R BT.601."""
-    red, green, blue = x.split(1, 1)
-    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+    luma: Tensor = LUMA[0] * x[:, :1] + LUMA[1] * x[:, 1:2] + LUMA[2] * x[:, 2:3]
+    return luma
 
 
 def palette(painting: Tensor) -> Tensor:
@@ -116,7 +116,8 @@ def _times(x: Tensor, y: Tensor) -> Tensor:
 
 def _inverse(matrix: Tensor) -> Tensor:
     """Return the inverse of (B, 3, 3). It is not checked: that would wait for the device."""
-    return torch.linalg.inv_ex(matrix).inverse
+    inverse: Tensor = torch.linalg.inv_ex(matrix).inverse
+    return inverse
 
 
 def _root(matrix: Tensor) -> Tensor:

@@ -134,8 +134,8 @@ def _fill_gaps_of_xla() -> torch.library.Library:
 
     That is `vdot`, in torch's spectral normalisation. Of real numbers it is `dot`.
     """
-    library = torch.library.Library("aten", "IMPL")
-    library.impl("vdot", torch.dot, "XLA")
+    library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
+    library.impl("vdot", torch.dot, "XLA")  # type: ignore[no-untyped-call]
     return library  # it is undone when nobody holds it
 
 

@@ -199,8 +199,8 @@ def _update(average: AveragedModel, network: StyleNetwork, decay: float) -> None
     """
     updates = int(average.n_averaged)  # on the CPU
     share = 1 - min(decay, (1 + updates) / (10 + updates)) if updates else 1.0
-    means = list(average.module.parameters())
-    weights = list(network.parameters())
+    means: list[Tensor] = list(average.module.parameters())
+    weights: list[Tensor] = list(network.parameters())
     if weights[0].device.type == "xla":
         # As a number it would be one with an equal number elsewhere: another program, each time.
         data = as_data(torch.tensor(share), weights[0].device)
