@@ -110,7 +110,7 @@ def test_it_goes_on_where_it_was(
     first = Balance(losses[1], 0.7, 1.0, 100)
     go(first, errors[:stop], accelerator)
     second = Balance(losses[2], 0.7, 1.0, 100)
-    second.restore(first.state(accelerator))
+    second.restore(first.state(accelerator), 1)
     go(second, errors[stop:], accelerator, stop)
     assert torch.equal(losses[0].balance, losses[2].balance)
 
@@ -147,3 +147,21 @@ def test_it_multiplies_the_style_terms_alone(loss: PerceptualLoss) -> None:
     torch.testing.assert_close(after.style_rel, before.style_rel)
     rest = before.content + before.light + before.tv
     torch.testing.assert_close(after.total, rest + 2 * before.style + 2 * before.mean)
+
+
+def test_a_state_of_two_processes_goes_on_in_one_and_in_two(tiny_weights: VGGWeights) -> None:
+    """One process takes the sums of both; each of two takes its half."""
+    vgg = load_vgg(tiny_weights, deepest_layers(LossConfig(), "vgg16"))
+    loss = PerceptualLoss(vgg, torch.rand(1, 3, 64, 64), LossConfig())
+    balance = Balance(loss, 0.7, 1.0, 100)
+    balance.sums.copy_(torch.tensor([[1.0, 2.0, 4.0]]))
+
+    class Two:
+        def reduce(self, x: torch.Tensor, how: str) -> torch.Tensor:
+            return {"sum": 2 * x, "mean": x}[how]
+
+    state = balance.state(Two())  # type: ignore[arg-type]
+    balance.restore(state, 1)
+    assert balance.sums.tolist() == [[2.0, 4.0, 8.0]]
+    balance.restore(state, 2)
+    assert balance.sums.tolist() == [[1.0, 2.0, 4.0]]

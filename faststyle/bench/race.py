@@ -129,8 +129,7 @@ def _ours(recipe: Recipe, loss: PerceptualLoss, name: str) -> Runner:
 
     def step(photos: Tensor) -> None:
         photos = photos.contiguous(memory_format=torch.channels_last)
-        which = torch.zeros(len(photos), dtype=torch.long)
-        train_step(photos, which, min(runner.steps, recipe.steps - 1))
+        train_step(photos, [0] * len(photos), min(runner.steps, recipe.steps - 1))
 
     # The step reads `runner`, which is there once the first step is taken.
     photos = _photos(recipe, recipe.batch_size, recipe.image_size)

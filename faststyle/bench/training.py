@@ -261,6 +261,6 @@ def _our_step(network: StyleNetwork, painting: Tensor, weights: VGGWeights, reci
     train_step = TrainStep(accelerator, network, loss, recipe)
 
     def step(photos: Tensor) -> None:
-        train_step(photos, torch.zeros(len(photos), dtype=torch.long), 0)
+        train_step(photos, [0] * len(photos), 0)
 
     return step

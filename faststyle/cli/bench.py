@@ -125,6 +125,50 @@ def bench_two_trainers(
     )
 
 
+@bench_app.command("scale")
+@reports_errors
+def bench_processes(
+    processes: Annotated[
+        list[int] | None,
+        typer.Option(help="Counts of processes, one thread each; default: 1, 2 and 4.", min=1),
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(help="smoke, quick, long, full, or a .toml file.")
+    ] = "quick",
+    batch_size: Annotated[int | None, typer.Option(help="Photos a step and process.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the training crops, in pixels.")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Steps that are timed.", min=1)] = 10,
+    vgg_weights: VggWeights = None,
+    as_json: Json = False,
+) -> None:
+    """Time training in 1, 2 and 4 processes on the CPU, what they exchange, and decoding.
+
+    Example: faststyle bench scale --processes 1 --processes 2
+    """
+    from dataclasses import asdict
+
+    from faststyle.bench.scale import bench_scale
+    from faststyle.training.recipe import load_recipe
+
+    settings = load_recipe(recipe, [], {"batch_size": batch_size, "image_size": image_size})
+    result = bench_scale(settings, vgg_weights, processes or (1, 2, 4), steps)
+    if as_json:
+        typer.echo(json.dumps(asdict(result)))
+        return
+    typer.echo(f"cores                {result.cores}")
+    typer.echo(f"gradients            {result.gradient_bytes / 1e6:.2f} MB a step")
+    typer.echo(f"decoding             {result.decoded_per_second:.0f} photos/s a core")
+    typer.echo("processes  s/step  expected  exchange  images/s  efficiency  MB sent  on loopback")
+    for row in result.rows:
+        typer.echo(
+            f"{row.processes:9}  {row.seconds:6.3f}  {row.expected_seconds:8.3f}  "
+            f"{row.exchange_seconds:8.3f}  {row.images_per_second:8.2f}  {row.efficiency:10.2f}  "
+            f"{row.sent_bytes / 1e6:7.2f}  {row.loopback_bytes / 1e6:11.2f}"
+        )
+
+
 @bench_app.command("stylize")
 @reports_errors
 def bench_engines(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from faststyle.perceptual.losses import PerceptualLoss, Terms
 from faststyle.perceptual.moments import TINY
+from faststyle.training.accelerators import run_program
 
 EVERY = 10  # steps between changes: the content error of a few photos is mostly that of the photos
 RATE = 0.025  # of the logarithm of the weight, for each photo, for a content error that is off by 1
@@ -59,13 +60,17 @@ class Balance:
         change = torch.exp(self.rate * photos * (self.target - content_rel))
         self.loss.balance.mul_(change).clamp_(*LIMITS)
         self.sums.zero_()
+        run_program(self.sums.device)  # one of its own, so that all steps are the same program
 
     def state(self, accelerator: Accelerator) -> dict[str, Any]:
         """Return the weights, and the sums since the last change, as plain data."""
-        sums = accelerator.reduce(self.sums, "mean")  # each process goes on with its share
+        sums = accelerator.reduce(self.sums, "sum")
         return {"balance": self.loss.balance.tolist(), "sums": sums.tolist()}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned."""
+    def restore(self, state: dict[str, Any], processes: int) -> None:
+        """Go on from what `state` returned, each of so many processes with its share of the sums.
+
+        They may be other processes than those that saved it.
+        """
         self.loss.balance.copy_(torch.tensor(state["balance"]))
-        self.sums.copy_(torch.tensor(state["sums"]))
+        self.sums.copy_(torch.tensor(state["sums"]) / processes)

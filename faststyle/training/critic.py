@@ -24,6 +24,8 @@ from faststyle.perceptual.features import extract
 from faststyle.perceptual.losses import PerceptualLoss
 from faststyle.perceptual.moments import TINY
 from faststyle.perceptual.vgg import VGG, Feats
+from faststyle.training.accelerators import as_data, average_gradients
+from faststyle.training.view import square
 
 # Patches of 18 and of 40 pixels, with the two convolutions of the critic.
 LAYERS = ("relu2_1", "relu3_1")
@@ -80,13 +82,14 @@ class Critic:
         self.optimizer = torch.optim.Adam(self.nets.parameters(), lr=RATE, betas=BETAS)
         accelerator.register_for_checkpointing(self.nets, self.optimizer)
 
-    def __call__(self, painted: Feats, which: Tensor, step: int) -> Tensor:
+    def __call__(self, painted: Feats, numbers: Sequence[int], step: int) -> Tensor:
         """Learn from features of pictures, and return the blame for each picture, (B,).
 
-        `which`, (B,), are the paintings that they are for.
+        `numbers` are those of the paintings that they are for.
         """
+        which = as_data(torch.tensor(numbers), self.accelerator.device)
         with torch.no_grad():
-            real = extract(self.vgg, self._crops(which, step), LAYERS)
+            real = extract(self.vgg, self._crops(numbers, step), LAYERS)
         scales = {layer: _scale(feats) for layer, feats in real.items()}
         self._learn(real, {layer: f.detach() for layer, f in painted.items()}, scales, which)
         self.nets.requires_grad_(False)
@@ -102,22 +105,13 @@ class Critic:
             losses.append(F.relu(1 - net(real[layer] * scale, which)).mean())
             losses.append(F.relu(1 + net(painted[layer] * scale, which)).mean())
         torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
-        if self.accelerator.num_processes > 1:
-            gradients = [p.grad for p in self.nets.parameters() if p.grad is not None]
-            mean = self.accelerator.reduce(torch.cat([g.flatten() for g in gradients]), "mean")
-            parts = mean.split([g.numel() for g in gradients])
-            for gradient, part in zip(gradients, parts, strict=True):
-                gradient.copy_(part.view(gradient.shape))
+        average_gradients(self.accelerator, self.nets.parameters())
         self.optimizer.step()
         self.optimizer.zero_grad()
 
-    def _crops(self, which: Tensor, step: int) -> Tensor:
-        """Return a crop of the painting of each picture, (B, 3, side, side).
-
-        They are taken by index: a slice would be another program on a TPU at each step.
-        """
-        first = self.accelerator.process_index * len(which)
-        numbers: Sequence[int] = which.tolist() if len(self.paintings) > 1 else [0] * len(which)
+    def _crops(self, numbers: Sequence[int], step: int) -> Tensor:
+        """Return a crop of the painting of each picture, (B, 3, side, side)."""
+        first = self.accelerator.process_index * len(numbers)
         crops = []
         for place, number in enumerate(numbers, first):
             # Repeatable, and no secret: not for cryptography.
@@ -126,11 +120,8 @@ class Critic:
         return torch.cat(crops)
 
     def _crop(self, painting: Tensor, draw: random.Random) -> Tensor:
-        for dim in (2, 3):
-            first = draw.randint(0, painting.shape[dim] - self.side)
-            places = torch.arange(first, first + self.side).to(painting.device)
-            painting = painting.index_select(dim, places)
-        return painting.contiguous(memory_format=torch.channels_last)
+        top, left = (draw.randint(0, length - self.side) for length in painting.shape[2:])
+        return square(painting, top, left, self.side)
 
 
 def _scale(feats: Tensor) -> Tensor:

@@ -72,12 +72,13 @@ class PhotoSource(Protocol):
 class Batch(TypedDict):
     """A batch of the loader.
 
-    `photo` is (B, 3, S, S) uint8, `painting` (B,) the number of the painting that each is for.
+    `photo` is (B, 3, S, S) uint8, `painting` the number of the painting that each is for: a list,
+    which stays on the host.
     `skipped` are bad photos that others stand in for; `failure` says why the run cannot go on.
     """
 
     photo: Tensor
-    painting: Tensor
+    painting: list[int]
     skipped: list[Skipped]
     failure: str | None
 
@@ -293,7 +294,7 @@ class NumberedPhotos(Dataset[Batch]):
             except PhotosError as error:
                 return self._failed(str(error), skipped)
             return Batch(
-                photo=photo, painting=self._painting(number), skipped=skipped, failure=None
+                photo=photo, painting=[self._painting(number)], skipped=skipped, failure=None
             )
         name, reason = skipped[-1]
         message = f"`photos`: {MAX_ATTEMPTS} photos in a row cannot be used; the last was {name}"
@@ -330,20 +331,20 @@ class NumberedPhotos(Dataset[Batch]):
 
     def _failed(self, message: str, skipped: list[Skipped]) -> Batch:
         photo = torch.zeros(3, self.size, self.size, dtype=torch.uint8)
-        return Batch(photo=photo, painting=torch.tensor(0), skipped=skipped, failure=message)
+        return Batch(photo=photo, painting=[0], skipped=skipped, failure=message)
 
-    def _painting(self, number: int) -> Tensor:
+    def _painting(self, number: int) -> int:
         """Return the number of the painting that a sample is for: a pure function of (seed, n)."""
         turn, place = divmod(number, self.paintings)
         order = np.random.default_rng((self.seed, turn, 4)).permutation(self.paintings)
-        return torch.tensor(int(order[place]))
+        return int(order[place])
 
 
 def collate(samples: list[Batch]) -> Batch:
     """Join samples to a batch; the first failure is kept."""
     return Batch(
         photo=torch.stack([s["photo"] for s in samples]),
-        painting=torch.stack([s["painting"] for s in samples]),
+        painting=[number for s in samples for number in s["painting"]],
         skipped=[bad for s in samples for bad in s["skipped"]],
         failure=next((s["failure"] for s in samples if s["failure"]), None),
     )

@@ -22,6 +22,7 @@ from faststyle.judge import Scores
 from faststyle.perceptual.losses import Terms
 from faststyle.perceptual.weights import VGGWeights
 from faststyle.progress import StepProgress
+from faststyle.training.accelerators import as_data, run_program
 from faststyle.training.painting import PaintingSet
 from faststyle.training.photos import PhotoSource
 from faststyle.training.recipe import Recipe
@@ -62,13 +63,14 @@ class Meter:
 
     def start(self, step: int) -> None:
         """Begin anew after `step`."""
-        self.sums = torch.zeros(len(Terms._fields) + 1, device=self.accelerator.device)
+        self.sums = as_data(torch.zeros(len(Terms._fields) + 1), self.accelerator.device)
         self.began = time.monotonic()
         self.first = step
 
     def add(self, values: Tensor) -> None:
         """Count the terms and the norm of the gradient of a batch."""
         self.sums += values
+        run_program(self.sums.device)
 
     def read(self, step: int) -> dict[str, float]:
         """Return the means since the last log, and images per second. It waits for the device."""

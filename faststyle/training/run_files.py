@@ -20,6 +20,8 @@ from faststyle.training.recipe import Recipe, load_recipe, recipe_from_dict
 from faststyle.training.state import SavedState, newest_state
 
 FLOAT = 4  # bytes
+# Settings of a recipe that a run may change when it goes on: how a machine takes its steps.
+PER_PROCESS = ("batch_size", "accumulate", "workers")
 LONGEST_NAME = 200  # bytes: file systems take 255, and suffixes come on top
 
 
@@ -128,9 +130,11 @@ def open_run(
             f"{files.folder} was started with another painting; use its painting, or `overwrite`"
         )
     stored = recipe_from_dict(state.extra["recipe"])
-    if recipe is not None and recipe != stored:
-        mine = recipe.to_dict()
-        theirs = stored.to_dict()
+    mine = (recipe or stored).to_dict()
+    theirs = stored.to_dict()
+    for key in PER_PROCESS:  # another machine may have other processes, for the same steps
+        theirs[key] = mine[key]
+    if mine != theirs:
         key = next(k for k in mine if mine[k] != theirs[k])
         raise StateError(
             f"{files.folder} was started with {key} = {theirs[key]!r}, now it is {mine[key]!r}; "
@@ -138,7 +142,7 @@ def open_run(
         )
     if not overwrite and not may_replace(files):
         check_checkpoint_is_free(files)
-    return state, stored
+    return state, recipe or stored
 
 
 def may_replace(files: RunFiles) -> bool:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 
+from faststyle.training.accelerators import gather_list
 from faststyle.training.balance import Balance
 
 
@@ -24,13 +24,15 @@ class RunState:
         self.seconds = 0.0
         self.skipped: list[tuple[str, str]] = []
 
-    def gather_skipped(self) -> None:
+    def gather_skipped(self, accelerator: Accelerator) -> None:
         """Take in the photos that any process skipped, each once, in a fixed order."""
-        self.skipped = sorted({(name, reason) for name, reason in gather_object(self.skipped)})
+        self.skipped = sorted(
+            {(name, reason) for name, reason in gather_list(self.skipped, accelerator)}
+        )
 
     def state_dict(self, accelerator: Accelerator) -> dict[str, Any]:
         """Return plain data, ready for JSON; all processes call this together."""
-        self.gather_skipped()
+        self.gather_skipped(accelerator)
         return {
             "photos": self.photos,
             "seconds": self.seconds,
@@ -38,10 +40,10 @@ class RunState:
             "balance": self.balance.state(accelerator),
         }
 
-    def load_state_dict(self, step: int, saved: Mapping[str, Any]) -> None:
-        """Go on after `step`, from what `state_dict` returned then."""
+    def load_state_dict(self, step: int, saved: Mapping[str, Any], processes: int) -> None:
+        """Go on after `step` in so many processes, from what `state_dict` returned then."""
         self.step = step
         self.photos = saved["photos"]
         self.seconds = saved["seconds"]
         self.skipped = [(name, reason) for name, reason in saved["skipped"]]
-        self.balance.restore(saved["balance"])
+        self.balance.restore(saved["balance"], processes)

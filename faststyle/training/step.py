@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +16,12 @@ from faststyle.networks.layers import ConvNorm, InstanceNorm
 from faststyle.networks.network import StyleNetwork
 from faststyle.perceptual.losses import PerceptualLoss, Terms, WeightedPainting, deepest_layers
 from faststyle.perceptual.weights import VGGWeights, load_vgg
+from faststyle.training.accelerators import (
+    as_data,
+    average_gradients,
+    mark_averaged,
+    run_program,
+)
 from faststyle.training.balance import Balance
 from faststyle.training.critic import LAYERS as WATCHED
 from faststyle.training.critic import Critic
@@ -87,7 +92,7 @@ class TrainStep:
         self.network, *self.optimizers = accelerator.prepare(network, *_optimizers(network, recipe))
         self.average: AveragedModel | None = None
         if recipe.average:
-            self.average = AveragedModel(network, multi_avg_fn=partial(_average, recipe.average))
+            self.average = AveragedModel(network)
             accelerator.register_for_checkpointing(self.average)
 
     @property
@@ -98,13 +103,15 @@ class TrainStep:
         network: StyleNetwork = self.average.module  # type: ignore[assignment]
         return network
 
-    def __call__(self, photos: Tensor, which: Tensor, step: int) -> Stepped:
+    def __call__(self, photos: Tensor, numbers: Sequence[int], step: int) -> Stepped:
         """Learn from photos, (B, 3, S, S) in [0, 1], in channels last; `step` counts from 0.
 
-        `which`, (B,), is the painting that each photo is for, by its number.
+        `numbers` are those of the paintings that the photos are for. Nothing waits for the device,
+        and on XLA each step is the same program.
         """
         accelerator = self.accelerator
         recipe = self.recipe
+        which = as_data(torch.tensor(numbers), photos.device)
         view = draw_view(recipe, step)
         copied = round(recipe.copying * recipe.steps) if recipe.init == SCRATCH else 0
         copying = step < copied
@@ -115,27 +122,33 @@ class TrainStep:
             with accelerator.autocast():
                 stylized = self.network(photos) if mix is None else self.network(photos, mix)
                 pair = (view.of(stylized), view.of(photos))
-                terms = (
-                    self._copied(*pair, which) if copying else self._evaluated(*pair, which, step)
-                )
+                if copying:
+                    terms = self._copied(*pair, which)
+                else:
+                    terms = self._evaluated(*pair, numbers, which, step)
             accelerator.backward(terms.total)
             norm = torch.zeros((), device=photos.device)
             if accelerator.sync_gradients:
                 rate = learning_rate(step, recipe)
                 for group in (g for o in self.optimizers for g in o.param_groups):
                     group["lr"] = rate * group["times"]
+                if photos.device.type == "xla":  # elsewhere DDP has done it
+                    average_gradients(accelerator, self.plain.parameters())
+                    mark_averaged(self.optimizers[0])
                 norm = accelerator.clip_grad_norm_(self.network.parameters(), recipe.clip_norm)
             values = torch.cat([terms.scalars(), norm.detach().float().view(1)])
             self.guard.check(values, self.plain)
             for optimizer in self.optimizers:
+                mark_averaged(optimizer)
                 optimizer.step()
                 optimizer.zero_grad()
         if not copying:
             self.balance.add(terms, which)
+        if accelerator.sync_gradients and self.average is not None:
+            _update(self.average, self.plain, recipe.average)
+        run_program(photos.device)
         if accelerator.sync_gradients:
             self.balance.adjust(step + 1, accelerator)
-            if self.average is not None:
-                self.average.update_parameters(self.plain)
         return Stepped(stylized.detach(), values)
 
     def _forget_moments(self) -> None:
@@ -146,12 +159,19 @@ class TrainStep:
         for optimizer in self.optimizers:
             optimizer.state.clear()
 
-    def _evaluated(self, stylized: Tensor, photos: Tensor, which: Tensor, step: int) -> Terms:
+    def _evaluated(
+        self,
+        stylized: Tensor,
+        photos: Tensor,
+        numbers: Sequence[int],
+        which: Tensor,
+        step: int,
+    ) -> Terms:
         """Return the terms of the objective, with the blame of the critic."""
         terms, painted = self.loss.evaluate(stylized, self.loss.targets(photos), which)
         if self.critic is None:
             return terms
-        blame = self.loss.balance[which] * self.critic(painted, which, step)
+        blame = self.loss.balance[which] * self.critic(painted, numbers, step)
         added = self.recipe.adversarial_weight * self.recipe.loss.strength * blame.mean()
         return terms._replace(total=terms.total + added, adversarial=added)
 
@@ -172,10 +192,23 @@ def copy_error(picture: Tensor, wanted: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _average(decay: float, means: list[Tensor], weights: list[Tensor], updates: Tensor) -> None:
-    """Take weights into their running means; the first steps are forgotten sooner."""
-    early = (1 + float(updates)) / (10 + float(updates))  # counted on the CPU: nothing waits
-    torch._foreach_lerp_(means, weights, 1 - min(decay, early))
+def _update(average: AveragedModel, network: StyleNetwork, decay: float) -> None:
+    """Take weights into their running means; the first steps are forgotten sooner.
+
+    `AveragedModel.update_parameters` would take its count to the device, and wait for it there.
+    """
+    updates = int(average.n_averaged)  # on the CPU
+    share = 1 - min(decay, (1 + updates) / (10 + updates)) if updates else 1.0
+    means: list[Tensor] = list(average.module.parameters())
+    weights: list[Tensor] = list(network.parameters())
+    if weights[0].device.type == "xla":
+        # As a number it would be one with an equal number elsewhere: another program, each time.
+        data = as_data(torch.tensor(share), weights[0].device)
+        for mean, weight in zip(means, weights, strict=True):
+            mean.lerp_(weight, data)
+    else:
+        torch._foreach_lerp_(means, weights, share)
+    average.n_averaged += 1
 
 
 def _optimizers(network: StyleNetwork, recipe: Recipe) -> list[torch.optim.Optimizer]:

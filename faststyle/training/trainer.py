@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.data_loader import prepare_data_loader
 from accelerate.utils import set_seed
 from torch import Tensor
 
@@ -34,7 +35,7 @@ from faststyle.networks import build_network, one_painting_config
 from faststyle.perceptual.losses import PerceptualLoss
 from faststyle.perceptual.weights import VGGWeights, load_vgg
 from faststyle.signals import Stop, noted_signals
-from faststyle.training.accelerators import agreed_signal, can_compile
+from faststyle.training.accelerators import agreed_signal, can_compile, count_on_host
 from faststyle.training.guard import dead_output
 from faststyle.training.held_out import HeldOut
 from faststyle.training.painting import PaintingSet
@@ -105,11 +106,14 @@ class Trainer:
         self.may_replace = may_replace
         if saved is not None:
             self.accelerator.load_state(str(saved.folder))
-            self.state.load_state_dict(saved.step, saved.extra)
+            for optimizer in self.train_step.optimizers:
+                count_on_host(optimizer)
+            self.state.load_state_dict(saved.step, saved.extra, self.accelerator.num_processes)
             self.saved_step = saved.step
         try:
             with self.reporter.opened(self.state.step), noted_signals() as self.stop:
                 self.reporter.announce(self.state.step, self.origin, self.compiled)
+                self._note_other_steps(saved)
                 self._write_json("running")
                 if self.state.step < self.recipe.steps:
                     self._loop()
@@ -123,6 +127,15 @@ class Trainer:
                 raise
             reason = "the process that loads photos has died; was there too little memory?"
             raise PhotosError(f"{reason} {self._way_on()}") from error
+
+    def _note_other_steps(self, saved: SavedState | None) -> None:
+        """Say where a step has other photos than before: of another number of processes."""
+        before = self.per_step if saved is None else saved.extra.get("per_step", self.per_step)
+        if before != self.per_step:
+            self.reporter.progress.say(
+                f"note: a step takes {self.per_step} photos now, {before} until here; "
+                "batch_size is that of each process"
+            )
 
     def _loop(self) -> None:
         state = self.state
@@ -194,7 +207,15 @@ class Trainer:
             workers=recipe.workers,
             paintings=len(self.paintings),
         )
-        prepared: Iterator[Batch] = self.accelerator.prepare(loader)
+        # Not `accelerator.prepare`: that would save the loader with each state, which fails on XLA.
+        # There is nothing to save.
+        prepared: Iterator[Batch] = prepare_data_loader(
+            loader,
+            self.accelerator.device,
+            self.accelerator.num_processes,
+            self.accelerator.process_index,
+            put_on_device=self.accelerator.device.type != "xla",  # there it is done anyway
+        )
         return prepared
 
     def _train_on(self, batch: Batch) -> tuple[Stepped, Tensor]:
@@ -257,6 +278,7 @@ class Trainer:
         extra = {
             "recipe": self.recipe.to_dict(),
             "painting": self.paintings.sha256,
+            "per_step": self.per_step,
             **self.state.state_dict(self.accelerator),
         }
         save_state(self.accelerator, self.files.state, self.state.step, extra)
@@ -278,7 +300,7 @@ class Trainer:
             self.may_replace = True  # it is our own from here on
             self._write_json("trained")
             self._save_checkpoint(self.files.checkpoint, {})
-        self.state.gather_skipped()
+        self.state.gather_skipped(self.accelerator)
         terms = self.held_out.terms(self.loss)
         scores = {key: terms[key] for key in ("content_rel", "style_rel")}
         judged = None if self.paintings.is_collection else self._judge()

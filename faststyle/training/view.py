@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from faststyle.training.accelerators import as_data
 from faststyle.training.recipe import Recipe
 
 
@@ -28,8 +29,23 @@ class View(NamedTuple):
         """Return this part of (B, 3, H, W), in channels last."""
         if self.side == images.shape[-1] == images.shape[-2]:
             return images
-        part = images[:, :, self.top : self.top + self.side, self.left : self.left + self.side]
-        return part.contiguous(memory_format=torch.channels_last)
+        return square(images, self.top, self.left, self.side)
+
+
+def square(images: Tensor, top: int, left: int, side: int) -> Tensor:
+    """Return a square part of (B, C, H, W), in channels last.
+
+    XLA compiles a program for each slice. So there the pixels are taken by index: the indices are
+    data, and one program serves all places.
+    """
+    if images.device.type == "xla":
+        for dim, first in ((2, top), (3, left)):
+            places = as_data(torch.arange(first, first + side), images.device)
+            images = images.index_select(dim, places)
+        part = images
+    else:
+        part = images[:, :, top : top + side, left : left + side]
+    return part.contiguous(memory_format=torch.channels_last)
 
 
 def draw_view(recipe: Recipe, step: int) -> View:
