@@ -22,10 +22,6 @@ AGAIN = (408, 425, 429, 500, 502, 503, 504)  # answers after which it is worth t
 NEAR = 2**18  # bytes that are read and dropped sooner than another request is made
 
 
-class _NoParts(Exception):
-    """The server sends whole files only."""
-
-
 class RemoteFile(io.RawIOBase):
     """A file of a web server, open for reading.
 
@@ -112,11 +108,9 @@ class RemoteFile(io.RawIOBase):
                     raise PhotosError(
                         f"`photos`: reading {public(self.url)} failed: {_reason(error)}"
                     ) from error
-            except _NoParts:
-                raise PhotosError(
-                    f"`photos`: {public(self.url)}: the server sends no parts of files (Range "
-                    "requests), which parquet needs; use tars, another server, or a copy on disk"
-                ) from None
+            except PhotosError:
+                self._close()
+                raise
             time.sleep(WAIT * 2**attempt)
         raise AssertionError("the last try returns or raises")
 
@@ -172,7 +166,10 @@ class RemoteFile(io.RawIOBase):
             raise PhotosError(f"`photos`: {public(self.url)} changed while it was read")
         self.size = size
         if self.parts and size and not part:
-            raise _NoParts
+            raise PhotosError(
+                f"`photos`: {public(self.url)}: the server sends no parts of files (Range "
+                "requests), which parquet needs; use tars, another server, or a copy on disk"
+            )
         self._drop(first - self._at)
 
     def _close(self) -> None:
