@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from faststyle.images import fit_bounded
 from faststyle.networks.layers import ConvNorm, InstanceNorm
 from faststyle.networks.network import StyleNetwork
 from faststyle.perceptual.losses import PerceptualLoss, Terms, WeightedPainting, deepest_layers
+from faststyle.perceptual.vgg import Feats
 from faststyle.perceptual.weights import VGGWeights, load_vgg
 from faststyle.training.balance import Balance
 from faststyle.training.critic import LAYERS as WATCHED
@@ -79,6 +80,8 @@ class TrainStep:
         self.recipe = recipe
         self.plain = network
         self.loss = loss
+        # Of photos and step; several networks that learn from the same photos share one (each.py).
+        self.targets: Callable[[Tensor, int], Feats] = lambda photos, _: loss.targets(photos)
         self.balance = Balance(loss, recipe.content_target, recipe.loss.strength, recipe.steps)
         self.guard = FiniteGuard(accelerator.device)
         self.critic: Critic | None = None
@@ -148,7 +151,7 @@ class TrainStep:
 
     def _evaluated(self, stylized: Tensor, photos: Tensor, which: Tensor, step: int) -> Terms:
         """Return the terms of the objective, with the blame of the critic."""
-        terms, painted = self.loss.evaluate(stylized, self.loss.targets(photos), which)
+        terms, painted = self.loss.evaluate(stylized, self.targets(photos, step), which)
         if self.critic is None:
             return terms
         blame = self.loss.balance[which] * self.critic(painted, which, step)
