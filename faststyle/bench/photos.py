@@ -8,6 +8,7 @@ import io
 import multiprocessing
 import re
 import tarfile
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from faststyle.devices import peak_memory
 from faststyle.errors import PhotosError
 from faststyle.training.leaves import dead_leaves
 from faststyle.training.photos import NumberedPhotos, open_photos
+from faststyle.training.remote import public
 
 SHARDS = 4  # tars and parquet files of a set that is made
 GROUP = 50  # photos of a row group
@@ -34,13 +36,16 @@ WARM_UP = 16  # photos before the clock counts
 
 @dataclass(frozen=True)
 class PhotosRow:
-    """The speed of one source: photos a second on one core, and how long it took to open it.
+    """The speed of one source, on one core.
 
-    `peak_rss_mb` is the peak memory of a process that read this source only, in MiB.
+    `photos_per_cpu_second` counts the time that the core worked on them; `photos_per_second` counts
+    waiting too, for a disk, a network, or other programs. `open_seconds` were worked to open the
+    source. `peak_rss_mb` is the peak memory of a process that read this source only, in MiB.
     """
 
     source: str
     photos: int
+    photos_per_cpu_second: float
     photos_per_second: float
     open_seconds: float
     peak_rss_mb: int
@@ -61,16 +66,19 @@ def bench_photos(sources: Sequence[str], size: int, count: int) -> list[PhotosRo
 
 def _measure(source: str, size: int, count: int) -> PhotosRow:
     torch.set_num_threads(1)
-    began = time.monotonic()
+    began = time.process_time()
     photos = NumberedPhotos(open_photos(source, 0), size, 0)
-    opened = time.monotonic() - began
+    opened = time.process_time() - began
     for number in range(WARM_UP):
         _check(photos[number]["failure"])
     began = time.monotonic()
+    worked = time.process_time()
     for number in range(WARM_UP, WARM_UP + count):
         _check(photos[number]["failure"])
+    worked = time.process_time() - worked
     seconds = time.monotonic() - began
-    return PhotosRow(source, count, count / seconds, opened, peak_memory() >> 20)
+    memory = peak_memory() >> 20
+    return PhotosRow(public(source), count, count / worked, count / seconds, opened, memory)
 
 
 def _check(failure: str | None) -> None:
@@ -166,6 +174,15 @@ def _serve(folder: str, port: Any) -> None:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), answer) as server:
         port.put(server.server_port)
         server.serve_forever()
+
+
+@contextmanager
+def made_and_served(count: int) -> Iterator[list[str]]:
+    """Yield sources of so many photos that are made for it, on the disk and on a server."""
+    with tempfile.TemporaryDirectory() as folder:
+        make_photos(Path(folder), count)
+        with served(Path(folder)) as url:
+            yield made_sources(Path(folder), url)
 
 
 @contextmanager
