@@ -284,6 +284,9 @@ def test_secrets_of_urls_are_not_told(photos: Path, web: Web) -> None:
     with pytest.raises(PhotosError, match="not there") as error:
         open_photos(f"{place}x.tar?key=secret", 0)
     assert "secret" not in str(error.value)
+    with pytest.raises(PhotosError, match="a user and a password in a URL are not sent") as error:
+        open_photos("https://me:secret@example.org/a.tar", 0)
+    assert "secret" not in str(error.value)
 
 
 def test_large_row_groups_are_refused(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,9 @@ def train(
     photos: Annotated[
         str | None,
         typer.Option(
-            help="sample, coco, a folder, or hf:NAME[:SPLIT[:COLUMN]].", rich_help_panel=TRAINING
+            help="sample, coco, a folder, hf:NAME[:SPLIT[:COLUMN]], or .tar or .parquet files: "
+            "a file, a URL, or a pattern in quotes.",
+            rich_help_panel=TRAINING,
         ),
     ] = None,
     steps: Annotated[

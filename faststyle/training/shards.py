@@ -113,6 +113,11 @@ def _choices(part: str) -> list[str]:
 def _matches(pattern: str) -> list[str]:
     """Return the files of one pattern without braces. Raises: PhotosError where there is none."""
     if is_url(pattern):
+        if "@" in urlsplit(pattern).netloc:
+            raise PhotosError(
+                f"`photos` {public(pattern)}: a user and a password in a URL are not sent; use a "
+                "URL without them"
+            )
         if "*" in urlsplit(pattern).path:
             raise PhotosError(
                 f"`photos` {public(pattern)}: web servers have no list of files; "
