@@ -75,6 +75,11 @@ class EachResult:
     failed: list[tuple[str, str]] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
 
+    @property
+    def count(self) -> int:
+        """Return the number of paintings that are done with."""
+        return len(self.trained) + len(self.failed) + len(self.finished)
+
 
 @dataclass
 class Member:
@@ -145,8 +150,14 @@ def train_each(
     members = job.members((name, named[name], files[name]) for name in mine)
     try:
         while group := list(islice(members, at_once)):
-            job.train(group)
+            stopped = job.train(group)
             release_accelerator()
+            if stopped and job.result.count < len(mine):
+                raise Interrupted(
+                    f"stopped after {job.result.count} of {len(mine)} paintings; go on with the "
+                    "same command and `resume`",
+                    stopped,
+                )
     finally:
         release_accelerator()
     return processes.gather(job.result)
@@ -200,8 +211,11 @@ class Job:
         trainer.prepare(saved, self.overwrite or (going_on and may_replace(files)))
         return Member(name, trainer, saved)
 
-    def train(self, group: list[Member]) -> None:
-        """Train a group to the end. Raises: PhotosError, Interrupted, when all states are saved."""
+    def train(self, group: list[Member]) -> int:
+        """Train a group to the end; return the signal that came at its end, 0 for none.
+
+        Raises: PhotosError, Interrupted, when all states are saved.
+        """
         shared = share(group)
         first = min(member.trainer.state.step for member in group)
         active = list(group)
@@ -230,6 +244,7 @@ class Job:
                         )
             for member in active:
                 self._finish(member)
+            return stop.number
 
     def _batches(self, group: Sequence[Member], first: int) -> Iterator[tuple[int, Batch]]:
         """Yield the batches from a step on, each with its step. Raises: PhotosError."""
@@ -394,12 +409,12 @@ def _is_finished(files: RunFiles, painting: Path, recipe: Recipe) -> bool:
         digest = sha256(painting)
     except OSError as error:
         raise ImageError(f"{painting}: cannot be read ({error.strerror})") from error
-    if about["paintings"][0]["sha256"] != digest:
+    if [known.get("sha256") for known in about.get("paintings", [])] != [digest]:
         raise StateError(
             f"{files.folder} finished with another painting; replace it with `overwrite` and "
             "without `resume`"
         )
-    if recipe_from_dict(about["recipe"]) != recipe:
+    if recipe_from_dict(about.get("recipe", {})) != recipe:
         raise StateError(
             f"{files.folder} finished with another recipe; replace it with `overwrite` and "
             "without `resume`"
