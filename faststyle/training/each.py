@@ -60,7 +60,7 @@ AT_ONCE = 4  # networks that take turns in a process
 LOOK_EVERY = 0.5  # seconds between looks whether the other processes have ended
 # Environment variables by which Accelerate would make one run of several processes.
 KEY = "faststyle-each/"
-LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass
