@@ -398,3 +398,41 @@ def _print_service(rows: list[ServeRow]) -> None:
             *(f"{row.batch:.1f}", str(row.refused), *memory),
         )
     Console(width=120).print(table)
+
+
+@bench_app.command("photos")
+@reports_errors
+def bench_photo_sources(
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="As --photos of faststyle train; default: photos made for it, in files, tars and "
+            "parquet, on the disk and over HTTP.",
+            metavar="SOURCE...",
+        ),
+    ] = None,
+    count: Annotated[int, typer.Option(help="Photos of each source.", min=1)] = 400,
+    image_size: Annotated[
+        int, typer.Option(help="Side of the training crops, in pixels.", min=32)
+    ] = 224,
+    as_json: Json = False,
+) -> None:
+    """Time reading, decoding and cropping photos on one core, from each source.
+
+    Example: faststyle bench photos photos/ "https://example.org/photos-{000..127}.tar"
+    """
+    from contextlib import nullcontext
+    from dataclasses import asdict
+
+    from faststyle.bench.photos import bench_photos, made_and_served
+
+    with nullcontext(sources) if sources else made_and_served(count) as found:
+        rows = bench_photos(found, image_size, count)
+    if as_json:
+        typer.echo(json.dumps([asdict(row) for row in rows]))
+        return
+    for row in rows:
+        typer.echo(
+            f"{row.photos_per_cpu_second:6.0f} photos a second of a core, "
+            f"{row.photos_per_second:6.0f} with waiting, {row.peak_rss_mb:5} MiB  {row.source}"
+        )

@@ -15,16 +15,21 @@ from faststyle.cli.common import (
     Json,
     Threads,
     VggWeights,
+    announce_for,
     app,
+    print_notes,
     reports_errors,
     run_alone,
 )
+from faststyle.errors import RecipeError
 
 if TYPE_CHECKING:
+    from faststyle.training.each import EachResult
     from faststyle.training.report import Result
 
 TRAINING = "Training"
 OBJECTIVE = "Objective"
+MANY = "Many paintings"
 
 
 @app.command()
@@ -35,7 +40,7 @@ def train(
         typer.Option(
             "--painting",
             "--style",
-            help="An image file; or a folder of paintings, for one network of all.",
+            help="An image file; or a folder of paintings, for one network of all (or --each).",
             metavar="PAINTING",
         ),
     ],
@@ -52,7 +57,9 @@ def train(
     photos: Annotated[
         str | None,
         typer.Option(
-            help="sample, coco, a folder, or hf:NAME[:SPLIT[:COLUMN]].", rich_help_panel=TRAINING
+            help="sample, coco, a folder, hf:NAME[:SPLIT[:COLUMN]], or .tar or .parquet files: "
+            "a file, a URL, or a pattern in quotes.",
+            rich_help_panel=TRAINING,
         ),
     ] = None,
     steps: Annotated[
@@ -126,6 +133,22 @@ def train(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
+    each: Annotated[
+        bool,
+        typer.Option(
+            "--each",
+            help="A network of its own for each painting of a folder.",
+            rich_help_panel=MANY,
+        ),
+    ] = False,
+    at_once: Annotated[
+        int,
+        typer.Option(
+            help="With --each: networks that a process trains at once, on the same photos.",
+            min=1,
+            rich_help_panel=MANY,
+        ),
+    ] = 4,
     as_json: Json = False,
 ) -> None:
     """Train a network for one painting, or one network for a folder of paintings.
@@ -133,6 +156,7 @@ def train(
     Example: faststyle train --painting data/styles/nocturne.png --recipe quick
     """
     from faststyle.networks import parse_network
+    from faststyle.training.each import train_each
     from faststyle.training.recipe import load_recipe
     from faststyle.training.train import train_style
 
@@ -149,9 +173,27 @@ def train(
         "loss.strength": strength,
     }
     as_the_run = resume and recipe is None and not sets and all(v is None for v in flags.values())
+    settings = None if as_the_run else load_recipe(recipe or "quick", sets or [], flags)
+    if each:
+        if name is not None or output is not None:
+            raise RecipeError("with `each`, styles are named by their files: no `name`, `output`")
+        many = train_each(
+            style,
+            settings,
+            resume=resume,
+            overwrite=overwrite,
+            vgg_weights=vgg_weights,
+            device=device,
+            threads=threads,
+            at_once=at_once,
+            quiet=False,
+        )
+        if many is not None:  # in the first process
+            _print_each(many, as_json)
+        return
     result = train_style(
         style,
-        None if as_the_run else load_recipe(recipe or "quick", sets or [], flags),
+        settings,
         name=name,
         checkpoint=output,
         resume=resume,
@@ -187,6 +229,29 @@ def _print_result(result: Result, as_json: bool) -> None:
     typer.echo(f"preview     {result.preview}")
     named = f"{result.checkpoint}" if judge is not None else f"{result.checkpoint}:PAINTING"
     typer.echo(f"use it      faststyle stylize PHOTO --style {named} -o out.png")
+
+
+def _print_each(result: EachResult, as_json: bool) -> None:
+    """Print a line for each painting, those that failed last. Exits with 1 where one failed."""
+    announce = announce_for(train)
+    if as_json:
+        typer.echo(json.dumps(asdict(result)))
+    else:
+        for name in result.finished:
+            announce(f"{name}: finished before")
+        skipped = {(bad, why): None for one in result.trained for bad, why in one["skipped"]}
+        for bad, why in skipped:
+            announce(f"skipped {bad}: {why}")
+        for one in result.trained:
+            print_notes(one["notes"], train)
+            typer.echo(
+                f"{one['name']}: content_rel {one['content_rel']:.3f}, "
+                f"style_rel {one['style_rel']:.3f}, {one['checkpoint']}"
+            )
+    for name, reason in result.failed:
+        announce(f"failed {name}: {reason}")
+    if result.failed:
+        raise typer.Exit(1)
 
 
 def run_train() -> None:

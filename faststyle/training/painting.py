@@ -100,9 +100,7 @@ def read_paintings(path: str | Path) -> PaintingSet:
         return PaintingSet((read_painting(path),))
     found: list[Painting] = []
     left_out: list[tuple[str, str]] = []
-    for file in sorted(path.iterdir()):
-        if file.suffix.lower() not in READABLE or file.name.startswith("."):
-            continue
+    for file in _image_files(path):
         try:
             found.append(read_painting(file))
         except ImageError as error:
@@ -115,3 +113,22 @@ def read_paintings(path: str | Path) -> PaintingSet:
         if names.count(name) > 1:
             raise ImageError(f"`style` {path}: two paintings are called {name!r}; rename one")
     return PaintingSet(tuple(found), is_collection=True, left_out=tuple(left_out))
+
+
+def list_paintings(folder: str | Path) -> list[Path]:
+    """Return the image files of a folder, by name. Raises: ImageError where there is none."""
+    path = Path(folder)
+    if not str(folder) or not path.is_dir():
+        raise ImageError(f"`style` {folder}: a folder of paintings is needed with `each`")
+    files = _image_files(path)
+    if not files:
+        raise ImageError(f"`style` {path}: no image file in this folder")
+    return files
+
+
+def _image_files(folder: Path) -> list[Path]:
+    return [
+        file
+        for file in sorted(folder.iterdir())
+        if file.suffix.lower() in READABLE and not file.name.startswith(".")
+    ]

@@ -1,9 +1,9 @@
 """Photos to train on, by number: photo n and its augmentation are a pure function of (seed, n).
 
 So workers, processes and resuming change nothing: whoever asks for sample 1234 gets the same
-pixels. Sources are COCO, any folder, any dataset of the Hugging Face Hub, or the photos that
-scikit-image carries. A file that cannot be used never stops a run: another takes its place, and it
-is listed at the end.
+pixels. Sources are COCO, any folder, tars and parquet files (shards.py), any dataset of the Hugging
+Face Hub, or the photos that scikit-image carries. A file that cannot be used never stops a run:
+another takes its place, and it is listed at the end.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from torchvision.transforms.v2 import functional as VF
 
 from faststyle.errors import ImageError, PhotosError
 from faststyle.images import READABLE, decode, flatten
+from faststyle.training.lanes import FEW, LanePhotos, Raw, draw_row
 from faststyle.training.leaves import dead_leaves
+from faststyle.training.remote import is_url
+from faststyle.training.shards import PARQUET, ParquetPhotos, TarPhotos, TarStream, find_shards
 
 COCO = "detection-datasets/coco:train:image"
 MIN_SIDE = 32  # pixels: a crop of a smaller photo is all blur
 MAX_ATTEMPTS = 20  # bad photos in a row before the source is given up
-LANES = 8  # independent readers of a stream; fixed, so that the order never depends on workers
 READ_AT_ONCE = 16  # rows
 RETRIES = 3  # of a stream that is cut off
-BLOCK = 64  # photos of one lane that are shuffled among themselves
 CROP = (0.8, 1.0)  # side of the random crop over the photo's shorter side
 STRONG_CROP = (0.35, 1.0)
 SMALLEST_CROP = 0.6  # over the training size: a smaller crop would be magnified until it is soft
@@ -51,7 +52,10 @@ SAMPLE_TRAIN = (
 SAMPLE_HELD_OUT = ("chelsea.png", "coffee.png")
 
 Skipped = tuple[str, str]  # (name, reason)
-Raw = str | bytes | Image.Image
+ALLOWED = (
+    "sample, coco, hf:NAME[:SPLIT[:COLUMN]], a folder, or .tar or .parquet files "
+    "(a file, a URL, or a pattern in quotes)"
+)
 
 
 class PhotoSource(Protocol):
@@ -86,7 +90,8 @@ class Batch(TypedDict):
 def open_photos(photos: str, seed: int) -> PhotoSource:
     """Return the source of photos of that name.
 
-    It is "sample", "coco", "hf:NAME[:SPLIT[:COLUMN]]", or a folder. Raises: PhotosError.
+    It is "sample", "coco", "hf:NAME[:SPLIT[:COLUMN]]", a folder, or tars or parquet files (a file,
+    a pattern or a URL, see shards.py). Raises: PhotosError.
     """
     if photos == "sample":
         return SamplePhotos(seed)
@@ -96,7 +101,12 @@ def open_photos(photos: str, seed: int) -> PhotoSource:
         return StreamPhotos(photos.removeprefix("hf:"), seed, licence="see the dataset's card")
     if not photos:  # Path("") is the working folder
         raise PhotosError("`photos` is empty: name sample, coco, hf:NAME or a folder")
-    return FolderPhotos(Path(photos), seed)
+    shards = find_shards(photos)
+    if shards is None:
+        return FolderPhotos(Path(photos), seed)
+    if shards.kind == PARQUET:
+        return ParquetPhotos(shards, seed)
+    return TarStream(shards, seed) if is_url(shards.paths[0]) else TarPhotos(shards, seed)
 
 
 def sample_folder() -> Path:
@@ -146,15 +156,16 @@ class FolderPhotos:
         from datasets import Dataset as Table
         from datasets import Image as ImageFeature
 
-        allowed = "allowed: sample, coco, hf:NAME[:SPLIT[:COLUMN]], or a folder"
+        allowed = f"allowed: {ALLOWED}"
         if folder.is_file():
-            raise PhotosError(f"`photos` {folder}: a file, where a folder is expected; {allowed}")
+            raise PhotosError(f"`photos` {folder}: a file that holds no photos; {allowed}")
         if not folder.is_dir():
             raise PhotosError(f"`photos` {folder}: no such folder; {allowed}")
         paths = sorted(str(p) for p in _walk(folder))
         if not paths:
             raise PhotosError(
-                f"`photos` {folder}: no images in it ({', '.join(sorted(READABLE))} are looked for)"
+                f"`photos` {folder}: no images in it ({', '.join(sorted(READABLE))} are looked "
+                "for, or .tar and .parquet files)"
             )
         self.seed = seed
         # Arrow keeps a hundred thousand paths in shared memory; a Python list would be copied into
@@ -165,27 +176,16 @@ class FolderPhotos:
         self.description = (
             f"{len(paths)} photos of the folder {folder.name} (licence not known to faststyle)"
         )
-        self.strong = len(paths) < 100
+        self.strong = len(paths) < FEW
 
     def photo(self, number: int, attempt: int) -> tuple[str, Raw]:
-        count = len(self.table)
-        if attempt:
-            row = int(np.random.default_rng((self.seed, number, attempt)).integers(count))
-        else:
-            row = int(_order(self.seed, number // count, count)[number % count])
+        row = draw_row(self.seed, number, attempt, len(self.table))
         path = self.table[row]["image"]["path"]
         return path, path
 
 
-class StreamPhotos:
-    """A dataset of the Hub, or a local one that `datasets` can load, read as a stream.
-
-    Its shards are dealt to a fixed number of lanes, sample n comes from lane n mod lanes, and each
-    lane shuffles blocks of 64 photos. So the order is fixed by the seed; to resume, a lane is read
-    again up to where it was.
-    """
-
-    strong = False
+class StreamPhotos(LanePhotos):
+    """A dataset of the Hub, or a local one that `datasets` can load, read as a stream in lanes."""
 
     def __init__(self, name: str, seed: int, licence: str) -> None:
         import datasets
@@ -195,8 +195,6 @@ class StreamPhotos:
         datasets.config.STREAMING_READ_MAX_RETRIES = RETRIES
         # It reports each of its retries; the last word is ours.
         huggingface_hub.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-        self.name = name
-        self.seed = seed
         path, split, column = _split_name(name)
         try:
             # The user names the dataset, and datasets 4 runs no code of it: no revision is pinned.
@@ -214,58 +212,19 @@ class StreamPhotos:
                 f"`photos`: {path!r} has no column {column!r}; it has {', '.join(rows.features)}"
             )
         self.rows = rows.cast_column(column, datasets.Image(decode=False)).select_columns([column])
-        self.shards = int(self.rows.num_shards)
-        self.lanes: dict[int, tuple[Iterator[Any], int, list[Any]]] = {}
+        super().__init__(name, seed, int(self.rows.num_shards))
         self.description = f"the dataset {path}, split {split} ({licence})"
 
-    def photo(self, number: int, attempt: int) -> tuple[str, Raw]:
-        lanes = min(LANES, self.shards)
-        lane = number % lanes
-        position = number // lanes
-        block = self._block(lane, position // BLOCK)
-        order = _order(self.seed, position // BLOCK * LANES + lane, len(block))
-        value = block[order[(position + attempt) % len(block)]]
-        if not isinstance(value, dict) or (
-            value.get("bytes") is None and value.get("path") is None
-        ):
-            return f"{self.name}, sample {number}", b""
-        name = value.get("path") or f"{self.name}, sample {number}"
-        return name, value.get("bytes") or value["path"]
-
-    def _block(self, lane: int, wanted: int) -> list[Any]:
-        """Return a block of a lane, reading on from the last one, or again from the start."""
-        rows, index, block = self.lanes.get(lane, (None, -1, []))
-        if rows is None or index > wanted:
-            rows = self._read(lane)
-            index = -1
-        # A generator that has failed only ever ends: after an error the lane is read anew.
-        self.lanes.pop(lane, None)
-        while index < wanted:
-            try:
-                block = [next(rows) for _ in range(BLOCK)]
-            except (OSError, ValueError, RuntimeError) as error:
-                raise PhotosError(f"`photos`: reading {self.name} failed: {error}") from error
-            index += 1
-        self.lanes[lane] = (rows, index, block)
-        return block
-
-    def _read(self, lane: int) -> Iterator[Any]:
-        """Yield the undecoded photos of a lane for ever, its shards in another order each time."""
-        lanes = min(LANES, self.shards)
-        mine = list(range(lane, self.shards, lanes))
-        turn = 0
-        while True:
-            found = False
-            for i in _order(self.seed, turn * LANES + lane, len(mine)):
-                shard = self.rows.shard(num_shards=self.shards, index=mine[i])
-                # Not `for row in shard`: in a loader's worker that would deal the rows out among
-                # workers, when here each worker is asked for the numbers it needs.
-                for rows in shard.iter(batch_size=READ_AT_ONCE):
-                    found = True
-                    yield from rows[self.column]
-            if not found:
-                raise PhotosError(f"`photos`: {self.name} holds no rows")
-            turn += 1
+    def read(self, shard: int) -> Iterator[tuple[str, Raw]]:
+        """Yield the names and the undecoded photos of a shard."""
+        rows = self.rows.shard(num_shards=self.shards, index=shard)
+        # Not `for row in rows`: in a loader's worker that would deal the rows out among workers,
+        # when here each worker is asked for the numbers it needs.
+        for some in rows.iter(batch_size=READ_AT_ONCE):
+            for value in some[self.column]:
+                known = value if isinstance(value, dict) else {}
+                path = known.get("path") or ""
+                yield path, known.get("bytes") or path or b""
 
 
 class NumberedPhotos(Dataset[Batch]):
@@ -418,12 +377,6 @@ def _image_column(rows: Any) -> str:
         f"`photos`: no column of images among {', '.join(features) or 'none'}; "
         "name it: hf:NAME:SPLIT:COLUMN"
     )
-
-
-@functools.lru_cache(maxsize=4)
-def _order(seed: int, turn: int, count: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return a random order of `count` things, a pure function of its arguments."""
-    return np.random.default_rng((seed, turn, 3)).permutation(count)
 
 
 @functools.lru_cache(maxsize=len(SAMPLE_TRAIN))

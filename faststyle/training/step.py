@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +15,7 @@ from faststyle.images import fit_bounded
 from faststyle.networks.layers import ConvNorm, InstanceNorm
 from faststyle.networks.network import StyleNetwork
 from faststyle.perceptual.losses import PerceptualLoss, Terms, WeightedPainting, deepest_layers
+from faststyle.perceptual.vgg import Feats
 from faststyle.perceptual.weights import VGGWeights, load_vgg
 from faststyle.training.accelerators import (
     as_data,
@@ -84,6 +85,8 @@ class TrainStep:
         self.recipe = recipe
         self.plain = network
         self.loss = loss
+        # Of photos and step; several networks that learn from the same photos share one (each.py).
+        self.targets: Callable[[Tensor, int], Feats] = lambda photos, _: loss.targets(photos)
         self.balance = Balance(loss, recipe.content_target, recipe.loss.strength, recipe.steps)
         self.guard = FiniteGuard(accelerator.device)
         self.critic: Critic | None = None
@@ -168,7 +171,7 @@ class TrainStep:
         step: int,
     ) -> Terms:
         """Return the terms of the objective, with the blame of the critic."""
-        terms, painted = self.loss.evaluate(stylized, self.loss.targets(photos), which)
+        terms, painted = self.loss.evaluate(stylized, self.targets(photos, step), which)
         if self.critic is None:
             return terms
         blame = self.loss.balance[which] * self.critic(painted, numbers, step)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -41,12 +42,13 @@ from faststyle.training.held_out import HeldOut
 from faststyle.training.painting import PaintingSet
 from faststyle.training.photos import Batch, PhotoSource, photo_loader
 from faststyle.training.recipe import Recipe, learning_rate
+from faststyle.training.remote import public
 from faststyle.training.report import Meter, Reporter, Result
 from faststyle.training.run_files import RunFiles, check_checkpoint_is_free
 from faststyle.training.run_state import RunState
 from faststyle.training.start import painting_means, start_network
 from faststyle.training.state import SavedState, newest_state, save_state
-from faststyle.training.step import Stepped, TrainStep, build_objective
+from faststyle.training.step import TrainStep, build_objective
 
 DEAD_AFTER = 50  # steps that a network gets before a constant or black output is an error
 COLLECTION_DTYPE = torch.float16  # in which a network of many paintings is saved: half the size
@@ -76,6 +78,10 @@ class Trainer:
         self.stop = Stop()
         self.may_replace = False  # the checkpoint that is there
         self.saved_step = -1  # the step of the newest state
+        self.first = 0  # the step that this process began after
+        self.sharing = 1  # networks that take turns in this process
+        self.ticked = time.monotonic()  # when the last step ended
+        self.logged: dict[str, float] = {}  # the newest values
         set_seed(recipe.seed)
         loss = build_objective(recipe, [p.image for p in paintings], weights)
         self.loss: PerceptualLoss = loss.to(accelerator.device)
@@ -89,6 +95,7 @@ class Trainer:
         self.train_step = TrainStep(accelerator, self.network, self.loss, recipe)
         self.state = RunState(self.train_step.balance)
         self.per_step = recipe.batch_size * accelerator.num_processes * recipe.accumulate
+        self.per_step_before = self.per_step  # in the run that is resumed
         self.meter = Meter(accelerator, recipe.accumulate, self.per_step)
         self.held_out = HeldOut(lambda: self.train_step.shown, accelerator.device)
         self.reporter = Reporter(accelerator, files, recipe, paintings, source, weights, quiet)
@@ -103,6 +110,15 @@ class Trainer:
 
         With `may_replace` a checkpoint that is there is written over.
         """
+        self.prepare(saved, may_replace)
+        with self.explained(), self.reporter.opened(self.state.step), noted_signals() as self.stop:
+            self.start()
+            if self.state.step < self.recipe.steps:
+                self._loop()
+            return self.finish()
+
+    def prepare(self, saved: SavedState | None, may_replace: bool) -> None:
+        """Take over a saved state, if any."""
         self.may_replace = may_replace
         if saved is not None:
             self.accelerator.load_state(str(saved.folder))
@@ -110,14 +126,13 @@ class Trainer:
                 count_on_host(optimizer)
             self.state.load_state_dict(saved.step, saved.extra, self.accelerator.num_processes)
             self.saved_step = saved.step
+            self.per_step_before = saved.extra.get("per_step", self.per_step)
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turn errors of files and of the loader into those that a person may see."""
         try:
-            with self.reporter.opened(self.state.step), noted_signals() as self.stop:
-                self.reporter.announce(self.state.step, self.origin, self.compiled)
-                self._note_other_steps(saved)
-                self._write_json("running")
-                if self.state.step < self.recipe.steps:
-                    self._loop()
-                return self._finish()
+            yield
         except OSError as error:  # TensorBoard's writer and the like
             raise self._cannot_write(output_error(self.files.folder, error)) from error
         except OutputError as error:
@@ -128,44 +143,65 @@ class Trainer:
             reason = "the process that loads photos has died; was there too little memory?"
             raise PhotosError(f"{reason} {self._way_on()}") from error
 
-    def _note_other_steps(self, saved: SavedState | None) -> None:
+    def start(self, sharing: int = 1) -> None:
+        """Tell what begins, and start the clock, which `sharing` networks share."""
+        self.reporter.announce(self.state.step, self.origin, self.compiled)
+        self._note_other_steps()
+        self._write_json("running")
+        self.first = self.state.step
+        self.sharing = sharing
+        self.ticked = time.monotonic()
+        self.meter.start(self.first)
+
+    def _note_other_steps(self) -> None:
         """Say where a step has other photos than before: of another number of processes."""
-        before = self.per_step if saved is None else saved.extra.get("per_step", self.per_step)
-        if before != self.per_step:
+        if self.per_step_before != self.per_step:
             self.reporter.progress.say(
-                f"note: a step takes {self.per_step} photos now, {before} until here; "
+                f"note: a step takes {self.per_step} photos now, {self.per_step_before} before; "
                 "batch_size is that of each process"
             )
 
     def _loop(self) -> None:
-        state = self.state
-        first = state.step
-        before = state.seconds
-        began = time.monotonic()
-        self.meter.start(first)
         for batch in self._batches():
-            stepped, photos = self._train_on(batch)
-            if not self.accelerator.sync_gradients:
-                continue
-            state.step += 1
-            state.photos += self.per_step
-            state.seconds = before + time.monotonic() - began
-            self.reporter.progress.advance(state.step)
-            if self._due(self.recipe.log_every) or state.step == first + 1:
-                self._log(stepped.stylized, photos)
-            if self._due(self.recipe.preview_every) and self.accelerator.is_main_process:
-                strip = self.held_out.write_strip(self.files.strips / f"{state.step:06d}.png")
-                self.reporter.show_strip(state.step, strip)
-            stopping = self._must_stop()
-            if stopping or (self._due(self.recipe.state_every) and state.step < self.recipe.steps):
-                self._save_state()
-            if stopping:
-                self._write_json("interrupted")
+            if self.learn(batch, as_floats(batch)) and self._must_stop():
+                self.pause()
                 raise Interrupted(
-                    f"stopped after step {state.step} of {self.recipe.steps}; "
+                    f"stopped after step {self.state.step} of {self.recipe.steps}; "
                     "go on with the same command and `resume`",
                     self.stop.number,
                 )
+
+    def learn(self, batch: Batch, photos: Tensor) -> bool:
+        """Learn from a batch, and log and save what is due; return whether that ended a step.
+
+        `photos` are those of the batch, (B, 3, S, S) in [0, 1], in channels last.
+        """
+        state = self.state
+        state.skipped += batch["skipped"]
+        stepped = self.train_step(photos, batch["painting"], state.step)
+        self.meter.add(stepped.values)
+        if not self.accelerator.sync_gradients:
+            return False
+        state.step += 1
+        state.photos += self.per_step
+        now = time.monotonic()
+        state.seconds += (now - self.ticked) / self.sharing
+        self.ticked = now
+        self.reporter.progress.advance(state.step)
+        if self._due(self.recipe.log_every) or state.step == self.first + 1:
+            self._log(stepped.stylized, photos)
+        if self._due(self.recipe.preview_every) and self.accelerator.is_main_process:
+            strip = self.held_out.write_strip(self.files.strips / f"{state.step:06d}.png")
+            self.reporter.show_strip(state.step, strip)
+        if self._due(self.recipe.state_every) and state.step < self.recipe.steps:
+            self._save_state()
+        return True
+
+    def pause(self) -> None:
+        """Save the state of this step, for the run to go on from."""
+        if self.saved_step < self.state.step:
+            self._save_state()
+        self._write_json("interrupted")
 
     def _batches(self) -> Iterator[Batch]:
         """Yield the batches that are left. Raises: PhotosError where no more photos come.
@@ -173,7 +209,7 @@ class Trainer:
         What was learned until then is saved first.
         """
         try:
-            for batch in self._photos():
+            for batch in self.photos():
                 if batch["failure"]:
                     raise PhotosError(batch["failure"])
                 yield batch
@@ -192,7 +228,7 @@ class Trainer:
             self._save_state()
         return PhotosError(f"{reason}; {self._way_on()}")
 
-    def _photos(self) -> Iterator[Batch]:
+    def photos(self) -> Iterator[Batch]:
         """Return the loader of the photos that are left, after those that the start has seen."""
         recipe = self.recipe
         seen = self.origin.photos_seen if self.paintings.is_collection else 0
@@ -218,15 +254,6 @@ class Trainer:
         )
         return prepared
 
-    def _train_on(self, batch: Batch) -> tuple[Stepped, Tensor]:
-        """Take one step, or a part of an accumulated one, on a batch of the loader."""
-        self.state.skipped += batch["skipped"]
-        photos = batch["photo"].float().div(255)  # (B, 3, S, S)
-        photos = photos.contiguous(memory_format=torch.channels_last)
-        stepped = self.train_step(photos, batch["painting"], self.state.step)
-        self.meter.add(stepped.values)
-        return stepped, photos
-
     def _log(self, stylized: Tensor, photos: Tensor) -> None:
         """Report the means since the last log: only here a step waits for the device."""
         step = self.state.step
@@ -242,6 +269,7 @@ class Trainer:
                 f"with `set` learning_rate={self.recipe.learning_rate / 2:g}, or a smaller "
                 "`strength`"
             )
+        self.logged = values
         self.reporter.log(step, values)
 
     def _check_finite(self) -> None:
@@ -286,7 +314,7 @@ class Trainer:
         if self.paintings.is_collection and self.accelerator.is_main_process:
             self._save_checkpoint(self.files.newest, {})
 
-    def _finish(self) -> Result:
+    def finish(self) -> Result:
         """Write the checkpoint, then try the network on photos that it never saw.
 
         The checkpoint comes first, without scores: they take memory, and a process that is killed
@@ -346,6 +374,7 @@ class Trainer:
             painting.about(weight) for painting, weight in zip(self.paintings, balance, strict=True)
         ]
         recipe = self.recipe.to_dict()
+        recipe["photos"] = public(self.recipe.photos)
         if not many:
             recipe["loss"]["balance"] = balance[0]
         photos = dict.fromkeys(filter(None, (self.source.description, self.origin.photos)))
@@ -398,3 +427,9 @@ class Trainer:
                 self.stop.number = agreed
             return agreed > 0
         return False
+
+
+def as_floats(batch: Batch) -> Tensor:
+    """Return the photos of a batch, (B, 3, S, S) in [0, 1], in channels last."""
+    photos = batch["photo"].float().div(255)
+    return photos.contiguous(memory_format=torch.channels_last)
