@@ -1,0 +1,161 @@
+"""A collection on a cluster of Ray: Ray Data gives the items to actors, each with one network.
+
+Each actor reads, paints and writes whole files, on storage that all nodes see. When an actor or its
+node dies, Ray gives its items to another one, which keeps the files that are there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from faststyle.errors import DeviceError, FaststyleError, OutputError
+from faststyle.extras import require
+from faststyle.stylize.batch import Job, Notes, Report
+from faststyle.stylize.blend import parse_style
+from faststyle.stylize.collection import Item, Task
+from faststyle.stylize.report import Record
+
+LOCAL = "local"
+AT_ONCE = 8  # pictures that an actor is given at once; of shards it is one
+BLOCKS = 4096  # parts that Ray Data cuts a collection into, at most
+RESTARTS = 5  # of an actor; a picture that ends its process each time must not do so for ever
+
+
+class Actor:
+    """Paints items of a collection. Ray makes one for each worker; it loads its network once."""
+
+    def __init__(self, task: Task, items: Sequence[Item]) -> None:
+        self.task = task
+        self.items = items
+        self.lines: list[str] = []
+        self.stylizer = task.load(self.lines.append)
+        self.loaded = 1
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Do the items with the numbers `id`; return a row of JSON for each."""
+        return {"result": [self._run(int(number)) for number in batch["id"]]}
+
+    def _run(self, number: int) -> str:
+        report = Report()
+        notes = Notes()
+        error = ""
+        try:
+            self.task.run(self.stylizer, self.items[number], report, notes)
+        except FaststyleError as caught:  # such as a full disk, which ends the whole run
+            error = str(caught)
+        report.notes = notes.lines()
+        told = {"report": asdict(report), "error": error, "number": number, "loaded": self.loaded}
+        return json.dumps(told | {"worker": _worker_name(), "engine": self.stylizer.describe()})
+
+
+def run_on_ray(
+    address: str,
+    task: Task,
+    items: Sequence[Item],
+    record: Record,
+    done: Callable[[Item], None] = lambda item: None,
+) -> None:
+    """Do all items on the cluster at `address`, and record what became of them, and the workers.
+
+    "local" starts a cluster on this machine, for this run only. Raises: DeviceError where there is
+    no cluster; OutputError for a full disk.
+    """
+    ray = require("ray.data", "ray", extra="ray")
+    if "WORLD_SIZE" in os.environ:
+        raise DeviceError("`ray`: Ray starts its own processes; run it without torchrun")
+    _connect(ray, address)
+    try:
+        _collect(_start(ray, with_paths(task), items), items, record, done)
+    except ray.exceptions.RayError as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise DeviceError(f"Ray: {lines[-1].strip()}; the same command goes on there") from error
+    finally:
+        ray.shutdown()
+
+
+def _start(ray: Any, task: Task, items: Sequence[Item]) -> Iterator[dict[str, Any]]:
+    """Return the results of all items on the cluster that is connected, as they come."""
+    task, actors, resources = _fit(ray, task, len(items))
+    at_once = AT_ONCE if isinstance(items[0], Job) else 1
+    at_once = max(1, min(at_once, len(items) // (2 * actors)))
+    blocks = min(BLOCKS, -(-len(items) // at_once))
+    numbers = ray.data.range(len(items), override_num_blocks=blocks)
+    results = numbers.map_batches(
+        Actor,
+        fn_constructor_args=(task, list(items)),
+        batch_size=at_once,
+        compute=ray.data.ActorPoolStrategy(size=actors),
+        max_restarts=RESTARTS,
+        **resources,
+    )
+    return (json.loads(row["result"]) for row in results.iter_rows())
+
+
+def _collect(
+    results: Iterator[dict[str, Any]],
+    items: Sequence[Item],
+    record: Record,
+    done: Callable[[Item], None],
+) -> None:
+    """Record the results of all items. Raises: OutputError."""
+    workers: dict[str, dict[str, Any]] = {}
+    for told in results:
+        if told["error"]:
+            raise OutputError(told["error"])
+        found = told["report"]
+        found["failed"] = [(name, reason) for name, reason in found["failed"]]
+        record.report.add(Report(**found))
+        record.engine = told["engine"]
+        name = told["worker"]
+        worker = workers.setdefault(name, {"worker": name, "items": 0})
+        worker["items"] += 1
+        worker["networks_loaded"] = told["loaded"]
+        record.workers = list(workers.values())
+        done(items[told["number"]])
+
+
+def _fit(ray: Any, task: Task, items: int) -> tuple[Task, int, dict[str, Any]]:
+    """Return the task, the number of actors, and what each of them takes of the cluster.
+
+    That is one GPU each where there are any, else `threads` cores each, which are one by default:
+    several networks with one thread each paint more than one network with several threads.
+    """
+    there = ray.cluster_resources()
+    gpus = int(there.get("GPU", 0))
+    cpus = int(there.get("CPU", 0))
+    threads = task.engine.threads
+    if gpus and task.engine.device in ("auto", "cuda"):
+        return task, max(1, min(gpus, items)), {"num_gpus": 1}
+    threads = min(threads or 1, max(1, cpus))
+    task = replace(task, engine=replace(task.engine, threads=threads))
+    return task, max(1, min(cpus // threads, items)), {"num_cpus": threads}
+
+
+def _connect(ray: Any, address: str) -> None:
+    """Connect to a cluster, or start one. Raises: DeviceError."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a program of ours reports no usage
+    try:
+        ray.init(address, logging_level="error", log_to_driver=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DeviceError(
+            f"`ray` {address}: no cluster to be reached ({reason}); start one with: "
+            f"ray start --head, or use `ray` {LOCAL}"
+        ) from error
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+
+
+def _worker_name() -> str:
+    return f"{os.uname().nodename}, process {os.getpid()}"
+
+
+def with_paths(task: Task) -> Task:
+    """Return the task with the paths of its styles, which a worker in another folder finds too."""
+    parsed = [parse_style(style) for style in task.styles]
+    return replace(task, styles=tuple(f"{path.resolve()}:{weight}" for path, weight in parsed))
