@@ -169,13 +169,19 @@ def stylize(
     """
     from faststyle.engines.options import EngineOptions
     from faststyle.stylize.clip import plan_clips
-    from faststyle.stylize.processes import ended_by_sigterm, this_process, wait_for_others
+    from faststyle.stylize.processes import (
+        ended_by_sigterm,
+        take_gpu,
+        this_process,
+        wait_for_others,
+    )
     from faststyle.stylize.report import recorded
     from faststyle.stylize.shards import wants_dataset
     from faststyle.stylize.stylizer import Look
     from faststyle.video.options import wants_video
 
     process = this_process()
+    take_gpu(process)
     look = Look(keep_colors, stroke_size, mix)
     options = EngineOptions(engine, device, precision, threads)
     video = _given(codec=codec, quality=quality, preset=preset, fps=fps, start=start, end=end)
@@ -399,6 +405,8 @@ def _print_pictures(
     print_notes(report.notes, stylize)
     kept = len(report.kept)
     written = report.written[0] if len(report.written) == 1 else f"{len(report.written)} pictures"
+    if all(name.endswith(".parquet") for name in report.written + report.kept):
+        written = f"{report.pictures} pictures in {len(report.written)} parquet files"
     if as_json:
         details = asdict(report)
         for count in ("pictures", "pictures_kept"):  # they are for --report

@@ -146,12 +146,12 @@ def _keep(shard: Shard, report: Report, settings: str) -> None:
         told = json.loads((pq.read_metadata(shard.target).metadata or {})[META])
     except (KeyError, ValueError, OSError, pa.ArrowException):
         raise OutputError(
-            f"{shard.target}: not written by this command; choose another folder, or `overwrite` it"
+            f"{shard.target}: not written by faststyle; choose another folder, or use `overwrite`"
         ) from None
     if told["settings"] != settings:
         raise OutputError(
             f"{shard.target}: painted with another style or other options; "
-            "choose another folder, or `overwrite` it"
+            "choose another folder, or use `overwrite`"
         )
     report.kept.append(str(shard.target))
     report.pictures_kept += told["pictures"]

@@ -77,10 +77,12 @@ def take_gpu(process: Process) -> None:
 
     It must be called before CUDA starts. Each engine then finds its GPU as the first one.
     """
-    import torch
+    if process.on_machine == 1:
+        return
+    import torch  # here, since it takes a second
 
     count = torch.cuda.device_count()
-    if process.on_machine == 1 or count < 2:
+    if count < 2:
         return
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = given.split(",") if given else [str(number) for number in range(count)]

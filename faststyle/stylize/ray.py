@@ -7,6 +7,7 @@ node dies, Ray gives its items to another one, which keeps the files that are th
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
@@ -17,12 +18,12 @@ from faststyle.extras import require
 from faststyle.stylize.batch import Job, Notes, Report
 from faststyle.stylize.blend import parse_style
 from faststyle.stylize.collection import Item, Task
+from faststyle.stylize.processes import ended_by_sigterm
 from faststyle.stylize.report import Record
 
 LOCAL = "local"
 AT_ONCE = 8  # pictures that an actor is given at once; of shards it is one
 BLOCKS = 4096  # parts that Ray Data cuts a collection into, at most
-RESTARTS = 5  # of an actor; a picture that ends its process each time must not do so for ever
 
 
 class Actor:
@@ -69,7 +70,8 @@ def run_on_ray(
         raise DeviceError("`ray`: Ray starts its own processes; run it without torchrun")
     _connect(ray, address)
     try:
-        _collect(_start(ray, with_paths(task), items), items, record, done)
+        with ended_by_sigterm():  # Ray has put a handler of its own there
+            _collect(_start(ray, with_paths(task), items), items, record, done)
     except ray.exceptions.RayError as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise DeviceError(f"Ray: {lines[-1].strip()}; the same command goes on there") from error
@@ -83,13 +85,15 @@ def _start(ray: Any, task: Task, items: Sequence[Item]) -> Iterator[dict[str, An
     at_once = AT_ONCE if isinstance(items[0], Job) else 1
     at_once = max(1, min(at_once, len(items) // (2 * actors)))
     blocks = min(BLOCKS, -(-len(items) // at_once))
-    numbers = ray.data.range(len(items), override_num_blocks=blocks)
+    # Made here, not by tasks of Ray, which would need a core that the actors leave free.
+    numbers = ray.data.from_items(
+        [{"id": i} for i in range(len(items))], override_num_blocks=blocks
+    )
     results = numbers.map_batches(
         Actor,
         fn_constructor_args=(task, list(items)),
         batch_size=at_once,
         compute=ray.data.ActorPoolStrategy(size=actors),
-        max_restarts=RESTARTS,
         **resources,
     )
     return (json.loads(row["result"]) for row in results.iter_rows())
@@ -138,6 +142,7 @@ def _fit(ray: Any, task: Task, items: int) -> tuple[Task, int, dict[str, Any]]:
 def _connect(ray: Any, address: str) -> None:
     """Connect to a cluster, or start one. Raises: DeviceError."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a program of ours reports no usage
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it warns of Ray Data's own actors
     try:
         ray.init(address, logging_level="error", log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -149,6 +154,7 @@ def _connect(ray: Any, address: str) -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # the last word is ours
 
 
 def _worker_name() -> str:
