@@ -258,7 +258,8 @@ def _stylize_items(
     bars = _PictureBars(len(process.share(items)))
     if ray is not None:
         with bars.shown:
-            run_on_ray(ray, task, items, record, bars.picture_done)
+            announce = announce_for(stylize)
+            run_on_ray(ray, task, items, record, bars.picture_done, announce)
         return
     task = task.for_items(items, process)
     stylizer = task.load(announce_for(stylize), bars.tile_done)

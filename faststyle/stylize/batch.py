@@ -99,6 +99,10 @@ class Notes:
         for note in notes:
             self._names.setdefault(note, []).append(name)
 
+    def pairs(self) -> list[tuple[str, str]]:
+        """Return each note with the name of each picture."""
+        return [(note, name) for note, names in self._names.items() for name in names]
+
     def lines(self) -> list[str]:
         """Return a line for each note."""
         return [f"{note}: {_some(names)}" for note, names in self._names.items()]

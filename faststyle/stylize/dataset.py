@@ -126,7 +126,8 @@ def _write(
     file: Path, schema: pa.Schema, batches: Batches, painter: _Painter, settings: str
 ) -> None:
     """Write batches to a parquet file, in groups of bounded size."""
-    with pq.ParquetWriter(file, schema) as writer:
+    # Pictures in a dictionary could not be read one by one.
+    with pq.ParquetWriter(file, schema, use_dictionary=False) as writer:
         group: list[pa.RecordBatch] = []
         for batch in batches:
             group.append(batch)

@@ -6,6 +6,7 @@ node dies, Ray gives its items to another one, which keeps the files that are th
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -18,12 +19,14 @@ from faststyle.extras import require
 from faststyle.stylize.batch import Job, Notes, Report
 from faststyle.stylize.blend import parse_style
 from faststyle.stylize.collection import Item, Task
-from faststyle.stylize.processes import ended_by_sigterm
+from faststyle.stylize.processes import ALONE, ended_by_sigterm
 from faststyle.stylize.report import Record
+from faststyle.stylize.stylizer import Announce
 
 LOCAL = "local"
 AT_ONCE = 8  # pictures that an actor is given at once; of shards it is one
 BLOCKS = 4096  # parts that Ray Data cuts a collection into, at most
+LOADED = itertools.count(1)  # networks that were loaded in this process
 
 
 class Actor:
@@ -32,9 +35,9 @@ class Actor:
     def __init__(self, task: Task, items: Sequence[Item]) -> None:
         self.task = task
         self.items = items
-        self.lines: list[str] = []
+        self.lines: list[str] = []  # about the engine, for the person at the command line
         self.stylizer = task.load(self.lines.append)
-        self.loaded = 1
+        self.loaded = next(LOADED)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Do the items with the numbers `id`; return a row of JSON for each."""
@@ -48,9 +51,17 @@ class Actor:
             self.task.run(self.stylizer, self.items[number], report, notes)
         except FaststyleError as caught:  # such as a full disk, which ends the whole run
             error = str(caught)
-        report.notes = notes.lines()
-        told = {"report": asdict(report), "error": error, "number": number, "loaded": self.loaded}
-        return json.dumps(told | {"worker": _worker_name(), "engine": self.stylizer.describe()})
+        told = {
+            "number": number,
+            "report": asdict(report),
+            "notes": notes.pairs(),
+            "error": error,
+            "engine": self.stylizer.describe(),
+            "worker": _worker_name(),
+            "networks_loaded": self.loaded,
+            "lines": self.lines,
+        }
+        return json.dumps(told)
 
 
 def run_on_ray(
@@ -59,6 +70,7 @@ def run_on_ray(
     items: Sequence[Item],
     record: Record,
     done: Callable[[Item], None] = lambda item: None,
+    announce: Announce = lambda line: None,
 ) -> None:
     """Do all items on the cluster at `address`, and record what became of them, and the workers.
 
@@ -71,7 +83,8 @@ def run_on_ray(
     _connect(ray, address)
     try:
         with ended_by_sigterm():  # Ray has put a handler of its own there
-            _collect(_start(ray, with_paths(task), items), items, record, done)
+            task = with_paths(task.for_items(items, ALONE))
+            _collect(_start(ray, task, items), items, record, done, announce)
     except ray.exceptions.RayError as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise DeviceError(f"Ray: {lines[-1].strip()}; the same command goes on there") from error
@@ -104,10 +117,16 @@ def _collect(
     items: Sequence[Item],
     record: Record,
     done: Callable[[Item], None],
+    announce: Announce,
 ) -> None:
     """Record the results of all items. Raises: OutputError."""
     workers: dict[str, dict[str, Any]] = {}
+    notes = Notes()
+    announced: set[str] = set()
     for told in results:
+        for line in set(told["lines"]) - announced:  # each actor says the same
+            announce(line)
+            announced.add(line)
         if told["error"]:
             raise OutputError(told["error"])
         found = told["report"]
@@ -117,9 +136,12 @@ def _collect(
         name = told["worker"]
         worker = workers.setdefault(name, {"worker": name, "items": 0})
         worker["items"] += 1
-        worker["networks_loaded"] = told["loaded"]
+        worker["networks_loaded"] = told["networks_loaded"]
         record.workers = list(workers.values())
+        for note, picture in told["notes"]:
+            notes.add([note], picture)
         done(items[told["number"]])
+    record.report.notes += notes.lines()
 
 
 def _fit(ray: Any, task: Task, items: int) -> tuple[Task, int, dict[str, Any]]:

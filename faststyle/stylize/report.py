@@ -85,7 +85,7 @@ def recorded(file: Path | None, process: Process) -> Iterator[Record]:
                 _write(file, join([numbers], 1))
             else:
                 _write(part, numbers)
-                _join_parts(file, process.count)
+                _join_parts(file, process)
 
 
 def join(parts: list[dict[str, Any]], processes: int) -> dict[str, Any]:
@@ -114,13 +114,16 @@ def join(parts: list[dict[str, Any]], processes: int) -> dict[str, Any]:
     }
 
 
-def _join_parts(file: Path, processes: int) -> None:
+def _join_parts(file: Path, process: Process) -> None:
     """Write the report from the parts that are there."""
     # Another process may join fewer parts at the same time, and write after this one. Whoever
     # writes looks again. So the last to write has seen all the parts that were there.
     joined = None
-    while joined != (parts := _read_parts(file, processes)):
-        _write(file, join(parts, processes))
+    while joined != (parts := _read_parts(file, process.count)):
+        # Under a name of its own first: processes of two machines may have the same number.
+        own = file.with_name(f".{file.stem}.{process.rank}-of-{process.count}.json")
+        _write(own, join(parts, process.count))
+        own.replace(file)
         joined = parts
 
 
