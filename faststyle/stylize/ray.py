@@ -166,8 +166,9 @@ def _connect(ray: Any, address: str) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a program of ours reports no usage
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it warns of Ray Data's own actors
     try:
-        ray.init(address, logging_level="error", log_to_driver=False)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+        own = {"include_dashboard": False} if address == LOCAL else {}
+        ray.init(address, logging_level="error", log_to_driver=False, **own)
+    except Exception as error:  # a zoo: no connection, another version, a machine too busy
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DeviceError(
             f"`ray` {address}: no cluster to be reached ({reason}); start one with: "
