@@ -209,6 +209,8 @@ def test_a_process_loads_its_network_once(
 
 def test_options_that_do_not_fit(album: Path, checkpoint: Path) -> None:
     arguments = ["stylize", "album", "--style", str(checkpoint), "-o", "out"]
+    huge = ["stylize", "x.parquet", *arguments[2:], "--allow-huge"]
+    assert "is for files, not for data sets" in CliRunner().invoke(app, huge).stderr
     result = CliRunner().invoke(app, [*arguments, "--column", "image"])
     assert result.exit_code == 2
     assert "is for data sets" in result.stderr

@@ -11,12 +11,19 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import draw, needs
 from PIL import Image
+
+from faststyle.engines.options import EngineOptions
+from faststyle.stylize.batch import Job
+from faststyle.stylize.collection import Task
+from faststyle.stylize.ray import Actor, _absolute, _collect
+from faststyle.stylize.report import Record
 
 ROOT = Path(__file__).parents[1]
 COUNT = 120
@@ -70,6 +77,31 @@ def check_workers(report: dict[str, Any], items: int) -> None:
     assert len(found) >= 2
     assert all(worker["networks_loaded"] == 1 for worker in found)
     assert sum(worker["items"] for worker in found) == items
+
+
+def test_what_actors_tell_is_recorded(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An actor and the one who collects, without a cluster between them."""
+    monkeypatch.chdir(tmp_path)
+    frames = [draw(i, 20, 20) for i in range(2)]
+    for name in ("a", "b"):
+        frames[0].save(f"{name}.gif", save_all=True, append_images=frames[1:])
+    Path("bad.png").write_text("no photo")
+    jobs = [Job(Path(name), Path("out", f"{name}.png")) for name in ("a.gif", "b.gif", "bad.png")]
+    items = [_absolute(job) for job in jobs]
+    assert all(job.source.is_absolute() and job.target.is_absolute() for job in items)
+    actor = Actor(Task((str(checkpoint),), EngineOptions("torch", "cpu")), items)
+    rows = [row for ids in ([0, 1], [2]) for row in actor({"id": np.array(ids)})["result"]]
+    record = Record()
+    done: list[Job] = []
+    _collect(map(json.loads, rows), items, record, done.append, print)
+    assert (record.report.pictures, done) == (2, items)
+    note = "only the first frame of an animation is used"
+    assert record.report.notes == [f"{note}: {items[0].source}, {items[1].source}"]
+    assert [name for name, _ in record.report.failed] == [str(items[2].source)]
+    assert [worker["items"] for worker in record.workers] == [3]
+    assert sorted(os.listdir("out")) == ["a.gif.png", "b.gif.png"]
 
 
 @needs("ray")

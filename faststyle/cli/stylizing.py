@@ -194,11 +194,14 @@ def stylize(
         _refuse_for_videos(
             format=format, tile=tile, allow_huge=allow_huge, keep_metadata=keep_metadata
         )
+    if allow_huge and dataset:
+        raise typer.BadParameter("is for files, not for data sets", param_hint="--allow-huge")
     _refuse_for_collections(ray, column, dataset, bool(one_video or clips), photos, output)
     video |= {"size": size, "threads": threads, "overwrite": overwrite, "resume": resume}
     notes: list[str] = []
     items = _plan(pictures, output, format, dataset, photos, column, notes.append)
     settings = {
+        "tile": _parse_tile(tile),
         "size": size,
         "look": look,
         "keep": (len(items) > 1 or dataset) and not overwrite,
@@ -212,7 +215,7 @@ def stylize(
                 _stylize_video(photos[0], output, styles, video, look, options, as_json)
                 record.videos = 1
             return
-        _stylize_items(items, styles, tile, options, settings, process, ray, record)
+        _stylize_items(items, styles, options, settings, process, ray, record)
         clips = process.share(clips)
         videos = _stylize_clips(clips, styles, video, look, options, record, as_json)
     wait_for_others(process)
@@ -241,7 +244,6 @@ def _plan(
 def _stylize_items(
     items: list[Item],
     styles: list[str],
-    tile: str,
     engine: EngineOptions,
     settings: dict[str, Any],
     process: Process,
@@ -254,7 +256,7 @@ def _stylize_items(
 
     if not process.share(items):
         return
-    task = Task(tuple(styles), engine, _parse_tile(tile), **settings)
+    task = Task(tuple(styles), engine, **settings)
     bars = _PictureBars(len(process.share(items)))
     if ray is not None:
         with bars.shown:

@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from faststyle.errors import DeviceError, FaststyleError, OutputError
@@ -21,6 +22,7 @@ from faststyle.stylize.blend import parse_style
 from faststyle.stylize.collection import Item, Task
 from faststyle.stylize.processes import ALONE, ended_by_sigterm
 from faststyle.stylize.report import Record
+from faststyle.stylize.shards import HubShard, ParquetShard
 from faststyle.stylize.stylizer import Announce
 
 LOCAL = "local"
@@ -84,6 +86,7 @@ def run_on_ray(
     try:
         with ended_by_sigterm():  # Ray has put a handler of its own there
             task = with_paths(task.for_items(items, ALONE))
+            items = [_absolute(item) for item in items]
             _collect(_start(ray, task, items), items, record, done, announce)
     except ray.exceptions.RayError as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
@@ -182,6 +185,19 @@ def _connect(ray: Any, address: str) -> None:
 
 def _worker_name() -> str:
     return f"{os.uname().nodename}, process {os.getpid()}"
+
+
+def _absolute(item: Item) -> Item:
+    """Return an item with absolute paths: a worker runs in another folder."""
+    target = item.target.absolute() if item.target else None
+    if isinstance(item, Job):
+        return Job(item.source.absolute() if item.source else None, target)
+    assert target is not None
+    if isinstance(item, ParquetShard):
+        return replace(item, name=str(Path(item.name).absolute()), target=target)
+    if isinstance(item, HubShard) and Path(item.path).exists():
+        return replace(item, path=str(Path(item.path).absolute()), target=target)
+    return replace(item, target=target)
 
 
 def with_paths(task: Task) -> Task:
