@@ -119,7 +119,7 @@ def test_what_cannot_be_done_is_said_in_one_line(
 def test_options_of_videos_are_refused_for_pictures(workplace: Path) -> None:
     result = call("photo.png", "-o", "out.png", "--fps", "10", "--resume")
     assert result.exit_code == 2
-    assert "--fps, --resume" in result.stderr
+    assert "--fps" in result.stderr
 
 
 def test_what_counts_as_a_video(workplace: Path) -> None:

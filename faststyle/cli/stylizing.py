@@ -27,13 +27,17 @@ from faststyle.errors import one_line
 
 if TYPE_CHECKING:
     from faststyle.engines.options import EngineOptions
-    from faststyle.stylize.batch import Job, Report
+    from faststyle.stylize.batch import Report
     from faststyle.stylize.clip import ClipJob
+    from faststyle.stylize.collection import Item
+    from faststyle.stylize.processes import Process
+    from faststyle.stylize.report import Record
     from faststyle.stylize.stylizer import Look
     from faststyle.video.job import VideoProgress, VideoReport
     from faststyle.video.options import VideoOptions
 
 VIDEO = "Video"
+COLLECTION = "Collections"
 SMALLEST_TILE = 64  # pixels; a smaller tile is mostly the margin around it
 
 
@@ -43,7 +47,9 @@ def stylize(
     photos: Annotated[
         list[str],
         typer.Argument(
-            help="Files, folders, globs, videos too; - for standard input.", metavar="PHOTO..."
+            help="Files, folders, globs, videos too; - for standard input. Data sets: parquet "
+            "files, or hf:NAME[:SPLIT[:COLUMN]].",
+            metavar="PHOTO...",
         ),
     ],
     styles: Annotated[
@@ -123,9 +129,32 @@ def stylize(
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume", help="Go on with a video that was stopped.", rich_help_panel=VIDEO
+            "--resume",
+            help="Go on with a video that was stopped. Pictures and data sets always go on.",
+            rich_help_panel=VIDEO,
         ),
     ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write pictures, files a second and failures to a .json file.",
+            rich_help_panel=COLLECTION,
+        ),
+    ] = None,
+    column: Annotated[
+        str | None,
+        typer.Option(
+            help="The column of pictures of a data set; default: the only one.",
+            rich_help_panel=COLLECTION,
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help=r"Paint on a cluster of Ray: its address, auto, or local; needs \[ray].",
+            rich_help_panel=COLLECTION,
+        ),
+    ] = None,
     engine: Engine = "auto",
     device: Device = "auto",
     precision: Precision = "auto",
@@ -139,73 +168,107 @@ def stylize(
     Example: faststyle stylize holiday/ --style nocturne -o painted/
     """
     from faststyle.engines.options import EngineOptions
-    from faststyle.stylize.batch import Report
     from faststyle.stylize.clip import plan_clips
+    from faststyle.stylize.processes import (
+        ended_by_sigterm,
+        take_gpu,
+        this_process,
+        wait_for_others,
+    )
+    from faststyle.stylize.report import recorded
+    from faststyle.stylize.shards import wants_dataset
     from faststyle.stylize.stylizer import Look
     from faststyle.video.options import wants_video
 
+    process = this_process()
+    take_gpu(process)
     look = Look(keep_colors, stroke_size, mix)
     options = EngineOptions(engine, device, precision, threads)
-    video = _given(
-        codec=codec, quality=quality, preset=preset, fps=fps, start=start, end=end, resume=resume
-    )
-    several = not wants_video(photos, output)
-    pictures, clips = plan_clips(photos, output) if several else ([], [])
-    if video and several and not clips:
+    video = _given(codec=codec, quality=quality, preset=preset, fps=fps, start=start, end=end)
+    dataset = wants_dataset(photos, output)
+    one_video = not dataset and wants_video(photos, output)
+    pictures, clips = ([], []) if dataset or one_video else plan_clips(photos, output)
+    if video and not (one_video or clips):
         raise typer.BadParameter("is for videos", param_hint=", ".join(f"--{key}" for key in video))
-    if not pictures:
+    if not (pictures or dataset):
         _refuse_for_videos(
             format=format, tile=tile, allow_huge=allow_huge, keep_metadata=keep_metadata
         )
-    video |= {"size": size, "threads": threads, "overwrite": overwrite}
-    if not several:
-        _stylize_video(photos[0], output, styles, video, look, options, as_json)
-        return
-    report, description = Report(), ""
-    if pictures:
-        settings = {
-            "size": size,
-            "overwrite": overwrite,
-            "allow_huge": allow_huge,
-            "keep_metadata": keep_metadata,
-        }
-        report, description = _stylize_pictures(
-            pictures, output, format, styles, tile, look, options, settings
-        )
-    videos = _stylize_clips(clips, styles, video, look, options, report, as_json) if clips else []
-    _print_pictures(report, description, output, as_json, videos)
+    if allow_huge and dataset:
+        raise typer.BadParameter("is for files, not for data sets", param_hint="--allow-huge")
+    _refuse_for_collections(ray, column, dataset, bool(one_video or clips), photos, output)
+    video |= {"size": size, "threads": threads, "overwrite": overwrite, "resume": resume}
+    notes: list[str] = []
+    items = _plan(pictures, output, format, dataset, photos, column, notes.append)
+    settings = {
+        "tile": _parse_tile(tile),
+        "size": size,
+        "look": look,
+        "keep": (len(items) > 1 or dataset) and not overwrite,
+        "allow_huge": allow_huge,
+        "keep_metadata": keep_metadata,
+        "format": format,
+    }
+    with ended_by_sigterm(), recorded(report, process) as record:
+        if one_video:
+            if process.rank == 0:
+                _stylize_video(photos[0], output, styles, video, look, options, as_json)
+                record.videos = 1
+            return
+        _stylize_items(items, styles, options, settings, process, ray, record)
+        clips = process.share(clips)
+        videos = _stylize_clips(clips, styles, video, look, options, record, as_json)
+    wait_for_others(process)
+    record.report.notes = notes * (process.rank == 0) + record.report.notes
+    _print_pictures(record.report, record.engine, output, as_json, videos)
 
 
-def _stylize_pictures(
-    photos: list[str],
+def _plan(
+    pictures: list[str],
     output: str,
     format: str | None,
+    dataset: bool,
+    inputs: list[str],
+    column: str | None,
+    note: Callable[[str], None],
+) -> list[Item]:
+    """Return the pictures, or the shards of data sets, that are to be painted."""
+    from faststyle.stylize.batch import plan_jobs
+    from faststyle.stylize.shards import plan_shards
+
+    if dataset:
+        return list(plan_shards(inputs, output, column))
+    return list(plan_jobs(pictures, output, format, note)) if pictures else []
+
+
+def _stylize_items(
+    items: list[Item],
     styles: list[str],
-    tile: str,
-    look: Look,
     engine: EngineOptions,
     settings: dict[str, Any],
-) -> tuple[Report, str]:
-    """Stylize pictures, with a bar; return their report, and the line about the engine."""
-    from dataclasses import replace
+    process: Process,
+    ray: str | None,
+    record: Record,
+) -> None:
+    """Stylize pictures or shards, with a bar, and record them and the line about the engine."""
+    from faststyle.stylize.collection import Task, run_items
+    from faststyle.stylize.ray import run_on_ray
 
-    from faststyle.stylize.batch import MANY, plan_jobs, run_jobs
-    from faststyle.stylize.stylizer import Stylizer
-
-    notes: list[str] = []
-    jobs = plan_jobs(photos, output, format, notes.append)
-    bars = _PictureBars(len(jobs))
-    stylizer = Stylizer.blend(
-        styles,
-        replace(engine, convert=len(jobs) >= MANY),
-        tile=_parse_tile(tile),
-        progress=bars.tile_done,
-        announce=announce_for(stylize),
-    )
+    if not process.share(items):
+        return
+    task = Task(tuple(styles), engine, **settings)
+    bars = _PictureBars(len(process.share(items)))
+    if ray is not None:
+        with bars.shown:
+            announce = announce_for(stylize)
+            run_on_ray(ray, task, items, record, bars.picture_done, announce)
+        return
+    task = task.for_items(items, process)
+    stylizer = task.load(announce_for(stylize), bars.tile_done)
+    record.loaded(stylizer.describe())
     with bars.shown:
-        report = run_jobs(stylizer, jobs, look=look, done=bars.picture_done, **settings)
-    report.notes = notes + report.notes
-    return report, stylizer.describe()
+        run_items(task, stylizer, items, record.report, process, bars.picture_done)
+    record.engine = stylizer.describe()  # tiles may have run in another one
 
 
 @app.command()
@@ -283,6 +346,23 @@ def _refuse_for_videos(
             raise typer.BadParameter("is for pictures", param_hint=flag)
 
 
+def _refuse_for_collections(
+    ray: str | None,
+    column: str | None,
+    dataset: bool,
+    videos: bool,
+    inputs: list[str],
+    output: str,
+) -> None:
+    """Raise BadParameter for an option of collections that does not fit the inputs."""
+    from faststyle.stylize.batch import PIPE
+
+    if column is not None and not dataset:
+        raise typer.BadParameter("is for data sets", param_hint="--column")
+    if ray is not None and (videos or PIPE in (*inputs, output)):
+        raise typer.BadParameter("is for files of pictures and data sets", param_hint="--ray")
+
+
 def _parse_tile(text: str) -> int | None:
     """Return the argument `tile` of `Stylizer` for an option."""
     if text in ("auto", "off"):
@@ -306,7 +386,7 @@ class _PictureBars:
         self._pictures = self.shown.add_task("stylizing", total=pictures, visible=pictures > 1)
         self._tiles = self.shown.add_task("tiles", total=None, visible=False)
 
-    def picture_done(self, job: Job) -> None:
+    def picture_done(self, item: Item) -> None:
         self.shown.advance(self._pictures)
 
     def tile_done(self, done: int, of: int) -> None:
@@ -328,8 +408,12 @@ def _print_pictures(
     print_notes(report.notes, stylize)
     kept = len(report.kept)
     written = report.written[0] if len(report.written) == 1 else f"{len(report.written)} pictures"
+    if all(name.endswith(".parquet") for name in report.written + report.kept):
+        written = f"{report.pictures} pictures in {len(report.written)} parquet files"
     if as_json:
         details = asdict(report)
+        for count in ("pictures", "pictures_kept"):  # they are for --report
+            del details[count]
         details["written"] += [video.output for video in videos]
         details |= {"videos": [asdict(video) for video in videos]} if videos else {}
         typer.echo(json.dumps(details), err=output == PIPE)
@@ -376,20 +460,23 @@ def _stylize_clips(
     settings: dict[str, Any],
     look: Look,
     engine: EngineOptions,
-    report: Report,
+    record: Record,
     as_json: bool,
 ) -> list[VideoReport]:
-    """Stylize several videos, and print each; add those kept and failed to `report`."""
+    """Stylize several videos, and print each; record those that were done, kept and failed."""
     from faststyle.stylize.clip import run_clips
 
+    if not clips:
+        return []
     options = _video_options(settings)
     announce = announce_for(stylize)
     with _frame_bar() as frame_done:
         videos, summary, description = run_clips(
             clips, styles, options, look, engine, progress=frame_done, announce=announce
         )
-    report.kept += summary.kept
-    report.failed += summary.failed
+    record.report.kept += summary.kept
+    record.report.failed += summary.failed
+    record.videos += len(videos)
     for video in videos:
         if not as_json:
             _print_video(video, description)

@@ -65,15 +65,47 @@ class Job:
 
 @dataclass
 class Report:
-    """The pictures that were written, kept because they were there, or failed with a reason.
+    """The files that were written, kept because they were there, or failed with a reason.
 
-    `notes` say what was left out of pictures that were written.
+    `notes` say what was left out of pictures that were written. `pictures` counts those that were
+    painted, and `pictures_kept` those of an earlier run: a file of a data set holds many.
     """
 
     written: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    pictures: int = 0
+    pictures_kept: int = 0
+
+    def add(self, other: Report) -> None:
+        """Add what another report tells."""
+        self.written += other.written
+        self.kept += other.kept
+        self.failed += other.failed
+        self.notes += other.notes
+        self.pictures += other.pictures
+        self.pictures_kept += other.pictures_kept
+
+
+class Notes:
+    """Notes on many pictures: each note is told once, with the pictures that it is about."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, list[str]] = {}
+
+    def add(self, notes: Iterable[str], name: str) -> None:
+        """Add the notes on one picture."""
+        for note in notes:
+            self._names.setdefault(note, []).append(name)
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Return each note with the name of each picture."""
+        return [(note, name) for note, names in self._names.items() for name in names]
+
+    def lines(self) -> list[str]:
+        """Return a line for each note."""
+        return [f"{note}: {_some(names)}" for note, names in self._names.items()]
 
 
 def plan_jobs(
@@ -159,26 +191,45 @@ def run_jobs(
     """
     jobs = list(jobs)
     report = Report()
-    notes: dict[str, list[str]] = {}  # the pictures that each of them is about
+    notes = Notes()
+    keep = len(jobs) > 1 and not overwrite
     for job in jobs:
-        if len(jobs) > 1 and not overwrite and job.target is not None and job.target.exists():
-            report.kept.append(str(job.target))
-            done(job)
-            continue
-        name = str(job.source) if job.source else "standard input"
-        try:
-            found = _stylize_one(stylizer, job, name, size, look, allow_huge, keep_metadata)
-        except (OutputError, Interrupted):
-            raise
-        except FaststyleError as error:
-            report.failed.append((name, str(error).removeprefix(one_line(f"{name}: "))))
-        else:
-            report.written.append(str(job.target or PIPE))
-            for note in found:
-                notes.setdefault(note, []).append(name)
+        run_job(stylizer, job, report, notes, keep, size, look, allow_huge, keep_metadata)
         done(job)
-    report.notes = [f"{note}: {_some(names)}" for note, names in notes.items()]
+    report.notes = notes.lines()
     return report
+
+
+def run_job(
+    stylizer: Stylizer,
+    job: Job,
+    report: Report,
+    notes: Notes,
+    keep: bool,
+    size: int | None = None,
+    look: Look = PLAIN,
+    allow_huge: bool = False,
+    keep_metadata: bool = False,
+) -> None:
+    """Stylize one job, and add what became of it to `report` and `notes`.
+
+    With `keep`, an output that is there stays as it is. For the rest see `run_jobs`.
+    """
+    if keep and job.target is not None and job.target.exists():
+        report.kept.append(str(job.target))
+        report.pictures_kept += 1
+        return
+    name = str(job.source) if job.source else "standard input"
+    try:
+        found = _stylize_one(stylizer, job, name, size, look, allow_huge, keep_metadata)
+    except (OutputError, Interrupted):
+        raise
+    except FaststyleError as error:
+        report.failed.append((name, str(error).removeprefix(one_line(f"{name}: "))))
+    else:
+        report.written.append(str(job.target or PIPE))
+        report.pictures += 1
+        notes.add(found, name)
 
 
 def _stylize_one(
@@ -198,17 +249,34 @@ def _stylize_one(
             notes = notes_on(job.source, name)
         stylizer.stylize_on_disk(job.source, job.target, tile)
         return notes
-    picture = open_picture(job.source or _read_stdin(), name, keep_metadata)
-    h, w = picture.rgb.shape[-2:]
     format = output_format(job.target) if job.target else "PNG"
-    check_format_size(*((h, w) if size is None else fitted_size(h, w, max(1, size))), format)
-    stylized = fit_metadata(stylizer.stylize(picture, size, look), format)
-    data = encode_picture(stylized, format)
+    source = job.source or _read_stdin()
+    data, notes = paint_file(stylizer, source, name, format, size, look, keep_metadata)
     if job.target is None:
         _write_stdout(data)
     else:
         write_bytes(job.target, data)
-    return stylized.notes
+    return notes
+
+
+def paint_file(
+    stylizer: Stylizer,
+    source: Path | bytes,
+    name: str,
+    format: str,
+    size: int | None = None,
+    look: Look = PLAIN,
+    keep_metadata: bool = False,
+) -> tuple[bytes, tuple[str, ...]]:
+    """Return the image file of `format` that a stylizer paints of another, and the notes on it.
+
+    Raises: ImageError for a picture that cannot be read, or is too large.
+    """
+    picture = open_picture(source, name, keep_metadata)
+    h, w = picture.rgb.shape[-2:]
+    check_format_size(*((h, w) if size is None else fitted_size(h, w, max(1, size))), format)
+    stylized = fit_metadata(stylizer.stylize(picture, size, look), format)
+    return encode_picture(stylized, format), stylized.notes
 
 
 def _read_stdin() -> bytes:
