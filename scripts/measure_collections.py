@@ -10,7 +10,7 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
+import subprocess  # nosec B404
 import sys
 import tempfile
 import time
@@ -58,7 +58,7 @@ def measure_files(style: str, rounds: int) -> None:
                 command += ["--style", style, "-o", f"out-{way}-{turn}", "--threads", "1"]
                 command += ["--report", "report.json", *(options if not launcher else [])]
                 began = time.monotonic()
-                subprocess.run(
+                subprocess.run(  # nosec B603
                     command,
                     cwd=folder,
                     env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-import subprocess
+import subprocess  # nosec B404
 import sys
 import tempfile
 import time
