@@ -230,7 +230,7 @@ def test_what_does_not_suit_is_refused(train: Any, paintings: Path, tmp_path: Pa
         train(resume=True)
     done = CliRunner().invoke(app, ["train", "--style", str(paintings), "--each", "--name", "x"])
     assert done.exit_code == 1
-    assert "with --each, styles are named by their files: no --name, --output" in done.stderr
+    assert "with --each, styles are named by their files: no --name, -o" in done.stderr
 
 
 def test_names_are_made_apart() -> None:

@@ -9,6 +9,7 @@ import multiprocessing
 import re
 import tarfile
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -169,13 +170,6 @@ class FolderAnswer(http.server.SimpleHTTPRequestHandler):
             self.close_connection = True
 
 
-def _serve(folder: str, port: Any) -> None:
-    answer = functools.partial(FolderAnswer, directory=folder)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), answer) as server:
-        port.put(server.server_port)
-        server.serve_forever()
-
-
 @contextmanager
 def made_and_served(count: int) -> Iterator[list[str]]:
     """Yield sources of so many photos that are made for it, on the disk and on a server."""
@@ -187,13 +181,12 @@ def made_and_served(count: int) -> Iterator[list[str]]:
 
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """Serve a folder on loopback from a process of its own; yield the URL."""
-    context = multiprocessing.get_context("spawn")
-    port = context.Queue()
-    process = context.Process(target=_serve, args=(str(folder), port), daemon=True)
-    process.start()
-    try:
-        yield f"http://127.0.0.1:{port.get(timeout=60)}"
-    finally:
-        process.terminate()
-        process.join()
+    """Serve a folder on loopback; yield the URL. Sources are read in another process."""
+    answer = functools.partial(FolderAnswer, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), answer) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
