@@ -198,8 +198,11 @@ def test_a_stopped_shard_leaves_no_file(
     with pytest.raises(Stopped):
         run(task, stylizer, ["shards"])
     assert [p.name for p in Path("out").rglob("*") if p.is_file()] == ["a.parquet"]
+    for name in (".b.4711.part.parquet", ".b.c.4711.part.parquet"):  # of kill -9, and of others
+        Path("out/deep", name).write_bytes(b"half")
     report = run(task, stylizer, ["shards"])
     assert (report.kept, report.pictures) == (["out/a.parquet"], 3)
+    assert sorted(os.listdir("out/deep")) == [".b.c.4711.part.parquet", "b.parquet"]
 
 
 def test_a_damaged_shard_does_not_stop_the_others(

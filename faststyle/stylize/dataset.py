@@ -8,6 +8,7 @@ shard that is missing.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -61,9 +62,18 @@ def run_shard(
     except ImageError as error:
         report.failed.append((shard.name, str(error).removeprefix(one_line(f"{shard.name}: "))))
         return
+    _remove_leftovers(shard.target)
     report.written.append(str(shard.target))
     report.pictures += painter.painted
     report.failed += _named(shard, painter.failed)
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove what killed processes left of a shard: only one process at a time writes it."""
+    pattern = re.compile(re.escape(f".{target.stem}.") + r"\d+\.part\.parquet")
+    for file in target.parent.glob(".*.part.parquet"):
+        if pattern.fullmatch(file.name):
+            file.unlink(missing_ok=True)
 
 
 class _Painter:
