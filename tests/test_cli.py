@@ -185,7 +185,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     ),
     "photo for a photo folder": (
         [*TRAIN, "dots.png", "--photos", "photo.png"],
-        "--photos photo.png: a file, where a folder is expected",
+        "--photos photo.png: a file that holds no photos",
     ),
     "no photo folder": ([*TRAIN, "dots.png", "--photos", ""], "--photos is empty"),
     "no painting": ([*TRAIN, ""], "--painting is empty"),
