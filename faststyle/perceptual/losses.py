@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from faststyle.errors import RecipeError, did_you_mean
@@ -30,6 +31,7 @@ from faststyle.perceptual.light import (
     squares,
 )
 from faststyle.perceptual.moments import TINY, FeatureMoments
+from faststyle.perceptual.texture import texture, textured
 from faststyle.perceptual.vgg import VGG, Feats, deepest_block, layer_names
 
 # Layers and their weights. "relu4_1@1/2" is relu4_1 of the image at half its size: deep features at
@@ -71,7 +73,14 @@ ADDED = 0.25
 # flat painting has next to none.
 STYLE_FLOOR = 0.01
 
+# With `apart`, the squared covariance of flat places of a painting counts as at least this share of
+# that of the whole painting.
+PLACE_FLOOR = 0.1
+
+PLACES = ("_flat", "_textured")  # the ends of the names of their targets
+
 SQUARES = "squares"  # the key of the photo's colours among the targets
+TEXTURED = "textured"  # the key of the mask of the photo's textured places
 PALETTE = "palette"  # the key of the painting's colours
 
 
@@ -103,7 +112,8 @@ class LossConfig:
     those of the mode. `strength` multiplies the style terms: at 0 only content is left, at infinity
     only style. It is the setting for users to turn. `balance` multiplies the style terms too; its
     value is found in training (training/balance.py). With `gram`, relative terms compare Gram
-    matrices, as Gatys et al. (2015) do, instead of covariances.
+    matrices, as Gatys et al. (2015) do, instead of covariances. With `apart`, flat and textured
+    places are compared apart.
     """
 
     mode: Literal["relative", "absolute"] = "relative"
@@ -112,6 +122,7 @@ class LossConfig:
     strength: float = 1.0
     balance: float = 1.0
     gram: bool = False
+    apart: bool = False
     content_weight: float | None = None
     style_weight: float | None = None
     mean_weight: float | None = None
@@ -209,6 +220,17 @@ class Terms(NamedTuple):
     def means(terms: Sequence[Terms]) -> Terms:
         """Return the terms of several batches of one size together."""
         return Terms(*(torch.stack(values).mean() for values in zip(*terms, strict=True)))
+
+
+class _Place(NamedTuple):
+    """Pixels that are compared with the same kind of pixels of the painting.
+
+    `name` is the end of the names of their targets, `mask` is (B, 1, H, W), `share` is (B,).
+    """
+
+    name: str
+    mask: Tensor | None
+    share: Tensor | float
 
 
 def relative_error(x: Tensor, target: Tensor, norm: Tensor) -> Tensor:
@@ -319,6 +341,9 @@ class PerceptualLoss(nn.Module):
     - Style is ||C(y) - C(s)||^2 / ||C(s)||^2 of the covariances C of channels. Large errors are
       dampened (`dampen`).
     - Mean is the same of the means of channels, without damping.
+    - With `apart`, style and mean are those of flat places, where the photo is flat, against flat
+      places of the painting, and those of textured places likewise (texture.py). Each counts by its
+      share of the photo. Places of the painting are flat below the median of its texture.
 
     Differs from Gatys et al. (2015), who compare Gram matrices (`gram`). A Gram matrix is the sum
     of covariances and products of means, and the means are most of it. So a picture all in the
@@ -351,6 +376,7 @@ class PerceptualLoss(nn.Module):
         self.mode = config.mode
         self.lean = lean
         self.gram = config.gram or config.mode == "absolute"
+        self.apart = config.apart
         self.weights = config.weights()
         self.content_layers, self.style_layers = config.layers(arch)
         self.shares = _shares(styles)
@@ -370,31 +396,44 @@ class PerceptualLoss(nn.Module):
 
         These are "variance{i}" for each content layer; for each style layer "gram{i}" (the
         covariance, unless Gram matrices are compared), its "norm{i}" and "mean{i}"; and "palette".
+        With `apart` there are "gram{i}_flat", "gram{i}_textured" and so on too.
         """
-        seen = observe(self.vgg, painting, self.content_layers, self.style_layers, lean=self.lean)
+        masks: list[Tensor | None] = [None]
+        if self.apart:
+            mask = textured(painting, texture(painting).median())
+            masks += [1 - mask, mask]
+        layers = (self.content_layers, self.style_layers)
+        seen = observe(self.vgg, painting, *layers, masks, self.lean)
         found = {}
         for i, layer in enumerate(self.content_layers):
             variance = seen.feats[layer].float().var(correction=0)  # of one element
             found[f"variance{i}"] = variance.clamp_min(TINY)
         for i, layer in enumerate(self.style_layers):
-            whole, mean = (moment[0] for moment in seen.moments[0][layer])
-            target = whole if self.gram else centred(whole, mean)
-            norm = target.square().sum()
-            floor = 0.0 if self.gram else STYLE_FLOOR * whole.square().sum()
-            found[f"gram{i}"] = target
-            found[f"norm{i}"] = norm.clamp_min(floor)
-            found[f"mean{i}"] = mean
+            for place, moments in zip(("", *PLACES), seen.moments, strict=False):
+                whole, mean = (moment[0] for moment in moments[layer])
+                target = whole if self.gram else centred(whole, mean)
+                norm = target.square().sum()
+                floor = norm.new_zeros(()) if self.gram else STYLE_FLOOR * whole.square().sum()
+                if place:
+                    floor = torch.maximum(floor, PLACE_FLOOR * found[f"norm{i}"])
+                found[f"gram{i}{place}"] = target
+                found[f"norm{i}{place}"] = norm.clamp_min(floor)
+                found[f"mean{i}{place}"] = mean
         found[PALETTE] = palette(painting)
         return found
 
     @torch.no_grad()
     def targets(self, photo: Tensor) -> Feats:
-        """Return the photo's features of the content layers, and its colours in squares."""
+        """Return the photo's features of the content layers, and its colours in squares.
+
+        With `apart`, there is the mask of its textured places too.
+        """
         if self.lean:
             feats = observe(self.vgg, photo, self.content_layers, {}, lean=True).feats
         else:
             feats = extract(self.vgg, photo, self.content_layers)
-        return {**feats, SQUARES: squares(photo)}
+        feats = {**feats, SQUARES: squares(photo)}
+        return {**feats, TEXTURED: textured(photo)} if self.apart else feats
 
     @torch.no_grad()
     def recoloured(self, photo: Tensor, which: Tensor) -> Tensor:
@@ -421,14 +460,18 @@ class PerceptualLoss(nn.Module):
         if which is not None or all(m is None for m in masks):
             masks = [None]  # the same moments serve all paintings
         layers = (self.content_layers, self.style_layers)
-        seen = observe(self.vgg, stylized, *layers, masks, self.lean, self.watched)
+        places = self._places(targets)
+        cut = [_both(mask, place.mask) for mask in masks for place in places]
+        seen = observe(self.vgg, stylized, *layers, cut, self.lean, self.watched)
         content, error, variance = self._content(seen.feats, targets, which)
+        n = len(places)
+        found = [seen.moments[i : i + n] for i in range(0, len(cut), n)]  # of each mask
         if which is not None:
-            style, mean, style_rel = self._style(seen.moments[0], which)
+            style, mean, style_rel = self._style(found[0], places, which)
         else:
             # Without masks there is one set of moments, which is compared with every painting.
-            found = seen.moments * len(self.shares) if len(masks) == 1 else seen.moments
-            each = [self._style(moments, i) for i, moments in enumerate(found)]
+            found = found * len(self.shares) if len(masks) == 1 else found
+            each = [self._style(moments, places, i) for i, moments in enumerate(found)]
             style, mean, style_rel = (self._blend(values) for values in zip(*each, strict=True))
         seen_squares = squares(stylized)
         colours = self._of_paintings(PALETTE, which)
@@ -488,36 +531,59 @@ class PerceptualLoss(nn.Module):
             content = content / sum(self.content_layers.values())
         return content, error, variance
 
+    def _places(self, targets: Feats) -> list[_Place]:
+        """Return the places that are compared apart: the whole image, or flat and textured ones."""
+        if not self.apart:
+            return [_Place("", None, 1.0)]
+        mask = targets[TEXTURED]
+        share = mask.mean((1, 2, 3))
+        flat, rough = PLACES
+        return [_Place(flat, 1 - mask, 1 - share), _Place(rough, mask, share)]
+
     def _style(
-        self, found: dict[str, FeatureMoments], which: int | Tensor
+        self,
+        found: Sequence[dict[str, FeatureMoments]],
+        places: Sequence[_Place],
+        which: int | Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return style, mean and style_rel, (B,), of one painting, or of one for each image.
 
-        The first two are multiplied by the balance of the painting.
+        `found` are the moments of each place. The first two results are multiplied by the balance
+        of the painting.
         """
         grams = []
         means = []
         relative = []
-        for i, (layer, weight) in enumerate(self.style_layers.items()):
-            g, m = found[layer]
-            target = self.style_targets.get_buffer(f"gram{i}")[which]  # ([B,] C, C)
-            norm = self.style_targets.get_buffer(f"norm{i}")[which]  # ([B])
-            mean = self.style_targets.get_buffer(f"mean{i}")[which]  # ([B,] C)
-            if not self.gram:
-                g = centred(g, m)
-            error = relative_error(g, target, norm)
-            relative.append(weight * error)
-            means.append(weight * relative_error(m, mean, mean.square().sum(-1)))
-            if self.mode == "absolute":
-                grams.append(weight * (g - target).square().flatten(1).sum(1))
-            else:
-                grams.append(weight * (error if self.gram else dampen(error)))
+        for moments, place in zip(found, places, strict=True):
+            for i, (layer, weight) in enumerate(self.style_layers.items()):
+                g, m = moments[layer]
+                target, norm, mean = (
+                    self.style_targets.get_buffer(f"{name}{i}{place.name}")[which]
+                    for name in ("gram", "norm", "mean")  # ([B,] C, C), ([B]) and ([B,] C)
+                )
+                if not self.gram:
+                    g = centred(g, m)
+                error = relative_error(g, target, norm)
+                scale = weight * place.share
+                relative.append(scale * error)
+                means.append(scale * relative_error(m, mean, mean.square().sum(-1)))
+                if self.mode == "absolute":
+                    grams.append(scale * (g - target).square().flatten(1).sum(1))
+                else:
+                    grams.append(scale * (error if self.gram else dampen(error)))
         share = 1 / sum(self.style_layers.values())
         style_rel = torch.stack(relative).sum(0) * share
         mean_rel = torch.stack(means).sum(0) * share
         style = torch.stack(grams).sum(0) * (1.0 if self.mode == "absolute" else share)
         balance = self.balance[which]
         return balance * style, balance * mean_rel, style_rel
+
+
+def _both(mask: Tensor | None, place: Tensor | None) -> Tensor | None:
+    """Return the mask of what lies in both, None for all pixels."""
+    if mask is None or place is None:
+        return place if mask is None else mask
+    return place * F.interpolate(mask, size=place.shape[-2:], mode="area")
 
 
 def _shares(styles: Sequence[WeightedPainting]) -> list[float]:

@@ -26,7 +26,7 @@ def moments(feats: Tensor, mask: Tensor | None = None) -> FeatureMoments:
     """Return the moments of features (B, C, H, W), in float32, weighted by `mask` if there is one.
 
     `gram` is divided by C H W, as in Johnson et al. (2016), equation 3. The mask is (1, 1, h, w) in
-    [0, 1]; it is averaged over the pixels that each feature stands for.
+    [0, 1], or (B, 1, h, w); it is averaged over the pixels that each feature stands for.
     Differs from Gatys et al., "Controlling perceptual factors in neural style transfer" (2017),
     section 4, https://arxiv.org/abs/1611.07865: they multiply features by the mask, so that a
     half-transparent pixel counts a quarter; here it counts half.
@@ -38,20 +38,21 @@ def moments(feats: Tensor, mask: Tensor | None = None) -> FeatureMoments:
 
 
 def total_weight(weight: Tensor) -> Tensor:
-    """Return the sum of the weights of all pixels, at least `TINY`."""
-    return weight.sum().clamp_min(TINY)
+    """Return the sum of the weights (B, 1, H, W) of all pixels of each image, (B, 1)."""
+    return weight.sum((2, 3)).clamp_min(TINY)
 
 
 def moments_of_sums(products: Tensor, sums: Tensor, total: int | Tensor) -> FeatureMoments:
     """Return moments from `channel_sums` of a whole image, with the total weight of its pixels."""
-    return FeatureMoments(products / (products.shape[-1] * total), sums / total)
+    of_products = total if isinstance(total, int) else total.unsqueeze(-1)
+    return FeatureMoments(products / (products.shape[-1] * of_products), sums / total)
 
 
 def channel_sums(feats: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return sums over pixels of features (B, C, H, W), in float32.
 
     The first are those of products of two channels, (B, C, C), the second those of channels,
-    (B, C). Each pixel counts by its `weight`, (1, 1, H, W), or 1.
+    (B, C). Each pixel counts by its `weight`, (1, 1, H, W) or (B, 1, H, W), or 1.
     """
     products, sums = _ChannelSums.apply(feats, weight)
     return products, sums
@@ -67,12 +68,12 @@ class _ChannelSums(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, feats: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the sums for features (B, C, H, W) and weights (1, 1, H, W)."""
+        """Return the sums for features (B, C, H, W) and weights (1 or B, 1, H, W)."""
         ctx.save_for_backward(feats, weight)
         ctx.set_materialize_grads(False)  # no zeros for an output that is not used
         with torch.autocast(feats.device.type, enabled=False):
             flat = _by_pixel(feats, weight)
-            weighted = flat if weight is None else flat * weight.reshape(1, -1, 1)
+            weighted = flat if weight is None else flat * _in_rows(weight)
             products = torch.bmm(weighted.transpose(1, 2), flat).float()
             return products, weighted.sum(1, dtype=torch.float32)
 
@@ -102,8 +103,13 @@ class _ChannelSums(torch.autograd.Function):
                 return None, None
             # A pixel's weight is in the sums once, so it is in the gradient once.
             if weight is not None:
-                grad = grad * weight.reshape(1, -1, 1)
+                grad = grad * _in_rows(weight)
             return grad.reshape(b, h, w, c).permute(0, 3, 1, 2).to(feats.dtype), None
+
+
+def _in_rows(weight: Tensor) -> Tensor:
+    """Return weights (B, 1, H, W) as (B, H W, 1)."""
+    return weight.reshape(len(weight), -1, 1)
 
 
 def _by_pixel(feats: Tensor, weight: Tensor | None) -> Tensor:
