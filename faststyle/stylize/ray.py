@@ -132,6 +132,8 @@ def _collect(
             announced.add(line)
         if told["error"]:
             raise OutputError(told["error"])
+        if not workers:
+            record.loaded(told["engine"])  # and the cluster is up
         found = told["report"]
         found["failed"] = [(name, reason) for name, reason in found["failed"]]
         record.report.add(Report(**found))
