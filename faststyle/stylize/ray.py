@@ -10,6 +10,7 @@ import itertools
 import json
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from faststyle.stylize.stylizer import Announce
 
 LOCAL = "local"
 AT_ONCE = 8  # pictures that an actor is given at once; of shards it is one
+CONNECT_SECONDS = 10
 BLOCKS = 4096  # parts that Ray Data cuts a collection into, at most
 LOADED = itertools.count(1)  # networks that were loaded in this process
 
@@ -132,6 +134,8 @@ def _collect(
             announced.add(line)
         if told["error"]:
             raise OutputError(told["error"])
+        if not workers:
+            record.loaded(told["engine"])  # and the cluster is up
         found = told["report"]
         found["failed"] = [(name, reason) for name, reason in found["failed"]]
         record.report.add(Report(**found))
@@ -169,6 +173,9 @@ def _connect(ray: Any, address: str) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a program of ours reports no usage
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it warns of Ray Data's own actors
     try:
+        host, colon, port = address.removeprefix("ray://").rpartition(":")
+        if colon:  # Ray itself tries for minutes
+            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
         own = {"include_dashboard": False} if address == LOCAL else {}
         ray.init(address, logging_level="error", log_to_driver=False, **own)
     except Exception as error:  # a zoo: no connection, another version, a machine too busy
