@@ -345,9 +345,9 @@ print(max(settled) - settled[0], max(settled))
 def test_memory_is_flat_and_nothing_is_seen_twice_in_thousands(tmp_path: Path) -> None:
     """4,000 photos of 30 kB: two epochs of each source, in little more memory than at the start."""
     count = 4000
-    make_photos(tmp_path, count, height=160, width=240)
+    make_photos(tmp_path, count, height=240, width=360)
     total = sum(path.stat().st_size for path in (tmp_path / "pictures").iterdir()) >> 20
-    assert total > 60
+    assert total > 80
     with open_web(tmp_path) as server:
         for place in made_sources(tmp_path, server.url):
             done = subprocess.run(
