@@ -27,7 +27,10 @@ SHORTER = {
     "slow": ["--steps", "2", "--size", "64", "--vgg-weights", "{vgg}"],
     "compare": ["--steps", "2", "--size", "96", "--vgg-weights", "{vgg}"],
     "judge": ["--vgg-weights", "{vgg}"],
+    "serve": ["--port", "0", "--threads", "1"],
 }
+# These run until they are stopped; SIGTERM ends them in good order.
+STOPPED = {"serve": "timeout --preserve-status 40 "}
 NEEDS_A_CAMERA = "webcam"
 
 pytestmark = pytest.mark.slow
@@ -126,7 +129,8 @@ def test_every_command_of_the_readme_works_outside_the_project(
         if command == NEEDS_A_CAMERA:
             continue
         more = " ".join(SHORTER.get(command, [])).format(vgg=vgg_file)
-        result = run(installed, f"{line} {more}" if ">" not in line else line)
+        whole = f"{line} {more}" if ">" not in line else line
+        result = run(installed, STOPPED.get(command, "") + whole)
         assert result.returncode == 0, f"{line}: {result.stderr}"
         assert "Traceback" not in result.stderr
     assert {"stylize", "export", "slow", "compare", "judge"} <= set(tried)
