@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
-from faststyle.perceptual.losses import LossConfig, PerceptualLoss, deepest_layers
+from faststyle.perceptual.losses import (
+    LossConfig,
+    PerceptualLoss,
+    WeightedPainting,
+    deepest_layers,
+)
 from faststyle.perceptual.moments import moments
 from faststyle.perceptual.texture import LEAST, OF_PHOTOS, texture, textured
 from faststyle.perceptual.weights import VGGWeights, load_vgg
@@ -97,3 +103,18 @@ def test_photos_without_texture_give_finite_gradients(tiny_weights: VGGWeights) 
     loss(picture, loss.targets(grey)).total.backward()
     assert picture.grad is not None
     assert bool(picture.grad.isfinite().all())
+
+
+def test_within_the_mask_of_a_style_only_its_own_places_count(tiny_weights: VGGWeights) -> None:
+    """The flat half is for one painting: what is textured in the other half is none of its own."""
+    flat = torch.zeros(1, 1, 64, 64)
+    flat[..., :24] = 1
+    config = LossConfig(apart=True)
+    vgg = load_vgg(tiny_weights, deepest_layers(config, "vgg16"))
+    painting = half_flat(0)
+    alone = PerceptualLoss(vgg, [WeightedPainting(painting, mask=flat)], config)
+    photo = half_flat(1)
+    shares = [float(place.share) for place in alone._places(alone.targets(photo), flat)]
+    assert shares[1] < 0.1
+    assert sum(shares) == pytest.approx(1.0)
+    assert bool(alone(photo, alone.targets(photo)).total.isfinite())

@@ -460,18 +460,18 @@ class PerceptualLoss(nn.Module):
         if which is not None or all(m is None for m in masks):
             masks = [None]  # the same moments serve all paintings
         layers = (self.content_layers, self.style_layers)
-        places = self._places(targets)
-        cut = [_both(mask, place.mask) for mask in masks for place in places]
+        places = [self._places(targets, mask) for mask in masks]
+        cut = [place.mask for part in places for place in part]
         seen = observe(self.vgg, stylized, *layers, cut, self.lean, self.watched)
         content, error, variance = self._content(seen.feats, targets, which)
-        n = len(places)
-        found = [seen.moments[i : i + n] for i in range(0, len(cut), n)]  # of each mask
+        moments = iter(seen.moments)
+        found = [[(place, next(moments)) for place in part] for part in places]
         if which is not None:
-            style, mean, style_rel = self._style(found[0], places, which)
+            style, mean, style_rel = self._style(found[0], which)
         else:
             # Without masks there is one set of moments, which is compared with every painting.
             found = found * len(self.shares) if len(masks) == 1 else found
-            each = [self._style(moments, places, i) for i, moments in enumerate(found)]
+            each = [self._style(part, i) for i, part in enumerate(found)]
             style, mean, style_rel = (self._blend(values) for values in zip(*each, strict=True))
         seen_squares = squares(stylized)
         colours = self._of_paintings(PALETTE, which)
@@ -531,30 +531,33 @@ class PerceptualLoss(nn.Module):
             content = content / sum(self.content_layers.values())
         return content, error, variance
 
-    def _places(self, targets: Feats) -> list[_Place]:
-        """Return the places that are compared apart: the whole image, or flat and textured ones."""
+    def _places(self, targets: Feats, mask: Tensor | None) -> list[_Place]:
+        """Return the places, within a mask, that are compared apart: all, or flat and textured."""
         if not self.apart:
-            return [_Place("", None, 1.0)]
-        mask = targets[TEXTURED]
-        share = mask.mean((1, 2, 3))
-        flat, rough = PLACES
-        return [_Place(flat, 1 - mask, 1 - share), _Place(rough, mask, share)]
+            return [_Place("", mask, 1.0)]
+        rough = targets[TEXTURED]
+        whole = torch.ones_like(rough)
+        if mask is not None:
+            whole = F.interpolate(mask, size=rough.shape[-2:], mode="area").expand_as(rough)
+        parts = (whole * (1 - rough), whole * rough)
+        area = whole.mean((1, 2, 3)).clamp_min(TINY)
+        return [
+            _Place(name, part, part.mean((1, 2, 3)) / area)
+            for name, part in zip(PLACES, parts, strict=True)
+        ]
 
     def _style(
-        self,
-        found: Sequence[dict[str, FeatureMoments]],
-        places: Sequence[_Place],
-        which: int | Tensor,
+        self, found: Sequence[tuple[_Place, dict[str, FeatureMoments]]], which: int | Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return style, mean and style_rel, (B,), of one painting, or of one for each image.
 
-        `found` are the moments of each place. The first two results are multiplied by the balance
+        `found` are places with their moments. The first two results are multiplied by the balance
         of the painting.
         """
         grams = []
         means = []
         relative = []
-        for moments, place in zip(found, places, strict=True):
+        for place, moments in found:
             for i, (layer, weight) in enumerate(self.style_layers.items()):
                 g, m = moments[layer]
                 target, norm, mean = (
@@ -577,13 +580,6 @@ class PerceptualLoss(nn.Module):
         style = torch.stack(grams).sum(0) * (1.0 if self.mode == "absolute" else share)
         balance = self.balance[which]
         return balance * style, balance * mean_rel, style_rel
-
-
-def _both(mask: Tensor | None, place: Tensor | None) -> Tensor | None:
-    """Return the mask of what lies in both, None for all pixels."""
-    if mask is None or place is None:
-        return place if mask is None else mask
-    return place * F.interpolate(mask, size=place.shape[-2:], mode="area")
 
 
 def _shares(styles: Sequence[WeightedPainting]) -> list[float]:
