@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from faststyle.training import held_out, trainer
+from faststyle.training import held_out
 from faststyle.training.recipe import recipe_from_dict
+from faststyle.training.step import Stepped, TrainStep
 from faststyle.training.train import train_style
 
 RECIPE: dict[str, Any] = {
@@ -59,18 +60,18 @@ def main(vgg: str, style: str, *settings: str) -> None:
     """Train, and print for each step the total and the counts."""
     changes = {key: json.loads(value) for key, _, value in (s.partition("=") for s in settings)}
     seen: list[dict[str, Any]] = []
-    take_step = trainer.Trainer._train_on
+    take_step = TrainStep.__call__
 
-    def step_and_count(self: trainer.Trainer, batch: Any) -> Any:
+    def step_and_count(self: TrainStep, *arguments: Any) -> Stepped:
         before = compiled()
-        out = take_step(self, batch)
+        out = take_step(self, *arguments)
         after = compiled()
-        seen.append({key: after[key] - before[key] for key in after} | {"total": out[0].values[0]})
+        seen.append({key: after[key] - before[key] for key in after} | {"total": out.values[0]})
         counts = {key: value for key, value in seen[-1].items() if key != "total"}
         print(len(seen), after, counts, file=sys.stderr, flush=True)
         return out
 
-    trainer.Trainer._train_on = step_and_count  # type: ignore[method-assign]
+    TrainStep.__call__ = step_and_count  # type: ignore[method-assign]
     for size in ("PREVIEW_SIZE", "STRIP_SIZE", "SCORE_SIZE"):
         setattr(held_out, size, 48)
     recipe = recipe_from_dict({**RECIPE, **changes})
