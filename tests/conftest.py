@@ -166,7 +166,8 @@ def numpy_light_error(x: np.ndarray, photo: np.ndarray, painting: np.ndarray) ->
     moved = moved.clip(0, 1)
     far = ((moved[:, :, None] - s[:, None]) ** 2).sum(0)
     near = np.exp(-0.5 * far / 0.05**2)
-    off = y - s @ (near / near.sum(1, keepdims=True)).T
+    asked = 0.5 * moved + 0.5 * s @ (near / near.sum(1, keepdims=True)).T
+    off = y - asked
     error = 0.5 * (off * np.linalg.solve(wanted, off)).sum(0).mean() / 3
     return float(np.sqrt(1 + 2 * error) - 1)
 

@@ -37,6 +37,7 @@ ALL: dict[str, Any] = {
     "shift": 4,
     "content_target": 0.3,
     "adversarial_weight": 1.0,
+    "stability": 5.0,
 }
 
 

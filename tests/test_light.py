@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from faststyle.images import LUMA
 from faststyle.perceptual.light import (
     CONTRAST,
     light_error,
@@ -14,6 +15,7 @@ from faststyle.perceptual.light import (
     palette,
     recolour,
     squares,
+    wanted_colours,
 )
 
 
@@ -72,10 +74,24 @@ def test_nearest_colours_are_the_paintings() -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
 
 
+def test_hues_of_the_photo_stay_apart() -> None:
+    """A red and a green of one luminance differ, in the colours of a painting that has neither."""
+    blues = torch.linspace(0, 1, 256).view(-1, 1) * torch.tensor([0.5, 0.6, 1.0])
+    photo = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(2)).repeat(1, 3, 1, 1)
+    photo[:, 0, :8] += 0.25  # red above
+    photo[:, 1, 8:] += 0.25 * LUMA[0] / LUMA[1]  # green below, as light
+    found = wanted_colours(photo, blues)
+    hue = found[:, 0] - found[:, 1]
+    near = nearest(recolour(photo, blues), blues)
+    near_hue = near[:, 0] - near[:, 1]
+    assert hue[:, :8].mean() - hue[:, 8:].mean() > 0.02
+    assert (near_hue[:, :8].mean() - near_hue[:, 8:].mean()).abs() < 0.01
+
+
 def test_light_error_is_least_for_the_photo_in_the_paintings_colours() -> None:
     colours = torch.rand(256, 3)
     photo = squares(torch.rand(2, 3, 64, 64) * torch.linspace(0.2, 1, 64))
-    wanted = nearest(recolour(photo, colours), colours)
+    wanted = wanted_colours(photo, colours)
     assert light_error(wanted, photo, colours).tolist() == pytest.approx([0, 0], abs=1e-9)
     mean = colours.mean(0).view(1, 3, 1, 1).expand_as(photo)
     flat = light_error(mean, photo, colours)

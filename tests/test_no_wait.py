@@ -63,6 +63,7 @@ def recipe(**changes: Any) -> Recipe:
             "average": 0.9,
             "content_target": 0.4,
             "adversarial_weight": 1.0,
+            "stability": 5.0,
             "precision": "float32",
             "network": {"name": "mobile", "width": 4, "blocks": 1},
             "loss": {"content_layers": "gatys", "style_layers": "gatys"},

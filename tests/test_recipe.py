@@ -162,6 +162,7 @@ def test_keys_and_types_are_checked(item: str, message: str) -> None:
         ("shift=190", "image_size - shift - 2 margin must be at least 32, got"),
         ("adversarial_weight=-1", "adversarial_weight must be a number, 0 or more, got -1"),
         ("adversarial_weight=inf", "adversarial_weight must be a number, 0 or more, got inf"),
+        ("stability=-1", "stability must be a number, 0 or more, got -1"),
         ("warmup=1", "warmup is a share of the steps, at least 0 and below 1, got 1.0"),
         ("warmup=-0.1", "warmup is a share"),
         ("warmup=nan", "warmup is a share"),

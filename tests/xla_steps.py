@@ -27,6 +27,7 @@ RECIPE: dict[str, Any] = {
     "average": 0.9,
     "content_target": 0.4,
     "adversarial_weight": 1.0,
+    "stability": 5.0,
     "precision": "float32",
     "workers": 0,
     "log_every": 5,

@@ -25,6 +25,9 @@ CONTRAST = 1.5
 # Iterations for the root of a matrix: enough for eigenvalues that differ by a factor of 100,000.
 ROOT_STEPS = 13
 NEAR = 0.05  # standard deviation, in RGB, of the weight of near colours
+# The share of the photo's own hues, beside the nearest that the painting has. Without them a face
+# and the wall behind it become one colour.
+OWN = 0.5
 
 
 def squares(image: Tensor) -> Tensor:
@@ -81,12 +84,18 @@ def nearest(x: Tensor, colours: Tensor) -> Tensor:
         return (shares @ wanted).transpose(1, 2).reshape(b, 3, h, w)
 
 
+def wanted_colours(photo: Tensor, colours: Tensor) -> Tensor:
+    """Return the squares, (B, 3, h, w), that a picture of the photo should have."""
+    moved = recolour(photo, colours)
+    return torch.lerp(nearest(moved, colours), moved, OWN)
+
+
 def light_error(x: Tensor, photo: Tensor, colours: Tensor) -> Tensor:
     """Return how far squares (B, 3, h, w) are from the photo's in a painting's colours: (B,).
 
     It is half the mean squared difference, in units of the covariance of the painting's colours.
     """
-    off = (x - nearest(recolour(photo, colours), colours)).flatten(2).transpose(1, 2)  # (B, h w, 3)
+    off = (x - wanted_colours(photo, colours)).flatten(2).transpose(1, 2)  # (B, h w, 3)
     with torch.autocast(x.device.type, enabled=False):
         _, covariance = _moments(colours.float().view(-1, PALETTE, 3))
         whitened = off @ _inverse(covariance)

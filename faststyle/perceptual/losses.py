@@ -177,7 +177,8 @@ class Terms(NamedTuple):
     `style_rel` are unweighted relative errors, comparable between runs and paintings: 0 is perfect,
     and features without any structure get 1. `light_kept` is the correlation of light and dark with
     the photo's. `adversarial` is the term that a critic adds to the total in training
-    (training/critic.py); elsewhere it is 0.
+    (training/critic.py), `stability` how much pictures change as photos move
+    (training/stability.py); elsewhere both are 0.
     """
 
     total: Tensor
@@ -191,6 +192,7 @@ class Terms(NamedTuple):
     style_rel: Tensor
     light_kept: Tensor
     adversarial: Tensor
+    stability: Tensor
 
     @property
     def content_rel(self) -> Tensor:
@@ -488,6 +490,7 @@ class PerceptualLoss(nn.Module):
             style_rel=style_rel.mean(),
             light_kept=kept.mean(),
             adversarial=torch.zeros_like(weighted[0]),
+            stability=torch.zeros_like(weighted[0]),
         )
         return terms, {layer: seen.feats[layer] for layer in self.watched}
 

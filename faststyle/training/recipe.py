@@ -40,7 +40,8 @@ class Recipe:
     `init` is where the weights start: "base", "scratch", or a checkpoint of the same network
     (start.py). `content_target` is the content_rel at which style is as strong as it gets
     (balance.py; 0: its weight stays). `adversarial_weight` is how much a critic counts (critic.py;
-    0: there is none). `warmup` is the share of steps in which the learning rate rises; then it
+    0: there is none), `stability` how much pictures must follow a photo that moves (stability.py;
+    0: not at all). `warmup` is the share of steps in which the learning rate rises; then it
     falls to zero (`schedule` "cosine") or stays ("constant"). `average` is the decay of the running
     mean of the weights that is looked at and saved (0: the weights themselves). `copying` is the
     share of the steps, the first, in which a network from scratch learns to paint photos as they
@@ -78,6 +79,7 @@ class Recipe:
     network: Mapping[str, Any] = field(default_factory=lambda: {"name": "johnson"})
     content_target: float = 0.0
     adversarial_weight: float = 0.0
+    stability: float = 0.0
     loss: LossConfig = field(default_factory=LossConfig)
 
     @property
@@ -177,9 +179,10 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
             raise RecipeError(f"{name} must be at least 0, got {getattr(recipe, name)}")
     if seen < 32:
         raise RecipeError(f"image_size - shift - 2 margin must be at least 32, got {seen}")
-    weight = recipe.adversarial_weight
-    if not 0 <= weight < math.inf:
-        raise RecipeError(f"adversarial_weight must be a number, 0 or more, got {weight}")
+    for key in ("adversarial_weight", "stability"):
+        weight = getattr(recipe, key)
+        if not 0 <= weight < math.inf:
+            raise RecipeError(f"{key} must be a number, 0 or more, got {weight}")
     if not 0 <= recipe.copying < 1:
         raise RecipeError(
             f"copying is a share of the steps, at least 0 and below 1, got {recipe.copying}"

@@ -78,7 +78,8 @@ class Meter:
         means = self.accelerator.reduce(self.sums, "mean") / steps
         *of_terms, norm = means.cpu()
         terms = Terms(*(mean / self.accumulate for mean in of_terms))
-        named = {**terms.named(), "adversarial": terms.adversarial, "gradient_norm": norm}
+        added = {"adversarial": terms.adversarial, "stability": terms.stability}
+        named = {**terms.named(), **added, "gradient_norm": norm}
         values = {key: float(value) for key, value in named.items()}
         seconds = max(1e-9, time.monotonic() - self.began)
         values["images_per_second"] = steps * self.per_step / seconds

@@ -29,6 +29,7 @@ from faststyle.training.critic import Critic
 from faststyle.training.guard import FiniteGuard
 from faststyle.training.optimizer import Muon
 from faststyle.training.recipe import Recipe, learning_rate
+from faststyle.training.stability import SPREAD, draw_motion, instability, moved
 from faststyle.training.start import SCRATCH
 from faststyle.training.view import draw_view
 
@@ -36,7 +37,6 @@ from faststyle.training.view import draw_view
 MUON_TIMES = 30.0
 ADAM_TIMES = 5.0  # the head and the norms hold the colours, and have them after 100 steps
 EDGES = 4.0  # edges are few: without it, copies are blurred
-SPREAD = 0.04  # about the variance of photos, values in [0, 1]
 BETAS = (0.9, 0.99)  # Adam's: the second moment forgets the first steps of a short run
 
 
@@ -123,12 +123,18 @@ class TrainStep:
         mix = F.one_hot(which, self.plain.paintings).float() if self.plain.paintings else None
         with accelerator.accumulate(self.network):
             with accelerator.autocast():
-                stylized = self.network(photos) if mix is None else self.network(photos, mix)
+                if recipe.stability and not copying:
+                    stylized, unstable = self._painted_twice(photos, mix, step)
+                else:
+                    stylized = self.network(photos) if mix is None else self.network(photos, mix)
                 pair = (view.of(stylized), view.of(photos))
                 if copying:
                     terms = self._copied(*pair, which)
                 else:
                     terms = self._evaluated(*pair, numbers, which, step)
+                if recipe.stability and not copying:
+                    total = terms.total + recipe.stability * unstable
+                    terms = terms._replace(total=total, stability=unstable)
             accelerator.backward(terms.total)
             norm = torch.zeros((), device=photos.device)
             if accelerator.sync_gradients:
@@ -153,6 +159,23 @@ class TrainStep:
         if accelerator.sync_gradients:
             self.balance.adjust(step + 1, accelerator)
         return Stepped(stylized.detach(), values)
+
+    def _painted_twice(
+        self, photos: Tensor, mix: Tensor | None, step: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return the pictures, and how far those of moved photos are from them.
+
+        Half of the photos are moved: that costs half as much, and there are many steps.
+        """
+        motion = draw_motion(self.recipe.seed, step)
+        some = max(1, len(photos) // 2)
+        frames = torch.cat([photos, moved(photos[:some], motion)])
+        if mix is None:
+            painted = self.network(frames)
+        else:
+            painted = self.network(frames, torch.cat([mix, mix[:some]]))
+        stylized, after = painted.split([len(photos), some])
+        return stylized, instability(stylized[:some], after, motion, self.recipe.margin)
 
     def _forget_moments(self) -> None:
         """Let the optimizers begin anew: gradients of the objective are much larger than of copies.

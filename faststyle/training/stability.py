@@ -1,0 +1,72 @@
+"""Stable video from stills: as the photo moves, so should the picture, and noise should not show.
+
+A network paints each frame by itself. Where the photo is moved by a pixel, or gets the noise of a
+sensor, its strokes jump: video flickers. So each step moves some photos, and compares the pictures.
+Source: temporal consistency as in Ruder et al. (2016), https://arxiv.org/abs/1604.08610. Differs:
+frames are made from stills by whole pixels. Then each pixel of one picture has its own in the
+other, and no resampling blurs what is compared.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from faststyle.training.accelerators import as_data
+from faststyle.training.view import square
+
+REACH = 7  # pixels: the longest shift
+EXPOSURE = 0.03  # the largest change of light, as a share
+NOISE = 4 / 255  # the largest standard deviation of noise, of values in [0, 1]
+SPREAD = 0.04  # about the variance of photos, values in [0, 1]
+
+
+class Motion(NamedTuple):
+    """What happens to the photos between two frames: a shift in pixels, light, and noise."""
+
+    down: int
+    right: int
+    gain: float
+    noise: float
+    seed: int
+
+
+def draw_motion(seed: int, step: int) -> Motion:
+    """Return the motion of a step: a function of seed and step, so that resuming sees the same."""
+    # Repeatable, and no secret: not for cryptography.
+    draw = random.Random(f"{seed} motion {step}")  # nosec B311
+    return Motion(
+        draw.randint(-REACH, REACH),
+        draw.randint(-REACH, REACH),
+        1 + draw.uniform(-EXPOSURE, EXPOSURE),
+        draw.uniform(0, NOISE),
+        draw.getrandbits(32),
+    )
+
+
+def moved(photos: Tensor, motion: Motion) -> Tensor:
+    """Return photos, (B, 3, S, S) in [0, 1], as the next frame has them; edges are mirrored."""
+    wide = F.pad(photos, (REACH,) * 4, mode="reflect")
+    shifted = square(wide, REACH + motion.down, REACH + motion.right, photos.shape[-1])
+    generator = torch.Generator().manual_seed(motion.seed)
+    noise = torch.randn(shifted.shape, generator=generator) * motion.noise
+    gain = as_data(torch.tensor(motion.gain), photos.device)
+    noisy: Tensor = shifted * gain + as_data(noise, photos.device)
+    return noisy.clamp(0, 1).contiguous(memory_format=torch.channels_last)
+
+
+def instability(picture: Tensor, next_picture: Tensor, motion: Motion, margin: int) -> Tensor:
+    """Return the mean squared change, over `SPREAD`, of pixels that both pictures show.
+
+    `picture` is that of the photos, `next_picture` that of the moved ones, (B, 3, S, S) each.
+    `margin` pixels at the edges are left out: padding paints there.
+    """
+    first = margin + REACH
+    side = picture.shape[-1] - 2 * first
+    before = square(picture, first + motion.down, first + motion.right, side)
+    after = square(next_picture, first, first, side)
+    return (after.float() - before.float()).square().mean() / SPREAD
