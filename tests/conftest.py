@@ -18,6 +18,7 @@ from faststyle.images import read_image
 from faststyle.networks.johnson import Johnson
 from faststyle.perceptual.vgg import VGG, layer_names
 from faststyle.perceptual.weights import VGGWeights, read_weights
+from faststyle.training import held_out
 
 TINY_WIDTH = 1 / 16  # 4 to 32 channels
 NETWORK = {"name": "johnson", "width": 4, "blocks": 1}
@@ -177,3 +178,11 @@ def numpy_root(matrix: np.ndarray) -> np.ndarray:
     values, vectors = np.linalg.eigh(matrix)
     root: np.ndarray = vectors @ np.diag(np.sqrt(values)) @ vectors.T
     return root
+
+
+@pytest.fixture
+def small_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train in an empty folder, with pictures and scores smaller than a person would want: time."""
+    monkeypatch.chdir(tmp_path)
+    for size in ("PREVIEW_SIZE", "STRIP_SIZE", "SCORE_SIZE"):
+        monkeypatch.setattr(held_out, size, 96)

@@ -25,11 +25,12 @@ from faststyle.cli import app
 from faststyle.engines.options import EngineOptions
 from faststyle.errors import CheckpointError, ImageError, Interrupted, RecipeError
 from faststyle.stylize.blend import can_be_mixed
-from faststyle.training import held_out
 from faststyle.training.photos import NumberedPhotos, SamplePhotos
 from faststyle.training.recipe import Recipe, recipe_from_dict
 from faststyle.training.report import Result
 from faststyle.training.train import train_style
+
+pytestmark = pytest.mark.usefixtures("small_run")
 
 ROOT = Path(__file__).parents[1]
 TINY: dict[str, Any] = {
@@ -60,13 +61,6 @@ def paintings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "broken.jpg").write_bytes(b"no picture")
     (folder / "README.md").write_text("about them")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for size in ("PREVIEW_SIZE", "STRIP_SIZE", "SCORE_SIZE"):
-        monkeypatch.setattr(held_out, size, 96)
 
 
 def tiny(**changes: Any) -> Recipe:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +13,20 @@ import torch
 from conftest import draw
 from PIL import Image
 from safetensors.torch import load_file
-from test_processes import ROOT, TINY, environment, start_until
+from test_processes import ROOT, TINY, run, start_until
 from test_trainer import stop_after, tiny
 from typer.testing import CliRunner
 
 from faststyle.cli import app
 from faststyle.errors import ImageError, Interrupted, PhotosError, RecipeError, StateError
 from faststyle.perceptual.losses import PerceptualLoss
-from faststyle.training import held_out
 from faststyle.training.each import EachResult, name_paintings, train_each
 from faststyle.training.photos import SamplePhotos
 from faststyle.training.recipe import Recipe
 from faststyle.training.train import train_style
 from faststyle.training.trainer import Trainer
+
+pytestmark = pytest.mark.usefixtures("small_run")
 
 NAMES = ("apples", "boats", "cats")
 # With a critic, a weight of style that changes, and a view that moves.
@@ -50,13 +49,6 @@ def paintings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.new("RGB", (80, 80), "grey").save(folder / "blank.png")
     (folder / "README.md").write_text("about them")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for size in ("PREVIEW_SIZE", "STRIP_SIZE", "SCORE_SIZE"):
-        monkeypatch.setattr(held_out, size, 96)
 
 
 @pytest.fixture
@@ -242,17 +234,6 @@ def test_names_are_made_apart() -> None:
 def command(paintings: Path, vgg_file: Path, *more: str) -> list[str]:
     fixed = ["--style", str(paintings), "--each", "--vgg-weights", str(vgg_file)]
     return [str(ROOT / "train.py"), *fixed, "--recipe", "smoke", *TINY, *more]
-
-
-def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
 
 
 @pytest.mark.slow

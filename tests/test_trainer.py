@@ -28,6 +28,8 @@ from faststyle.training.run_files import run_name
 from faststyle.training.state import newest_state
 from faststyle.training.train import train_style
 
+pytestmark = pytest.mark.usefixtures("small_run")
+
 TINY: dict[str, Any] = {
     "name": "tiny",
     "steps": 8,
@@ -47,14 +49,6 @@ TINY: dict[str, Any] = {
         "mean_weight": 5.0,
     },  # 32 pixels are too few for coarser scales
 }
-
-
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    # smaller than a person would want: time
-    for size in ("PREVIEW_SIZE", "STRIP_SIZE", "SCORE_SIZE"):
-        monkeypatch.setattr(held_out, size, 96)
 
 
 def tiny(**changes: Any) -> Recipe:

@@ -112,6 +112,13 @@ def train(
         float | None,
         typer.Option(help="Strokes: 1 is as painted, 2 twice as large.", rich_help_panel=OBJECTIVE),
     ] = None,
+    stability: Annotated[
+        float | None,
+        typer.Option(
+            help="How much pictures must follow a photo that moves, for video: 5; 0 is not at all.",
+            rich_help_panel=OBJECTIVE,
+        ),
+    ] = None,
     sets: Annotated[
         list[str] | None,
         typer.Option(
@@ -170,6 +177,7 @@ def train(
         "network": None if network is None else parse_network(network) or {"name": network},
         "init": init,
         "stroke_size": stroke_size,
+        "stability": stability,
         "loss.strength": strength,
     }
     as_the_run = resume and recipe is None and not sets and all(v is None for v in flags.values())
