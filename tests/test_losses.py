@@ -70,6 +70,16 @@ def test_gram_keeps_float32_sums_under_bf16() -> None:
     np.testing.assert_allclose(result.numpy(), 0.5, rtol=1e-6)
 
 
+def test_masked_moments_in_bf16_are_near_those_in_float32() -> None:
+    feats = torch.randn(2, 16, 40, 48).relu().bfloat16().to(memory_format=torch.channels_last)
+    mask = torch.rand(2, 1, 80, 96)
+    found = moments(feats, mask)
+    exact = moments(feats.float(), mask)
+    for value, expected in zip(found, exact, strict=True):
+        assert value.dtype == torch.float32
+        assert (value - expected).norm() < 0.005 * expected.norm()
+
+
 def test_each_mode_has_layers_of_its_own() -> None:
     assert LossConfig().layers("vgg16") == (CONTENT_LAYERS["pyramid"], STYLE_LAYERS["pyramid"])
     assert LossConfig(mode="absolute").layers("vgg16") == (
