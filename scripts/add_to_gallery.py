@@ -14,6 +14,8 @@ import argparse
 import dataclasses
 from pathlib import Path
 
+import torch
+
 from faststyle.checkpoint import GALLERY, load_checkpoint, save_checkpoint
 from faststyle.compare.scores import judge_results
 
@@ -43,7 +45,8 @@ def main() -> None:
     ]
     if bad:
         raise SystemExit(f"not shipped: {', '.join(bad)}")
-    recipe = {**about.recipe, "photos": args.photos}
+    # A file that it began from is the base of the package by then.
+    recipe = {**about.recipe, "photos": args.photos, "init": "base"}
     kept = {key: about.scores[key] for key in ("content_rel", "style_rel")}
     about = dataclasses.replace(
         about,
@@ -54,7 +57,7 @@ def main() -> None:
     )
     target = GALLERY / f"{args.name}-{about.network['name']}.safetensors"
     target.parent.mkdir(exist_ok=True)
-    save_checkpoint(target, network, about)
+    save_checkpoint(target, network, about, torch.float16)
     print(f"wrote {target}")
 
 
