@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from faststyle.cli.common import (
+    CommandGroup,
     Device,
     Json,
+    Program,
     Threads,
     VggWeights,
     announce_for,
@@ -76,9 +78,14 @@ def judge(
     typer.echo(f"{'vgg':17} {vgg}")
 
 
-@app.command()
+compare_app = Program()
+app.add_typer(compare_app, name="compare", cls=CommandGroup, subcommand_metavar="[flicker ...]")
+
+
+@compare_app.callback(invoke_without_command=True)
 @reports_errors
 def compare(
+    context: typer.Context,
     painting: Painting,
     checkpoint: Annotated[
         list[str],
@@ -114,6 +121,10 @@ def compare(
     Example: faststyle compare --painting data/styles/nocturne.png --checkpoint nocturne --photos
     photos/ -o report/
     """
+    if context.invoked_subcommand is not None:
+        if painting is not None:  # it would be ignored
+            context.fail(f"options go after {context.invoked_subcommand!r}")
+        return
     from faststyle.compare.run import run_comparison
     from faststyle.devices import set_threads
 
