@@ -27,10 +27,13 @@ SQUARE = 64  # pixels; the side of the object that moves before the background
 
 
 def texture(h: int, w: int, seed: int = 0, smooth: float = 2.0) -> Rgb:
-    """Return blurred noise of full contrast, in which motion is easily found."""
-    noise = np.random.default_rng(seed).normal(size=(h, w, 3))
-    blurred = cv2.GaussianBlur(noise, (0, 0), smooth)
-    return np.clip(128 + 40 * blurred / blurred.std(), 0, 255).astype(np.uint8)
+    """Return random shapes, small and large as those of photos, in which motion is found."""
+    rng = np.random.default_rng(seed)
+    total = np.zeros((h, w, 3))
+    for scale in (1, 3, 9):
+        blurred = cv2.GaussianBlur(rng.normal(size=(h, w, 3)), (0, 0), smooth * scale)
+        total += blurred / blurred.std()
+    return np.clip(128 + 25 * total, 0, 255).astype(np.uint8)
 
 
 def pan(photo: Rgb, h: int, w: int, count: int, step: tuple[int, int]) -> list[Rgb]:

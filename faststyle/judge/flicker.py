@@ -36,7 +36,8 @@ LEVELS = 255.0
 APART = (0.01, 0.5)
 EDGE = (0.01, 0.002)
 # Frames that share less than this of their pixels have a cut, or unknown motion, between them.
-LEAST_VISIBLE = 0.1
+# Across a cut, up to a tenth of the pixels of photos fits by chance.
+LEAST_VISIBLE = 0.25
 # A place is still where the mean flow around it is below this, in pixels. Flow of a still place is
 # not zero, because the noise of the camera moves it.
 STILL = 0.25
