@@ -36,26 +36,26 @@ STYLE: Any = {
 def plot_flicker(rows: Sequence[FlickerRow]) -> bytes:
     """Return a PNG file: errors over time, and spectra of still places, with a row for each clip.
 
-    Both are in levels of 255, with logarithmic axes. The clip itself is the dashed line.
+    Both are in levels of 255, with logarithmic axes. The clip itself is the dashed line. Spectra
+    have a column where any clip has still places.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
     clips = list(dict.fromkeys(row.clip for row in rows))
+    columns = 2 if any(row.input.still for row in rows) else 1
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # a matplotlibrc of the user must not change the plot
         matplotlib.rcParams.update(STYLE)
         figure = Figure(figsize=(WIDTH, HEIGHT * len(clips) + 0.6), layout="constrained")
-        axes = figure.subplots(len(clips), 2, squeeze=False)
-        for (left, right), clip in zip(axes, clips, strict=True):
+        axes = figure.subplots(len(clips), columns, squeeze=False)
+        for (left, *right), clip in zip(axes, clips, strict=True):
             of_clip = [row for row in rows if row.clip == clip]
             _draw_errors(left, of_clip)
-            _draw_spectra(right, of_clip)
             left.set_title(_printable(clip), loc="left", fontsize=9, fontweight="bold")
-        axes[0, 0].set_ylabel("error since the frame before")
-        axes[0, 1].set_ylabel("power of still places")
+            for spectra in right:
+                _draw_spectra(spectra, of_clip)
         axes[-1, 0].set_xlabel("frame")
-        axes[-1, 1].set_xlabel("Hz")
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper right", ncols=4, frameon=False)
         buffer = io.BytesIO()
@@ -80,6 +80,7 @@ def _draw_errors(axes: Axes, rows: Sequence[FlickerRow]) -> None:
         levels = [math.nan if error is None else LEVELS * math.sqrt(error) for error in errors]
         frames = range(1, 1 + len(levels))
         axes.plot(frames, levels, label=label, linewidth=1.4, **look)
+    axes.set_ylabel("error (levels)")
     _finish(axes)
 
 
@@ -94,6 +95,8 @@ def _draw_spectra(axes: Axes, rows: Sequence[FlickerRow]) -> None:
     rate = rows[0].rate
     for still, look in spectra:
         axes.plot(*_without_zero(still, rate), linewidth=1.4, **look)
+    axes.set_xlabel("Hz, in still places")
+    axes.set_ylabel("power (levels\u00b2)")
     _finish(axes)
     axes.axvline(FAST * rate, color=INK, linewidth=0.8, alpha=0.4)
 
