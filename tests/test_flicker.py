@@ -401,6 +401,22 @@ def test_bad_input_is_one_line_and_nothing_is_written(workplace: Path) -> None:
         assert not Path("out").exists() or not list(Path("out").iterdir())
 
 
+def test_no_output_replaces_a_clip_or_another_output(workplace: Path) -> None:
+    Path("out").mkdir()
+    clip = Path("out/pan-one.mp4")
+    clip.write_bytes(Path("pan.mkv").read_bytes())
+    clips = ["--video", "pan.mkv", "--video", str(clip), "--overwrite"]
+    told = "out/pan-one.mp4: one of the clips itself; choose another -o"
+    assert_one_line(call("one.safetensors", *clips), told)
+    assert clip.read_bytes() == Path("pan.mkv").read_bytes()
+    Path("a-b.mkv").write_bytes(Path("pan.mkv").read_bytes())
+    Path("a.mkv").write_bytes(Path("pan.mkv").read_bytes())
+    Path("b-one.safetensors").write_bytes(Path("one.safetensors").read_bytes())
+    clips = ["--video", "a.mkv", "--video", "a-b.mkv"]
+    told = "out/a-b-one.mp4 would be written twice; rename a clip or a network"
+    assert_one_line(call("one.safetensors", "b-one.safetensors", *clips), told)
+
+
 @pytest.mark.parametrize("package", ["cv2", "scipy", "matplotlib", "av"])
 def test_a_missing_package_is_said_before_anything_is_measured(
     workplace: Path, package: str, monkeypatch: pytest.MonkeyPatch

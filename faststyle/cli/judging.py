@@ -121,9 +121,7 @@ def compare(
     Example: faststyle compare --painting data/styles/nocturne.png --checkpoint nocturne --photos
     photos/ -o report/
     """
-    if context.invoked_subcommand is not None:
-        if painting is not None:  # it would be ignored
-            context.fail(f"options go after {context.invoked_subcommand!r}")
+    if _is_subcommand(context):
         return
     from faststyle.compare.run import run_comparison
     from faststyle.devices import set_threads
@@ -145,6 +143,13 @@ def compare(
         quiet=False,
     )
     _print_comparison(comparison, output, as_json)
+
+
+def _is_subcommand(context: typer.Context) -> bool:
+    """Return whether a subcommand follows. Exits where options of `compare` would be ignored."""
+    if context.invoked_subcommand is not None and context.params["painting"] is not None:
+        context.fail(f"options go after {context.invoked_subcommand!r}")
+    return context.invoked_subcommand is not None
 
 
 def _print_comparison(comparison: Comparison, folder: Path, as_json: bool) -> None:

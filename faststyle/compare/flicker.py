@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -41,6 +41,8 @@ PLOT = "flicker.png"
 SIZE = 384  # pixels of the shorter side
 HOTTEST = 0.125  # error that has the last colour of the heat map, in [0, 1]
 HIDDEN = (70, 90, 110)  # the colour of pixels that the frame before does not show
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,9 @@ def compare_flicker(
         for clip in clips
         for path in paths
     }
-    _check_files(folder, [*files.values(), folder / JSON, folder / PLOT], overwrite)
+    outputs = [*files.values(), folder / JSON, folder / PLOT]
+    _check_distinct(outputs, clips)
+    _check_files(folder, outputs, overwrite)
     sources = [_open_source(clip, size) for clip in clips]
     many = replace(engine, convert=True)  # a clip has many frames
     stylizers = {path.stem: _load(path, many, announce) for path in paths}
@@ -232,8 +236,18 @@ def _clip_names(clips: Sequence[Path]) -> dict[Path, str]:
     return dict(zip(clips, names, strict=True))
 
 
-def _repeated(names: Sequence[str]) -> list[str]:
+def _repeated(names: Sequence[T]) -> list[T]:
     return [name for name in names if names.count(name) > 1]
+
+
+def _check_distinct(outputs: Sequence[Path], clips: Sequence[Path]) -> None:
+    """Check that no output is written over another one, or over a clip. Raises: OutputError."""
+    for file in _repeated(outputs):
+        raise OutputError(f"{file} would be written twice; rename a clip or a network")
+    inputs = {clip.resolve() for clip in clips}
+    for file in outputs:
+        if file.resolve() in inputs:
+            raise OutputError(f"{file}: one of the clips itself; choose another `output`")
 
 
 def _check_files(folder: Path, files: Sequence[Path], overwrite: bool) -> None:
