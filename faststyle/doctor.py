@@ -50,10 +50,13 @@ PACKAGES = {
     "pyvips": "huge",
     "matplotlib": "compare",
     "jinja2": "compare",
+    "cv2": "flicker",
+    "scipy": "flicker",
     "fastapi": "serve",
     "uvicorn": "serve",
 }
-DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image"}  # where the name is another
+# Where the name is another.
+DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python-headless", "skimage": "scikit-image"}
 # Flags of CPUs that engines are faster with, as Linux writes them.
 FLAGS = (
     *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_tile", "amx_bf16"),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, TextIO, cast, get_type_hints
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 from typer.models import OptionInfo
 
 from faststyle.errors import FaststyleError, Interrupted, one_line
@@ -29,16 +29,34 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments. Exits with one line where one is the name of a file."""
-        known = {flag for param in self.params for flag in (*param.opts, *param.secondary_opts)}
-        known |= set(SETTINGS["help_option_names"])
-        for argument in args:
-            if argument == "--":
-                break
-            as_usual = not argument.startswith("-") or argument in {*known, "-"}
-            if not as_usual and os.path.lexists(argument):
-                _print_error(one_line(f"{argument}: looks like an option; write ./{argument}"))
-                ctx.exit(1)
+        _refuse_files(self.params, ctx, args)
         return super().parse_args(ctx, args)
+
+
+class CommandGroup(TyperGroup):
+    """A `Command` that has subcommands too: their options come after their names."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments. What the command itself requires, a subcommand does not."""
+        if args and args[0] in self.commands:
+            for param in self.params:
+                param.required = False
+        else:
+            _refuse_files(self.params, ctx, args)
+        return super().parse_args(ctx, args)
+
+
+def _refuse_files(params: Iterable[Any], ctx: Any, args: list[str]) -> None:
+    """Exit with one line where an argument that looks like an option is the name of a file."""
+    known = {flag for param in params for flag in (*param.opts, *param.secondary_opts)}
+    known |= set(SETTINGS["help_option_names"])
+    for argument in args:
+        if argument == "--":
+            break
+        as_usual = not argument.startswith("-") or argument in {*known, "-"}
+        if not as_usual and os.path.lexists(argument):
+            _print_error(one_line(f"{argument}: looks like an option; write ./{argument}"))
+            ctx.exit(1)
 
 
 class Stream:

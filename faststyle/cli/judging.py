@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from faststyle.cli.common import (
+    CommandGroup,
     Device,
     Json,
+    Program,
     Threads,
     VggWeights,
     announce_for,
@@ -76,9 +78,14 @@ def judge(
     typer.echo(f"{'vgg':17} {vgg}")
 
 
-@app.command()
+compare_app = Program()
+app.add_typer(compare_app, name="compare", cls=CommandGroup, subcommand_metavar="[flicker ...]")
+
+
+@compare_app.callback(invoke_without_command=True)
 @reports_errors
 def compare(
+    context: typer.Context,
     painting: Painting,
     checkpoint: Annotated[
         list[str],
@@ -114,6 +121,8 @@ def compare(
     Example: faststyle compare --painting data/styles/nocturne.png --checkpoint nocturne --photos
     photos/ -o report/
     """
+    if _is_subcommand(context):
+        return
     from faststyle.compare.run import run_comparison
     from faststyle.devices import set_threads
 
@@ -134,6 +143,13 @@ def compare(
         quiet=False,
     )
     _print_comparison(comparison, output, as_json)
+
+
+def _is_subcommand(context: typer.Context) -> bool:
+    """Return whether a subcommand follows. Exits where options of `compare` would be ignored."""
+    if context.invoked_subcommand is not None and context.params["painting"] is not None:
+        context.fail(f"options go after {context.invoked_subcommand!r}")
+    return context.invoked_subcommand is not None
 
 
 def _print_comparison(comparison: Comparison, folder: Path, as_json: bool) -> None:

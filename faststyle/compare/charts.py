@@ -116,7 +116,7 @@ def objective_by_seconds(curves: Sequence[Curve], level: float, seconds: float, 
         _limit_objective(axes, curves, level)
         axes.set_xscale("log")
         axes.set_xlim(min(times) / 1.6, max(times) * 1.05)
-        _plain_ticks(axes.xaxis, *axes.get_xlim())
+        plain_ticks(axes.xaxis, *axes.get_xlim())
         axes.set_xlabel("seconds for a photo (log scale)")
         for curve in curves:
             _draw_curve(axes, curve, [t if t > 0 else math.nan for t in curve.seconds])
@@ -145,7 +145,7 @@ def speed_and_quality(points: Sequence[Point], name: str) -> str:
         axes.set_xscale("log")
         axes.set_xlim(min(times) / 1.4, max(times) * 1.4)
         axes.set_ylim(min(closed) - room, max(closed) + room)
-        _plain_ticks(axes.xaxis, *axes.get_xlim())
+        plain_ticks(axes.xaxis, *axes.get_xlim())
         axes.set_xlabel("seconds for a photo (log scale)")
         axes.set_ylabel("style_closed, higher is better")
         axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.8)
@@ -224,7 +224,7 @@ def _limit_objective(axes: Axes, curves: Sequence[Curve], level: float) -> None:
     high = max(values) * 1.15
     axes.set_yscale("log")
     axes.set_ylim(low, high)
-    _plain_ticks(axes.yaxis, low, high)
+    plain_ticks(axes.yaxis, low, high)
     axes.set_ylabel("objective (log scale)")
     axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.8)
 
@@ -260,7 +260,7 @@ def _shorten(label: str) -> str:
     )
 
 
-def _plain_ticks(axis: Any, low: float, high: float) -> None:
+def plain_ticks(axis: Any, low: float, high: float) -> None:
     """Set four to eight ticks of a logarithmic axis, as plain numbers: 0.5 and not 5 x 10^-1."""
     from matplotlib.ticker import MaxNLocator
 

@@ -1,4 +1,4 @@
-"""The results of a comparison of slow and fast: rows, means and pictures."""
+"""The results of comparisons: rows, means and pictures of slow and fast, rows of flicker."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
+
+from faststyle.judge.flicker import Flicker
 
 
 @dataclass(frozen=True)
@@ -104,3 +106,23 @@ class Comparison:
     fast: list[FastRow]
     slow: Mapping[str, list[SlowRow]]
     galleries: list[Gallery]
+
+
+@dataclass(frozen=True)
+class FlickerRow:
+    """One network on one clip of `frames` frames, and the same figures of the clip itself.
+
+    `noise_gain` is the noise of still places over that of the clip. `video` is the file with input,
+    output and error.
+    """
+
+    clip: str
+    network: str
+    height: int
+    width: int
+    rate: float
+    frames: int
+    noise_gain: float | None
+    output: Flicker
+    input: Flicker
+    video: str
