@@ -123,18 +123,14 @@ class TrainStep:
         mix = F.one_hot(which, self.plain.paintings).float() if self.plain.paintings else None
         with accelerator.accumulate(self.network):
             with accelerator.autocast():
-                if recipe.stability and not copying:
-                    stylized, unstable = self._painted_twice(photos, mix, step)
-                else:
-                    stylized = self.network(photos) if mix is None else self.network(photos, mix)
+                stylized, unstable = self._painted(photos, mix, step, steady=not copying)
                 pair = (view.of(stylized), view.of(photos))
                 if copying:
                     terms = self._copied(*pair, which)
                 else:
                     terms = self._evaluated(*pair, numbers, which, step)
-                if recipe.stability and not copying:
-                    total = terms.total + recipe.stability * unstable
-                    terms = terms._replace(total=total, stability=unstable)
+                total = terms.total + recipe.stability * unstable
+                terms = terms._replace(total=total, stability=unstable)
             accelerator.backward(terms.total)
             norm = torch.zeros((), device=photos.device)
             if accelerator.sync_gradients:
@@ -160,13 +156,16 @@ class TrainStep:
             self.balance.adjust(step + 1, accelerator)
         return Stepped(stylized.detach(), values)
 
-    def _painted_twice(
-        self, photos: Tensor, mix: Tensor | None, step: int
+    def _painted(
+        self, photos: Tensor, mix: Tensor | None, step: int, steady: bool
     ) -> tuple[Tensor, Tensor]:
-        """Return the pictures, and how far those of moved photos are from them.
+        """Return the pictures; if they are to be `steady`, how far those of moved photos are off.
 
         Half of the photos are moved: that costs half as much, and there are many steps.
         """
+        if not (self.recipe.stability and steady):
+            stylized = self.network(photos) if mix is None else self.network(photos, mix)
+            return stylized, torch.zeros((), device=photos.device)
         motion = draw_motion(self.recipe.seed, step)
         some = max(1, len(photos) // 2)
         frames = torch.cat([photos, moved(photos[:some], motion)])
