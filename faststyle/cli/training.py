@@ -115,7 +115,7 @@ def train(
     stability: Annotated[
         float | None,
         typer.Option(
-            help="How much pictures must follow a photo that moves, for video: 5; 0 is not at all.",
+            help="How much pictures must follow a photo that moves, for video; 0 is not at all.",
             rich_help_panel=OBJECTIVE,
         ),
     ] = None,
