@@ -120,6 +120,52 @@ def test_pictures_are_done_once_though_a_worker_is_killed(tmp_path: Path, checkp
             image.load()
 
 
+KILLER = """
+import os
+from pathlib import Path
+from faststyle.engines.options import EngineOptions
+from faststyle.errors import DeviceError
+from faststyle.stylize.batch import Job
+from faststyle.stylize.collection import Task
+from faststyle.stylize.ray import run_on_ray
+from faststyle.stylize.report import Record
+
+class Killed(Task):
+    def run(self, stylizer, item, report, notes):
+        if item.source.name == "bad.png":
+            os._exit(1)
+        super().run(stylizer, item, report, notes)
+
+names = ("a.png", "bad.png", "c.png")
+items = [Job(Path(name), Path("out", name)) for name in names]
+task = Killed(({checkpoint!r},), EngineOptions("torch", "cpu", threads=1))
+try:
+    run_on_ray("local", task, items, Record())
+except DeviceError as error:
+    print("refused:", error)
+"""
+
+
+@needs("ray")
+@pytest.mark.slow
+def test_a_picture_that_kills_each_worker_ends_the_run(tmp_path: Path, checkpoint: Path) -> None:
+    for name in ("a.png", "bad.png", "c.png"):
+        draw(1, 40, 40).save(tmp_path / name)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLER.format(checkpoint=str(checkpoint))],
+        cwd=tmp_path,
+        env={**os.environ, **CLUSTER, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "deprecated" not in done.stderr
+    refused = done.stdout.splitlines()[-1]  # before it, Ray tells of each retry
+    assert refused.startswith("refused: Ray: "), done.stdout
+    assert refused.endswith("the same command goes on there")
+
+
 @needs("ray")
 @pytest.mark.slow
 def test_shards_are_done_once_though_a_worker_is_killed(tmp_path: Path, checkpoint: Path) -> None:

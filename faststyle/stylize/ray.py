@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import socket
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from faststyle.stylize.stylizer import Announce
 LOCAL = "local"
 AT_ONCE = 8  # pictures that an actor is given at once; of shards it is one
 CONNECT_SECONDS = 10
+RETRIES = 3  # of items whose worker died; one that kills each worker ends the run
 BLOCKS = 4096  # parts that Ray Data cuts a collection into, at most
 LOADED = itertools.count(1)  # networks that were loaded in this process
 
@@ -107,13 +109,16 @@ def _start(ray: Any, task: Task, items: Sequence[Item]) -> Iterator[dict[str, An
     numbers = ray.data.from_items(
         [{"id": i} for i in range(len(items))], override_num_blocks=blocks
     )
-    results = numbers.map_batches(
-        Actor,
-        fn_constructor_args=(task, list(items)),
-        batch_size=at_once,
-        compute=ray.data.ActorPoolStrategy(size=actors),
-        **resources,
-    )
+    with warnings.catch_warnings():  # the number of retries has no name of its own yet
+        warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+        results = numbers.map_batches(
+            Actor,
+            fn_constructor_args=(task, list(items)),
+            batch_size=at_once,
+            compute=ray.data.ActorPoolStrategy(size=actors),
+            max_task_retries=RETRIES,
+            **resources,
+        )
     return (json.loads(row["result"]) for row in results.iter_rows())
 
 
