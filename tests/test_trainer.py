@@ -111,7 +111,7 @@ def test_everything_is_logged(train: Any) -> None:
 
 
 def test_the_loss_falls_along_the_golden_curve(train: Any) -> None:
-    train(tiny(steps=160, learning_rate=3e-4, log_every=40, preview_every=160), threads=1)
+    train(tiny(**GOLDEN_RUN), threads=1)
     totals = [value for _, value in scalars("dots", "total")]
     assert totals[-1] < 0.5 * totals[0]
     assert totals == pytest.approx(GOLDEN, rel=0.02)
@@ -133,14 +133,20 @@ def test_a_network_that_comes_from_another_does_not_copy_again(train: Any) -> No
     assert min(value for _, value in scalars("second", "style_rel")) > 0
 
 
-# Of this recipe on one thread of a CPU; one and two threads differ by two percent.
-GOLDEN = [4.066, 2.708, 2.193, 2.017, 1.933]
+# On one thread of a CPU. Means are of four photos: other seeds end at 1.85 to 1.93.
+GOLDEN_RUN: dict[str, Any] = {
+    "steps": 160,
+    "learning_rate": 3e-4,
+    "log_every": 40,
+    "preview_every": 160,
+    "seed": 1,
+}
+GOLDEN = [5.842, 3.013, 2.244, 2.101, 1.975]
 
 
 def test_in_bf16_the_loss_falls_alike_and_weights_stay_float32(train: Any) -> None:
     """Emulated or not: what is slow without the hardware computes the same."""
-    recipe = tiny(steps=160, learning_rate=3e-4, log_every=40, preview_every=160)
-    result = train(dataclasses.replace(recipe, precision="bf16"), threads=1)
+    result = train(tiny(**GOLDEN_RUN, precision="bf16"), threads=1)
     totals = [value for _, value in scalars("dots", "total")]
     assert totals == pytest.approx(GOLDEN, rel=0.05)
     assert totals != pytest.approx(GOLDEN, rel=1e-6)
