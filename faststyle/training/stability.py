@@ -49,11 +49,14 @@ def draw_motion(seed: int, step: int) -> Motion:
 
 
 def moved(photos: Tensor, motion: Motion) -> Tensor:
-    """Return photos, (B, 3, S, S) in [0, 1], as the next frame has them; edges are mirrored."""
+    """Return photos, (B, 3, S, S) in [0, 1], as the next frame has them; edges are mirrored.
+
+    The noise is the same for all of them, so that it does not depend on how many there are.
+    """
     wide = F.pad(photos, (REACH,) * 4, mode="reflect")
     shifted = square(wide, REACH + motion.down, REACH + motion.right, photos.shape[-1])
     generator = torch.Generator().manual_seed(motion.seed)
-    noise = torch.randn(shifted.shape, generator=generator) * motion.noise
+    noise = torch.randn(shifted.shape[1:], generator=generator) * motion.noise
     gain = as_data(torch.tensor(motion.gain), photos.device)
     noisy: Tensor = shifted * gain + as_data(noise, photos.device)
     return noisy.clamp(0, 1).contiguous(memory_format=torch.channels_last)
