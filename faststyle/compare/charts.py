@@ -11,7 +11,8 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -32,22 +33,40 @@ INK = "#010203"
 COLOURS = {"content": "#010204", "noise": "#010205", "network": "#010206"}
 THEME = {INK: "currentColor", **{colour: f"var(--{name})" for name, colour in COLOURS.items()}}
 
-STYLE: Any = {
+# What all charts share; the colour of letters and axes comes from `chart_style`.
+PLAIN: Any = {
+    "text.parse_math": False,  # names of files may hold dollar signs
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+}
+OF_PAGES: Any = {
     "font.size": POINTS,
     # Letters instead of outlines: they can be searched, read aloud, and take the page's font.
     "svg.fonttype": "none",
     "svg.hashsalt": "faststyle",  # the same chart has the same bytes
-    "text.parse_math": False,  # names of files may hold dollar signs
-    "axes.spines.top": False,
-    "axes.spines.right": False,
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
-    "axes.axisbelow": True,
     "axes.labelpad": 7,  # points: phones show letters a little larger than matplotlib measures them
-    **dict.fromkeys(
-        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
-    ),
 }
+
+
+@contextmanager
+def chart_style(ink: str, more: dict[str, Any]) -> Iterator[None]:
+    """Draw with the settings that all charts share, in `ink`, and `more` of them."""
+    import matplotlib
+
+    inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # a matplotlibrc of the user must not change the chart
+        settings: Any = {**PLAIN, **dict.fromkeys(inked, ink), **more}
+        matplotlib.rcParams.update(settings)
+        yield
+
+
+def printable(name: str) -> str:
+    """Return a name that matplotlib takes: it refuses text that is not UTF-8."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass(frozen=True)
@@ -251,8 +270,7 @@ def _across(axes: Axes, x: float) -> float:
 
 def _shorten(label: str) -> str:
     """Return a name that fits beside the axes, without its middle: versions differ at the end."""
-    # matplotlib refuses text that is not UTF-8.
-    label = label.encode("utf-8", "backslashreplace").decode()
+    label = printable(label)
     return (
         label
         if len(label) <= LONGEST_LABEL
@@ -279,15 +297,12 @@ def plain_ticks(axis: Any, low: float, high: float) -> None:
 
 
 def _svg(draw: Callable[[Axes], None], name: str, told: str, right: float = 0.755) -> str:
-    import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(), warnings.catch_warnings():
+    with chart_style(INK, OF_PAGES), warnings.catch_warnings():
         # The browser draws the letters with fonts of its own, so letters that are missing from the
         # font that measures them do not matter.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        matplotlib.rcdefaults()  # a matplotlibrc of the user must not change the page
-        matplotlib.rcParams.update(STYLE)
         figure = Figure(figsize=(WIDTH, HEIGHT))
         axes = figure.add_axes((0.145, 0.155, right - 0.145, 0.705))
         draw(axes)

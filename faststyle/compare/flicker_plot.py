@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from faststyle.compare.charts import plain_ticks
+from faststyle.compare.charts import chart_style, plain_ticks, printable
 from faststyle.compare.results import FlickerRow
 from faststyle.judge.flicker import FAST, LEVELS, Flicker, Still
 
@@ -21,16 +21,7 @@ HEIGHT = 2.2  # of a clip
 INK = "#202020"
 # The colours of the page of `faststyle compare`, then more.
 COLOURS = ("#0068a8", "#b34d00", "#00795a", "#8b3a8b", "#a08000", "#5a5a9a")
-STYLE: Any = {
-    "font.size": 9,
-    "text.parse_math": False,  # names of files may hold dollar signs
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    **dict.fromkeys(
-        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
-    ),
-}
+POINTS = 9  # of letters
 
 
 def plot_flicker(rows: Sequence[FlickerRow]) -> bytes:
@@ -39,20 +30,17 @@ def plot_flicker(rows: Sequence[FlickerRow]) -> bytes:
     Both are in levels of 255, with logarithmic axes. The clip itself is the dashed line. Spectra
     have a column where any clip has still places.
     """
-    import matplotlib
     from matplotlib.figure import Figure
 
     clips = list(dict.fromkeys(row.clip for row in rows))
     columns = 2 if any(row.input.still for row in rows) else 1
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # a matplotlibrc of the user must not change the plot
-        matplotlib.rcParams.update(STYLE)
+    with chart_style(INK, {"font.size": POINTS}):
         figure = Figure(figsize=(WIDTH, HEIGHT * len(clips) + 0.6), layout="constrained")
         axes = figure.subplots(len(clips), columns, squeeze=False)
         for (left, *right), clip in zip(axes, clips, strict=True):
             of_clip = [row for row in rows if row.clip == clip]
             _draw_errors(left, of_clip)
-            left.set_title(_printable(clip), loc="left", fontsize=9, fontweight="bold")
+            left.set_title(printable(clip), loc="left", fontsize=POINTS, fontweight="bold")
             for spectra in right:
                 _draw_spectra(spectra, of_clip)
         axes[-1, 0].set_xlabel("frame")
@@ -70,7 +58,7 @@ def _lines(rows: Sequence[FlickerRow]) -> list[tuple[str, Flicker, dict[str, Any
     ]
     for number, row in enumerate(rows):
         colour = COLOURS[number % len(COLOURS)]
-        lines.append((_printable(row.network), row.output, {"color": colour}))
+        lines.append((printable(row.network), row.output, {"color": colour}))
     return lines
 
 
@@ -118,8 +106,3 @@ def _finish(axes: Axes) -> None:
         axes.set_ylim(low, high)
         plain_ticks(axes.yaxis, low, high)
     axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.8)
-
-
-def _printable(name: str) -> str:
-    """Return a name that matplotlib takes: it refuses text that is not UTF-8."""
-    return name.encode("utf-8", "backslashreplace").decode()
