@@ -1,4 +1,4 @@
-"""Clips whose motion is known: a pan, a zoom, parallax, and a still place with a noisy camera.
+"""Clips whose motion is known: a pan, a zoom, parallax, an object that enters, a noisy camera.
 
     python tests/moving.py FOLDER
 
@@ -24,6 +24,7 @@ HEIGHT = 256
 WIDTH = 384
 ZOOM = 0.995  # of the part of the photo that is seen, from a frame to the next
 SQUARE = 64  # pixels; the side of the object that moves before the background
+ENTRY = 8  # frames before an object enters
 
 
 def texture(h: int, w: int, seed: int = 0, smooth: float = 2.0) -> Rgb:
@@ -77,6 +78,38 @@ def parallax(
     return frames
 
 
+def enter(
+    near: Rgb, far: Rgb, h: int, w: int, count: int, step: int = 4, begin: int = ENTRY
+) -> list[Rgb]:
+    """Return frames of `far` that stands still, which `near` enters from the left.
+
+    It is out of sight in frames 0 to `begin`, and moves by `step` pixels a frame from then on,
+    until all of it is seen. Its middle is that of the frame.
+    """
+    still = far[:h, :w]
+    frames = []
+    for i in range(count):
+        frame = still.copy()
+        top, bottom, right = entered(near, h, i, step, begin)
+        frame[top:bottom, :right] = near[: bottom - top, near.shape[1] - right :]
+        frames.append(frame)
+    return frames
+
+
+def entered(near: Rgb, h: int, i: int, step: int = 4, begin: int = ENTRY) -> tuple[int, int, int]:
+    """Return where the object of `enter` is in frame i: top, bottom and right end, in pixels."""
+    top = max(0, (h - near.shape[0]) // 2)
+    return top, min(h, top + near.shape[0]), min(near.shape[1], max(0, (i - begin) * step))
+
+
+def enter_flow(near: Rgb, h: int, w: int, i: int, step: int = 4, begin: int = ENTRY) -> Floats:
+    """Return the flow of `enter` from frame i to the one before."""
+    top, bottom, right = entered(near, h, i, step, begin)
+    flow = np.zeros((h, w, 2), np.float32)
+    flow[top:bottom, :right, 0] = entered(near, h, i - 1, step, begin)[2] - right
+    return flow
+
+
 def still(photo: Rgb, h: int, w: int, count: int, sigma: float, seed: int = 0) -> list[Rgb]:
     """Return the same part of a photo with new noise in each frame, `sigma` of 255 levels."""
     rng = np.random.default_rng(seed)
@@ -120,6 +153,7 @@ def main() -> None:
     write_frames(folder / "pan.mkv", pan(photo, *size, (3, 2)))
     write_frames(folder / "zoom.mkv", zoom(photo, *size))
     write_frames(folder / "parallax.mkv", parallax(other[100:], photo, *size))
+    write_frames(folder / "enter.mkv", enter(other[:, 100:228], photo, *size, 8))
     write_frames(folder / "still.mkv", still(other, *size, sigma=2))
 
 

@@ -457,6 +457,29 @@ def test_ctrl_c_ends_with_130_and_leaves_no_half_clip(
     assert list(Path("out").iterdir()) == []
 
 
+def test_a_stopped_run_leaves_no_old_figures_beside_new_clips(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert call(*BOTH, "--frames", "2").exit_code == 0
+    before = {name: Path("out", name).read_bytes() for name in OUTPUTS}
+    # What stops a run before it measures loses nothing.
+    assert call(*BOTH, "--overwrite", "--size", "31").exit_code == 1
+    assert {name: Path("out", name).read_bytes() for name in OUTPUTS} == before
+
+    class Interrupted(FlickerMeter):
+        def figures(self) -> Any:
+            signal.raise_signal(signal.SIGINT)  # after the first clip
+            return super().figures()
+
+    monkeypatch.setattr(command, "FlickerMeter", Interrupted)
+    result = call(*BOTH, "--frames", "4", "--overwrite")
+    assert (result.exit_code, result.stdout) == (130, "")
+    left = [name for name in OUTPUTS if name.endswith(".mp4")]
+    assert sorted(p.name for p in Path("out").iterdir()) == left
+    assert Path("out/pan-one.mp4").read_bytes() != before["pan-one.mp4"]
+    assert Path("out/still-one.mp4").read_bytes() == before["still-one.mp4"]
+
+
 def test_a_disk_that_is_full_is_one_line_and_leaves_no_half_clip(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,7 +25,7 @@ from faststyle.compare.slow_vs_fast import machine
 from faststyle.engines.options import AUTO, EngineOptions
 from faststyle.errors import CheckpointError, Interrupted, OutputError
 from faststyle.extras import require
-from faststyle.files import check_place, write_bytes, writing
+from faststyle.files import check_place, output_error, write_bytes, writing
 from faststyle.judge.flicker import EXTRA, SMALLEST, ErrorMap, FlickerMeter, noise_gain
 from faststyle.progress import StepProgress
 from faststyle.signals import Stop, noted_signals
@@ -90,6 +90,9 @@ def compare_flicker(
     many = replace(engine, convert=True)  # a clip has many frames
     stylizers = {path.stem: _load(path, many, announce) for path in paths}
     total = sum(min(one.clip.frames or frames or 0, frames or 10**9) for one in sources)
+    # Figures of an earlier run must not stay beside new clips when this one is stopped.
+    for file in (folder / PLOT, folder / JSON):
+        _remove(file)
     rows = []
     notes = []
     with StepProgress("measuring", total, 0, quiet) as bar, noted_signals() as stop:
@@ -261,6 +264,14 @@ def _check_files(folder: Path, files: Sequence[Path], overwrite: bool) -> None:
         )
     for file in files:
         check_place(file)
+
+
+def _remove(file: Path) -> None:
+    """Remove a file if it is there. Raises: OutputError."""
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise output_error(file, error) from error
 
 
 def _open_source(path: Path, size: int) -> VideoSource | PictureSource:
