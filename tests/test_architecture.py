@@ -24,7 +24,7 @@ MODULES = sorted(
 LAYERS = [
     ["errors"],
     ["files", "devices", "extras", "hosts"],
-    ["images", "progress", "signals"],
+    ["images", "progress", "signals", "flow"],
     ["perceptual", "networks", "paintings"],
     ["checkpoint", "judge"],
     ["training", "slow", "video", "convert"],

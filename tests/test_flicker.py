@@ -21,6 +21,7 @@ pytest.importorskip("cv2")
 import cv2
 import moving
 
+from faststyle import flow
 from faststyle.cli import app
 from faststyle.compare import flicker as command
 from faststyle.errors import ImageError
@@ -55,7 +56,7 @@ def test_a_pan_by_whole_pixels_has_no_error_under_its_exact_flow(distance: int) 
     step = (3, 2)
     earlier, *_, later = moving.pan(moving.texture(200, 200), H, W, distance + 1, step)
     back = moving.pan_flow(H, W, step, distance)
-    visible = flicker.find_visible(back, -back)
+    visible = flow.find_visible(back, -back)
     # What came from outside: the camera moves right and down, so from there.
     expected = np.zeros((H, W), bool)
     expected[: H - step[1] * distance, : W - step[0] * distance] = True
@@ -84,9 +85,9 @@ def test_a_zoom_has_a_small_error_under_its_exact_flow(distance: int) -> None:
     back = moving.zoom_flow(H, W, distance)
     ahead = moving.zoom_flow(H, W, -distance)
     # What the first flow moves to a place, the other one moves back.
-    there = flicker.warp(ahead, back)[4:-4, 4:-4]
+    there = flow.warp(ahead, back)[4:-4, 4:-4]
     np.testing.assert_allclose(there, -back[4:-4, 4:-4], atol=0.002)
-    visible = flicker.find_visible(back, ahead)
+    visible = flow.find_visible(back, ahead)
     assert visible.mean() > 0.9  # it magnifies: all was there before, but for edges of motion
     error, _ = flicker.warping_error(flicker.find_difference(earlier, later, back), visible)
     assert error < 2e-5  # 1.1 levels: bilinear against bicubic, and 8 bits
@@ -172,7 +173,7 @@ def test_what_a_moving_square_hides_and_shows_is_not_visible() -> None:
     back[top : top + moving.SQUARE, first + step : first + step + moving.SQUARE, 0] = -step
     ahead = np.zeros((H, W, 2), np.float32)
     ahead[top : top + moving.SQUARE, first : first + moving.SQUARE, 0] = step
-    visible = flicker.find_visible(back, ahead)
+    visible = flow.find_visible(back, ahead)
     uncovered = np.s_[top : top + moving.SQUARE, first : first + step]
     assert not visible[uncovered].any()
     inside = np.s_[top + 2 : top + moving.SQUARE - 2, first + step + 2 : first + moving.SQUARE]
@@ -184,18 +185,6 @@ def test_what_a_moving_square_hides_and_shows_is_not_visible() -> None:
     difference = flicker.find_difference(before, now, back)
     assert flicker.warping_error(difference, visible) == pytest.approx((0, 0), abs=1e-12)
     assert flicker.warping_error(difference, np.ones((H, W), bool))[0] > 1e-3
-
-
-def test_dis_finds_what_a_moving_square_uncovers() -> None:
-    before, now = moving.parallax(
-        255 - moving.texture(H, W, seed=1), moving.texture(H, 2 * W), H, W, 2, (8, 0)
-    )
-    back = flicker.find_flow(now, before)
-    visible = flicker.find_visible(back, flicker.find_flow(before, now))
-    top = (H - moving.SQUARE) // 2
-    first = moving.SQUARE // 4
-    assert visible[top + 8 : top + 56, first + 1 : first + 7].mean() < 0.2
-    assert visible[:, first + moving.SQUARE + 24 :].mean() > 0.95
 
 
 def test_a_cut_is_left_out_and_what_follows_is_measured() -> None:
@@ -233,12 +222,6 @@ def test_few_frames_have_no_figures_of_5_frames_and_no_spectrum() -> None:
     clip, _ = measure(moving.still(moving.texture(48, 48), 48, 48, 5, 2.0))
     assert clip.warping[0].squared is not None
     assert (clip.warping[1].squared, clip.warping[1].by_frame, clip.still) == (None, (), None)
-
-
-def test_pictures_that_are_too_small_for_motion_are_refused() -> None:
-    small = np.zeros((31, 64, 3), np.uint8)
-    with pytest.raises(ImageError, match="31x64 pixels are too few to find motion"):
-        flicker.find_flow(small, small)
 
 
 def test_the_heat_map_is_black_without_error_and_bright_with_it() -> None:

@@ -26,7 +26,8 @@ from faststyle.engines.options import AUTO, EngineOptions
 from faststyle.errors import CheckpointError, Interrupted, OutputError
 from faststyle.extras import require
 from faststyle.files import check_place, output_error, write_bytes, writing
-from faststyle.judge.flicker import EXTRA, SMALLEST, ErrorMap, FlickerMeter, noise_gain
+from faststyle.flow import EXTRA, SMALLEST
+from faststyle.judge.flicker import ErrorMap, FlickerMeter, noise_gain
 from faststyle.progress import StepProgress
 from faststyle.signals import Stop, noted_signals
 from faststyle.stylize.stylizer import Announce, Stylizer
