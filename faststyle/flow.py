@@ -51,17 +51,24 @@ def _dis() -> Any:
     return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
 
-def warp(values: Floats, flow: Floats) -> Floats:
-    """Return (H, W, C) `values` at the places where `flow` points to, bilinear.
+def warp(values: Floats, flow: Floats, cubic: bool = False) -> Floats:
+    """Return (H, W, C) `values` at the places where `flow` points to, bilinear, or `cubic`.
 
-    Beyond the edges the nearest values go on.
+    Beyond the edges the nearest values go on. Cubic interpolation blurs less, and may go beyond the
+    range of the values.
     """
     cv2 = require("cv2", extra=EXTRA)
-    h, w = flow.shape[:2]
-    y, x = np.mgrid[:h, :w].astype(np.float32)
-    places = (x + flow[..., 0], y + flow[..., 1])
-    warped: Floats = cv2.remap(values, *places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    way = cv2.INTER_CUBIC if cubic else cv2.INTER_LINEAR
+    warped: Floats = cv2.remap(values, *_places(flow), way, borderMode=cv2.BORDER_REPLICATE)
     return warped
+
+
+def _places(flow: Floats) -> tuple[Floats, Floats]:
+    """Return where a flow points to: x and y, each (H, W)."""
+    h, w = flow.shape[:2]
+    x = flow[..., 0] + np.arange(w, dtype=np.float32)
+    y = flow[..., 1] + np.arange(h, dtype=np.float32)[:, None]
+    return x, y
 
 
 def find_visible(back: Floats, ahead: Floats) -> Mask:
@@ -77,10 +84,8 @@ def find_visible(back: Floats, ahead: Floats) -> Mask:
     closed = squared_length(there + back) <= APART[0] * (squared_length(there) + length) + APART[1]
     down, across = (np.asarray(one) for one in np.gradient(back, axis=(0, 1)))
     smooth = squared_length(down) + squared_length(across) <= EDGE[0] * length + EDGE[1]
-    y, x = np.mgrid[:h, :w]
-    came_x = x + back[..., 0]
-    came_y = y + back[..., 1]
-    inside = (came_x >= 0) & (came_x <= w - 1) & (came_y >= 0) & (came_y <= h - 1)
+    x, y = _places(back)
+    inside = (x >= 0) & (x <= w - 1) & (y >= 0) & (y <= h - 1)
     visible: Mask = closed & smooth & inside
     return visible
 
@@ -92,5 +97,6 @@ def is_pair(visible: Mask) -> bool:
 
 def squared_length(vectors: Floats) -> Floats:
     """Return the squared length of vectors, (H, W) from (H, W, 2)."""
-    squared: Floats = (vectors**2).sum(-1)
+    # Much faster than a sum over the last axis.
+    squared: Floats = vectors[..., 0] ** 2 + vectors[..., 1] ** 2
     return squared

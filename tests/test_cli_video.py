@@ -6,6 +6,7 @@ import json
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import Result
@@ -214,6 +215,27 @@ def test_a_stopped_clip_of_several_goes_on_with_resume(
     result = call("in.mp4", "two.mp4", "-o", "out", "--resume")
     assert (result.exit_code, Path("out/in.mp4").exists()) == (0, True), result.output
     assert "12 frames, 0.5 s, 12 of them from before" in result.stdout
+
+
+def test_smooth_reaches_the_frames(workplace: Path) -> None:
+    pytest.importorskip("cv2")
+    for name, more in (("plain", ()), ("smooth", ("--smooth", "0.9"))):
+        # Half of each frame is the photo, whose brightness changes.
+        result = call("in.mp4", "-o", f"{name}/%05d.png", "--mix", "0.5", *more)
+        assert result.exit_code == 0, result.output
+    first, *_, plain = sorted(Path("plain").iterdir())
+    *_, smooth = sorted(Path("smooth").iterdir())
+    means = [np.array(Image.open(file), float).mean() for file in (first, smooth, plain)]
+    assert means == sorted(means)  # a running mean lags behind
+    assert means[1] < means[2] - 2
+
+
+def test_smooth_is_refused_out_of_range_and_for_pictures(workplace: Path) -> None:
+    result = call("in.mp4", "-o", "out.mp4", "--smooth", "1")
+    assert (result.exit_code, result.stderr) == (1, "error: --smooth must be 0 to 0.95, got 1\n")
+    result = call("photo.png", "-o", "out.png", "--smooth", "0.5")
+    assert result.exit_code == 2
+    assert "Invalid value for --smooth: is for videos" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,14 @@ def stylize(
     end: Annotated[
         float | None, typer.Option(help="Where to end, in seconds.", rich_help_panel=VIDEO)
     ] = None,
+    smooth: Annotated[
+        float | None,
+        typer.Option(
+            help="How much of the frame before is kept, moved to its place: 0 to 0.95; "
+            r"needs \[flicker].",
+            rich_help_panel=VIDEO,
+        ),
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option(
@@ -184,7 +192,15 @@ def stylize(
     take_gpu(process)
     look = Look(keep_colors, stroke_size, mix)
     options = EngineOptions(engine, device, precision, threads)
-    video = _given(codec=codec, quality=quality, preset=preset, fps=fps, start=start, end=end)
+    video = _given(
+        codec=codec,
+        quality=quality,
+        preset=preset,
+        fps=fps,
+        start=start,
+        end=end,
+        smooth=smooth,
+    )
     dataset = wants_dataset(photos, output)
     one_video = not dataset and wants_video(photos, output)
     pictures, clips = ([], []) if dataset or one_video else plan_clips(photos, output)

@@ -79,13 +79,28 @@ class Clip:
     notes: tuple[str, ...] = ()
 
 
+class Memory(NamedTuple):
+    """What smoothing needs of the frames so far, both (H, W, 3).
+
+    `before` is the last frame of the source, uint8. `output` is what was made of it, float32, in
+    levels from 0 to 255.
+    """
+
+    before: Rgb
+    output: NDArray[np.float32]
+
+
 @dataclass(frozen=True)
 class Frame:
-    """A picture, (H, W, 3) uint8, with its start and duration in ticks of the clip's time base."""
+    """A picture, (H, W, 3) uint8, with its start and duration in ticks of the clip's time base.
+
+    `memory` is what the next frame is smoothed with.
+    """
 
     rgb: Rgb
     pts: int
     duration: int
+    memory: Memory | None = None
 
 
 class TimedPicture(NamedTuple):

@@ -34,6 +34,7 @@ from faststyle.video.parts import Parts
 from faststyle.video.pictures import write_gif, write_pictures
 from faststyle.video.pipeline import run_pipeline
 from faststyle.video.read import VideoSource, open_clip
+from faststyle.video.smooth import Smoother, check_smooth
 from faststyle.video.write import SegmentEncoder
 
 __all__ = ["VideoError", "VideoOptions", "VideoProgress", "VideoReport", "stylize_video"]
@@ -113,6 +114,8 @@ class _VideoJob:
         self.target = find_target(target)
         check_target(self.target, source, options.overwrite)
         self.source = open_clip(source, options, self.target.container)
+        if options.smooth:
+            check_smooth(self.source.clip)
         self.encoder = SegmentEncoder(self.source.clip, options, self.target.container)
         self.parts = Parts(
             self.target.parts,
@@ -126,15 +129,19 @@ class _VideoJob:
     ) -> VideoReport:
         parts = self.parts
         resumed = parts.frame_count
+        smoother = None
+        if self.options.smooth:
+            smoother = Smoother(stylize, self.options.smooth, parts.read_memory())
         counter = _ProgressCounter(resumed, self.source.clip.frames, progress)
         with noted_signals() as stop:
             try:
                 complete = run_pipeline(
                     self.source.frames(parts.next_tick),
-                    stylize,
+                    smoother or stylize,
                     lambda frames: parts.write(frames, self.encoder),
                     lambda: stop.number != 0,
                     counter.count,
+                    lambda: smoother.memory if smoother else None,
                 )
                 if not complete:
                     raise self._interrupted(stop)
@@ -247,6 +254,7 @@ def _segment_settings(
         "start": options.start,
         "end": options.end,
         "size": options.size,
+        "smooth": options.smooth or None,
         # Another version may have other encoders, whose segments do not fit together.
         "PyAV": av.__version__,
     }

@@ -18,6 +18,7 @@ from faststyle.images import HEIF, READABLE, WRITABLE, output_format
 
 NUMBERED = re.compile(r"%0?\d*d")  # as in frames/%05d.png
 PICTURES_NAME = "%05d.png"  # names of pictures when the output is a folder without a pattern
+MOST_SMOOTH = 0.95  # beyond, a picture hardly changes any more
 MAX_RATE_DENOMINATOR = 1001  # NTSC rates are fractions such as 30000/1001
 # Times are rounded to 1/1,000,000 s. So 0.1 becomes exactly a tenth, not its binary neighbour.
 TIME_DENOMINATOR = 1_000_000
@@ -35,8 +36,9 @@ class VideoOptions:
     and vp9 in WebM. `quality` is the encoder's CRF; for an encoder without CRF it is a quantiser
     from 1, the best, to 31. `preset` is the encoder's speed (for ProRes: its profile), by the
     encoder's own names. `fps` makes the rate constant. `start` and `end` are seconds from the
-    beginning. `size` is the shorter side in pixels. `threads` is for the decoder and for the
-    encoder, each. `overwrite` replaces an output that exists, and without `resume` also the
+    beginning. `size` is the shorter side in pixels. `smooth`, 0 to 0.95, is the share
+    of the frame before that is blended into each (smooth.py). `threads` is for the decoder and for
+    the encoder, each. `overwrite` replaces an output that exists, and without `resume` also the
     segments of a stopped job. `resume` continues a stopped job.
 
     Raises: VideoError for a value outside its range.
@@ -49,6 +51,7 @@ class VideoOptions:
     start: float | None = None
     end: float | None = None
     size: int | None = None
+    smooth: float = 0.0
     threads: int | None = None
     overwrite: bool = False
     resume: bool = False
@@ -62,6 +65,8 @@ class VideoOptions:
             )
         if self.fps is not None and not 0.01 <= self.fps <= 1000:
             raise VideoError(f"`fps` must be 0.01 to 1000, got {float(self.fps):g}")
+        if not 0 <= self.smooth <= MOST_SMOOTH:
+            raise VideoError(f"`smooth` must be 0 to {MOST_SMOOTH}, got {self.smooth:g}")
         for name in ("size", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -7,16 +7,19 @@ write.py.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import zipfile
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from fractions import Fraction
 from itertools import groupby, takewhile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from faststyle.errors import OutputError
 from faststyle.files import output_error, write_bytes, writing
-from faststyle.video.frames import Clip, Frame
+from faststyle.video.frames import Clip, Frame, Memory
 from faststyle.video.options import VideoError
 from faststyle.video.write import Segment, SegmentEncoder
 
@@ -78,10 +81,32 @@ class Parts:
         for _, group in groupby(frames, key=_SegmentStarts(encoder.clip)):
             path = self.folder / f"segment-{len(self.segments):05d}{suffix}"
             # The manifest comes last: it lists only segments that are whole under their final name.
+            last = _LastOf(group)
             with writing(path) as temporary:
-                segment = encoder.write(temporary, group)
+                segment = encoder.write(temporary, last)
+            if last.frame is not None and last.frame.memory is not None:
+                with writing(_memory_of(path)) as temporary:
+                    np.savez(temporary, **last.frame.memory._asdict())
+            before = self.paths()[-1:]
             self.segments.append(replace(segment, file=path.name))
             self._save()
+            for old in before:  # only the newest is needed
+                _memory_of(old).unlink(missing_ok=True)
+
+    def read_memory(self) -> Memory | None:
+        """Return the memory after the last frame, None without any frame. Raises: VideoError."""
+        if not self.segments:
+            return None
+        file = _memory_of(self.paths()[-1])
+        try:
+            # np.load leaves a damaged file open.
+            with file.open("rb") as opened, np.load(opened) as arrays:
+                return Memory(**arrays)
+        except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile) as error:
+            raise VideoError(
+                f"{file}: what smoothing needs to go on cannot be read; "
+                f"`overwrite` without `resume` {BEGINS_AGAIN}"
+            ) from error
 
     def remove(self) -> None:
         """Delete the folder with its segments and temporary files.
@@ -123,6 +148,24 @@ class Parts:
                 f"{' and '.join(changed)}; `overwrite` without `resume` {BEGINS_AGAIN}"
             )
         return found
+
+
+def _memory_of(segment: Path) -> Path:
+    """Return the file that holds the memory after the last frame of a segment."""
+    return segment.with_suffix(".npz")
+
+
+class _LastOf:
+    """Yields frames, and keeps the last one."""
+
+    def __init__(self, frames: Iterable[Frame]) -> None:
+        self.frames = frames
+        self.frame: Frame | None = None
+
+    def __iter__(self) -> Iterator[Frame]:
+        for frame in self.frames:
+            self.frame = frame
+            yield frame
 
 
 class _SegmentStarts:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from faststyle.video.frames import Frame, Rgb
+from faststyle.video.frames import Frame, Memory, Rgb
 
 QUEUE_SIZE = 4  # frames that may wait before the network, and the same number behind it
 
@@ -65,10 +65,12 @@ def run_pipeline(
     write: Callable[[Iterator[Frame]], None],
     stopped: Callable[[], bool],
     frame_done: Callable[[], None],
+    memory: Callable[[], Memory | None] = lambda: None,
 ) -> bool:
     """Read `frames` in one thread, stylize them in this one, and `write` them in a third.
 
-    Before each frame `stopped` is called; after each, `frame_done`. Return True when all frames
+    Before each frame `stopped` is called; after each, `frame_done`. Frames carry the `memory` that
+    there is after them. Return True when all frames
     were read, False when `stopped` returned True. When one of the three fails, the others finish
     the frames that they have, all threads end, and the error is raised here.
     """
@@ -95,7 +97,7 @@ def run_pipeline(
         reader = pool.submit(fill_read)
         writer = pool.submit(write_styled)
         try:
-            complete = _stylize_frames(read, styled, stylize, stopped, frame_done)
+            complete = _stylize_frames(read, styled, stylize, stopped, frame_done, memory)
         except QueueClosedError:  # the writer failed; writer.result() below raises its error
             pass
         finally:
@@ -112,6 +114,7 @@ def _stylize_frames(
     stylize: Callable[[Rgb], Rgb],
     stopped: Callable[[], bool],
     frame_done: Callable[[], None],
+    memory: Callable[[], Memory | None],
 ) -> bool:
     """Stylize the frames of one queue into the other; return False when `stopped` ended it."""
     last_input = None
@@ -128,6 +131,6 @@ def _stylize_frames(
                     "stylize must keep shape and type: "
                     f"{last_input.shape} {last_input.dtype} became {rgb.shape} {rgb.dtype}"
                 )
-        styled.put(replace(frame, rgb=rgb))
+        styled.put(replace(frame, rgb=rgb, memory=memory()))
         frame_done()
     return True
