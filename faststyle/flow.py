@@ -66,8 +66,8 @@ def warp(values: Floats, flow: Floats, cubic: bool = False) -> Floats:
 def _places(flow: Floats) -> tuple[Floats, Floats]:
     """Return where a flow points to: x and y, each (H, W)."""
     h, w = flow.shape[:2]
-    x = flow[..., 0] + np.arange(w, dtype=np.float32)
-    y = flow[..., 1] + np.arange(h, dtype=np.float32)[:, None]
+    x: Floats = flow[..., 0] + np.arange(w, dtype=np.float32)
+    y: Floats = flow[..., 1] + np.arange(h, dtype=np.float32)[:, None]
     return x, y
 
 

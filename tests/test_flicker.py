@@ -345,6 +345,17 @@ def test_larger_clips_are_reduced_and_smaller_ones_are_not_enlarged(workplace: P
     assert (whole["rows"][0]["height"], whole["rows"][0]["width"]) == (64, 80)
 
 
+def test_smoothed_outputs_flicker_less(workplace: Path) -> None:
+    more = ["--frames", "18", "--video", "still.mkv", "--json", "--overwrite"]
+    plain = strict(call("one.safetensors", *more).stdout)
+    smooth = strict(call("one.safetensors", *more, "--smooth", "0.8").stdout)
+    assert (plain["about"]["smooth"], smooth["about"]["smooth"]) == (0, 0.8)
+    # A running mean with 0.8 has a third of the noise, and changes by less from frame to frame.
+    assert smooth["rows"][0]["noise_gain"] < 0.6 * plain["rows"][0]["noise_gain"]
+    errors = [one["rows"][0]["output"]["warping"][0]["squared"] for one in (smooth, plain)]
+    assert errors[0] < 0.2 * errors[1]
+
+
 @pytest.mark.parametrize("there", OUTPUTS)
 def test_results_that_are_there_are_only_replaced_with_overwrite(
     workplace: Path, there: str
@@ -378,6 +389,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(workplace: Path) -> None:
         (["one.safetensors", "--video", "tiny.mkv"], "tiny.mkv: 40x24 pixels are too few"),
         (["one.safetensors", "--video", "one.mkv"], "one.mkv: one frame only"),
         (["one.safetensors", *video, "--size", "31"], "--size must be 32 or more, got 31"),
+        (["one.safetensors", *video, "--smooth", "1"], "--smooth must be 0 to 0.95, got 1"),
         (["one.safetensors", *video, "-o", "file"], "-o file: a file, where a folder"),
     ):
         assert_one_line(call(*arguments), message)

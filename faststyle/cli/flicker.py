@@ -47,6 +47,9 @@ def compare_flicker(
     frames: Annotated[
         int | None, typer.Option(help="Take the first so many of each clip; default: all.", min=2)
     ] = None,
+    smooth: Annotated[
+        float, typer.Option(help="Smooth the outputs as stylize --smooth does: 0 to 0.95.")
+    ] = 0.0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Write over results that are there.")
     ] = False,
@@ -74,6 +77,7 @@ def compare_flicker(
         output,
         size=size,
         frames=frames,
+        smooth=smooth,
         engine=EngineOptions(engine, device, precision, threads),
         overwrite=overwrite,
         quiet=False,

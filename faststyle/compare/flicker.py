@@ -35,6 +35,7 @@ from faststyle.video.frames import Frame, PictureSource, Rgb
 from faststyle.video.options import MP4, VideoError, VideoOptions, is_numbered
 from faststyle.video.pipeline import FrameQueue, QueueClosedError
 from faststyle.video.read import VideoSource, open_clip
+from faststyle.video.smooth import Smoother
 from faststyle.video.write import SegmentEncoder
 
 JSON = "flicker.json"
@@ -62,6 +63,7 @@ def compare_flicker(
     *,
     size: int = SIZE,
     frames: int | None = None,
+    smooth: float = 0.0,
     engine: EngineOptions = AUTO,
     overwrite: bool = False,
     quiet: bool = True,
@@ -70,9 +72,9 @@ def compare_flicker(
     """Measure the flicker of each network on each clip, and write all of it into `folder`.
 
     Larger clips are reduced to a shorter side of `size` pixels; of each, the first `frames` are
-    taken, all by default. Files that are there are only replaced with `overwrite`. Raises: the
-    errors of `Stylizer.load`, VideoError, OutputError, Interrupted, DeviceError where packages of
-    the extra are missing.
+    taken, all by default. `smooth` is that of `VideoOptions`. Files that are there are only
+    replaced with `overwrite`. Raises: the errors of `Stylizer.load`, VideoError, OutputError,
+    Interrupted, DeviceError where packages of the extra are missing.
     """
     require("av", "cv2", "matplotlib", "scipy", extra=EXTRA)
     from av.error import FFmpegError
@@ -87,6 +89,7 @@ def compare_flicker(
     outputs = [*files.values(), folder / JSON, folder / PLOT]
     _check_distinct(outputs, clips)
     _check_files(folder, outputs, overwrite)
+    VideoOptions(smooth=smooth)  # refuses one that is out of range
     sources = [_open_source(clip, size) for clip in clips]
     many = replace(engine, convert=True)  # a clip has many frames
     stylizers = {path.stem: _load(path, many, announce) for path in paths}
@@ -97,7 +100,7 @@ def compare_flicker(
     rows = []
     notes = []
     with StepProgress("measuring", total, 0, quiet) as bar, noted_signals() as stop:
-        work = _Work(stylizers, frames, bar, stop)
+        work = _Work(stylizers, frames, smooth, bar, stop)
         for clip, source in zip(clips, sources, strict=True):
             targets = {name: files[clip, name] for name in stylizers}
             try:
@@ -105,7 +108,7 @@ def compare_flicker(
             except FFmpegError as error:
                 raise VideoError(f"{clip}: {error.strerror or error}") from error
             notes += [f"{clip}: {note}" for note in _notes(source, rows[-1])]
-    about = _about(size, frames, {name: one.describe() for name, one in stylizers.items()})
+    about = _about(size, frames, smooth, {name: one.describe() for name, one in stylizers.items()})
     report = FlickerReport(rows, about, notes)
     write_bytes(folder / PLOT, plot_flicker(rows))
     write_bytes(folder / JSON, (report_json(report) + "\n").encode())
@@ -134,6 +137,7 @@ class _Work:
 
     stylizers: dict[str, Stylizer]
     frames: int | None
+    smooth: float
     bar: StepProgress
     stop: Stop
     done: int = 0
@@ -144,6 +148,9 @@ class _Work:
         """Return a row for each network, and write its clip."""
         clip = source.clip
         meter = FlickerMeter(len(self.stylizers))
+        painters: list[Callable[[Rgb], Rgb]] = [one.frame for one in self.stylizers.values()]
+        if self.smooth:
+            painters = [Smoother(paint, self.smooth) for paint in painters]
         with _Writers(source, list(files.values())) as writers:
             for frame in islice(source.frames(), self.frames):
                 if self.stop.number:
@@ -151,7 +158,7 @@ class _Work:
                         f"stopped at frame {meter.frames} of {clip.path}; figures are not written",
                         self.stop.number,
                     )
-                outputs = [one.frame(frame.rgb) for one in self.stylizers.values()]
+                outputs = [paint(frame.rgb) for paint in painters]
                 errors = meter.add(frame.rgb, outputs)
                 for number, (output, error) in enumerate(zip(outputs, errors, strict=True)):
                     shown = side_by_side(frame.rgb, output, error)
@@ -306,12 +313,13 @@ def _notes(source: VideoSource | PictureSource, row: FlickerRow) -> list[str]:
     return notes
 
 
-def _about(size: int, frames: int | None, engines: dict[str, str]) -> dict[str, Any]:
+def _about(size: int, frames: int | None, smooth: float, engines: dict[str, str]) -> dict[str, Any]:
     import cv2
 
     return {
         "size": size,
         "frames": frames,
+        "smooth": smooth,
         "engines": engines,
         "flow": "DIS, medium, of the input",
         "machine": machine(),
