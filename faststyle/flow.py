@@ -66,9 +66,9 @@ def warp(values: Floats, flow: Floats, cubic: bool = False) -> Floats:
 def _places(flow: Floats) -> tuple[Floats, Floats]:
     """Return where a flow points to: x and y, each (H, W)."""
     h, w = flow.shape[:2]
-    x: Floats = flow[..., 0] + np.arange(w, dtype=np.float32)
-    y: Floats = flow[..., 1] + np.arange(h, dtype=np.float32)[:, None]
-    return x, y
+    across: Floats = np.arange(w).astype(np.float32)
+    down: Floats = np.arange(h).astype(np.float32)
+    return flow[..., 0] + across, flow[..., 1] + down[:, None]
 
 
 def find_visible(back: Floats, ahead: Floats) -> Mask:
