@@ -181,8 +181,8 @@ def _notes(entries: Sequence[dict[str, Any]], files: RuntimeFiles) -> Iterator[s
     for entry in entries:
         if entry["bytes"] > MAX_BYTES:
             yield (
-                f"{entry['file']} has {entry['bytes'] / 1e6:.1f} MB, more than "
-                f"{MAX_BYTES / 1e6:.0f} MB: visitors wait for it; a network of less width is smaller"
+                f"{entry['file']} has {entry['bytes'] / 1e6:.1f} MB, more than the "
+                f"{MAX_BYTES / 1e6:.0f} MB that load quickly; a network of less width is smaller"
             )
     if files.version == "":
         yield "`runtime` has no package.json: its version is not known"
@@ -195,13 +195,8 @@ def _ids(checkpoints: Sequence[Path]) -> list[str]:
         plain = unicodedata.normalize("NFKD", _without_network(checkpoint.stem))
         name = re.sub(r"[^a-z0-9]+", "-", plain.encode("ascii", "ignore").decode().lower())
         name = name.strip("-")[:60] or "style"
-        number = 1
-        while name in found or (number > 1 and f"{name}-{number}" in found):
-            number += 1
-            if f"{name}-{number}" not in found:
-                name = f"{name}-{number}"
-                break
-        found.append(name)
+        same = sum(other == name or other.startswith(f"{name}--") for other in found)
+        found.append(f"{name}--{same + 1}" if same else name)
     return found
 
 
@@ -307,7 +302,7 @@ def _temporary_folder(output: Path) -> Iterator[Path]:
 
 
 def _move(folder: Path, output: Path) -> None:
-    """Move a finished page to its place. Files of an earlier page that are not in it are removed."""
+    """Move a finished page to its place, and remove what only an earlier page there had."""
     earlier = _earlier_files(output)
     names = [file.relative_to(folder) for file in _files_in(folder)]
     # The manifest comes last: until then visitors get the earlier styles.

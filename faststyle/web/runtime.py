@@ -23,7 +23,10 @@ VERSION = "1.30.0"
 REGISTRY = "https://registry.npmjs.org"
 URL = f"{REGISTRY}/onnxruntime-web/-/onnxruntime-web-{VERSION}.tgz"
 # As npm states it: `npm view onnxruntime-web@1.30.0 dist.integrity`.
-INTEGRITY = "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
+INTEGRITY = (
+    "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3j"
+    "L02Vb7QmRMDs1SigqR4CXAfKYQ=="
+)
 MEGABYTES = 33
 # A visitor loads three of them: the interface, and the core that goes with it.
 FILES = (
@@ -84,10 +87,12 @@ def _download(package: Path) -> None:
     with writing(package) as temporary:
         try:
             # The address is a constant, https.
-            with urllib.request.urlopen(URL, timeout=TIMEOUT) as answer:  # nosec B310
-                with open(temporary, "wb") as file:
-                    while block := answer.read(BLOCK):
-                        file.write(block)
+            with (
+                urllib.request.urlopen(URL, timeout=TIMEOUT) as answer,  # nosec B310
+                open(temporary, "wb") as file,
+            ):
+                while block := answer.read(BLOCK):
+                    file.write(block)
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", None) or error
             raise RuntimeFilesError(f"cannot download {URL}: {reason}; {BY_HAND}") from error

@@ -166,6 +166,7 @@ class App {
     const canvases = [document.createElement("canvas"), document.createElement("canvas")];
     view.showDevice(await this.engine.open());
     let shown = 0;
+    let frames = 0;
     while (this.camera.isOn) {
       const frame = await this.camera.frame(Number(elements.live.value) || size.side);
       const painted = [];
@@ -177,6 +178,7 @@ class App {
       }
       if (!this.camera.isOn) return;
       this.showFrame(frame, painted);
+      elements.picture.dataset.frames = frames += 1;
       size.add(milliseconds);
       const perSecond = rate.add();
       if (perSecond && performance.now() - shown > 500) {
