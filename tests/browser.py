@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -103,6 +104,17 @@ def watched_page(browser: Any, **context: Any) -> Iterator[Watched]:
 def _note(watched: Watched, line: Any) -> None:
     if line.type in ("error", "warning"):
         watched.errors.append(line.text)
+
+
+def wait_until(page: Any, condition: str, seconds: float = 180) -> None:
+    """Wait until a JavaScript expression is true on a page.
+
+    playwright's own `wait_for_function` needs `eval`, which a strict page does not allow.
+    """
+    end = time.monotonic() + seconds
+    while not page.evaluate(condition):
+        assert time.monotonic() < end, f"not true after {seconds:.0f} s: {condition}"
+        page.wait_for_timeout(50)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from browser import Watched, chromium, needs_chromium, served, watched_page
+from browser import Watched, chromium, needs_chromium, served, wait_until, watched_page
 from conftest import draw, needs, painted, write_random_network
 from PIL import Image
 
@@ -33,7 +33,10 @@ pytestmark = [
 
 CACHE = cache_folder()  # of the user, before the tests get one of their own
 AXE = "https://registry.npmjs.org/axe-core/-/axe-core-4.14.1.tgz"
-AXE_INTEGRITY = "sha512-FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ=="
+AXE_INTEGRITY = (
+    "sha512-FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NP"
+    "jCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ=="
+)
 LEVEL = 1 / 255
 PATIENCE = 180_000  # milliseconds: tests may share a slow machine
 FRAMES = 200
@@ -119,8 +122,8 @@ def upload(page: Any, data: bytes, name: str = "photo.png", kind: str = "image/p
 
 
 def wait_painted(page: Any) -> None:
-    page.wait_for_function("document.querySelector('#drop').getAttribute('aria-busy') === 'false'")
-    page.wait_for_function("/^Painted/.test(document.querySelector('#status').textContent)")
+    wait_until(page, "document.querySelector('#drop').getAttribute('aria-busy') === 'false'")
+    wait_until(page, "/^Painted/.test(document.querySelector('#status').textContent)")
 
 
 def shown(page: Any) -> torch.Tensor:
@@ -235,8 +238,9 @@ def test_a_photo_of_12_megapixels_is_saved_at_its_size(page: Any) -> None:
     upload(page, encoded(image, "JPEG"), "large.jpg", "image/jpeg")
     wait_painted(page)
     assert shown(page).shape[-2:] == (384, 512)
-    assert "The photo is larger: the painting is enlarged to 4000 × 3000." in page.text_content(
-        "#status"
+    assert (
+        "The photo is larger: the painting is enlarged to 4000 \u00d7 3000."
+        in page.text_content("#status")
     )
     with page.expect_download() as waiting:
         page.click("#save")
@@ -294,7 +298,7 @@ def test_with_the_headers_there_are_threads(page: Any) -> None:
         ("letter.png", b"Dear all, this is a text.", "letter.png is not a picture that this"),
         ("empty.jpg", b"", "empty.jpg is empty: it has zero bytes."),
         ("cut.png", photo()[0][:60], "cut.png is not a picture that this"),
-        ("dot.png", encoded(Image.new("RGB", (1, 1))), "dot.png is too small: it has 1 × 1"),
+        ("dot.png", encoded(Image.new("RGB", (1, 1))), "dot.png is too small: it has 1 \u00d7 1"),
     ],
 )
 def test_what_is_no_photo_is_refused_in_words(
@@ -354,14 +358,14 @@ def test_a_page_that_is_opened_as_a_file_says_what_it_needs(browser: Any, folder
 
 
 def wait_for_frames(page: Any, count: int) -> None:
-    page.wait_for_function(f"Number(document.querySelector('#picture').dataset.frames) >= {count}")
+    wait_until(page, f"Number(document.querySelector('#picture').dataset.frames) >= {count}")
 
 
 def test_the_camera_is_painted_live(page: Any) -> None:
     page.select_option("#live", "128")
     page.click("#camera")
-    page.wait_for_function("/^[0-9.]+ fps at /.test(document.querySelector('#rate').textContent)")
-    assert page.text_content("#rate").endswith(" fps at 147 × 110")
+    wait_until(page, "/^[0-9.]+ fps at /.test(document.querySelector('#rate').textContent)")
+    assert page.text_content("#rate").endswith(" fps at 147 \u00d7 110")
     first = shown(page)
     wait_for_frames(page, 12)
     assert off(first, shown(page)) > 10 * LEVEL  # the picture of the camera moves
