@@ -23,6 +23,7 @@ class App {
     this.source = null; // it on a canvas, as it is painted
     this.painted = new Map(); // canvases, by the id of a style
     this.turn = 0; // what was wanted in an earlier turn is not wanted any more
+    this.starts = 0; // the same for the camera
   }
 
   get wanted() {
@@ -139,18 +140,29 @@ class App {
     }
     view.showError("");
     this.turn += 1;
+    const start = (this.starts += 1);
+    const isWanted = () => start === this.starts;
+    elements.camera.disabled = true; // until the question for the camera is answered
     try {
       await this.camera.start();
+      elements.camera.disabled = false;
+      if (!isWanted()) {
+        this.camera.stop();
+        return;
+      }
       elements.camera.setAttribute("aria-pressed", "true");
       elements.camera.textContent = "Stop the camera";
-      await this.runCamera();
+      await this.runCamera(isWanted);
     } catch (error) {
-      this.stopCamera(error.message);
+      if (isWanted()) this.stopCamera(error.message);
+    } finally {
+      elements.camera.disabled = false;
     }
   }
 
   stopCamera(reason = "") {
     const wasOn = this.camera.isOn;
+    this.starts += 1;
     this.camera.stop();
     elements.camera.setAttribute("aria-pressed", "false");
     elements.camera.textContent = "Use the camera";
@@ -159,16 +171,17 @@ class App {
     if (wasOn || reason) view.showStatus("");
   }
 
-  /** Paint the camera's frames until it is stopped. */
-  async runCamera() {
+  /** Paint the camera's frames as long as `isWanted` says so. */
+  async runCamera(isWanted) {
     const rate = new Rate();
     const size = new LiveSize();
     const canvases = [document.createElement("canvas"), document.createElement("canvas")];
     view.showDevice(await this.engine.open());
     let shown = 0;
     let frames = 0;
-    while (this.camera.isOn) {
+    while (isWanted()) {
       const frame = await this.camera.frame(Number(elements.live.value) || size.side);
+      if (!isWanted()) return;
       const painted = [];
       let milliseconds = 0;
       for (const [i, style] of this.wanted.entries()) {
@@ -176,7 +189,7 @@ class App {
         milliseconds += result.milliseconds;
         painted.push(toCanvas(result, canvases[i]));
       }
-      if (!this.camera.isOn) return;
+      if (!isWanted()) return;
       this.showFrame(frame, painted);
       elements.picture.dataset.frames = frames += 1;
       size.add(milliseconds);
@@ -202,12 +215,12 @@ class App {
     compose(picture, frame, painted, this.shares);
   }
 
-  /** Save the picture: a photo at its own size, the camera as it is seen. */
+  /** Save the picture: a photo at its own size, the camera as it is, or was, seen. */
   async save() {
     view.showError("");
     try {
       const names = this.wanted.map((style) => style.id).join("-");
-      if (this.camera.isOn) {
+      if (this.camera.isOn || !this.photo) {
         const seen = elements.picture;
         const copy = canvasOf(seen.width, seen.height);
         copy.getContext("2d").drawImage(seen, 0, 0);

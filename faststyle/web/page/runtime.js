@@ -21,7 +21,9 @@ export class Runtime {
   static async open(device, threads, sizes, report) {
     const { api, core } = FILES[device];
     const base = new URL("runtime/", self.location.href).href;
-    const ort = await import(base + api);
+    const ort = await import(base + api).catch(() => {
+      throw new Error(`${api} could not be loaded.`);
+    });
     const wasm = `${core}.wasm`;
     ort.env.logLevel = "error";
     ort.env.wasm.numThreads = threads;
@@ -32,10 +34,15 @@ export class Runtime {
     return new Runtime(ort, device, threads, report);
   }
 
-  /** Return the painted tensor of a photo's tensor, both (3, height, width) in [0, 1]. */
+  /**
+   * Return {painted, milliseconds} of a photo: tensors, (3, height, width) in [0, 1], and the time
+   * without that of loading the network.
+   */
   async run(style, planes, width, height) {
     const session = await this.session(style);
-    return this.paint(session, planes, width, height);
+    const began = performance.now();
+    const painted = await this.paint(session, planes, width, height);
+    return { painted, milliseconds: performance.now() - began };
   }
 
   async paint(session, planes, width, height) {

@@ -42,11 +42,11 @@ const KINDS = {
   },
 
   async paint({ style, pixels, width, height }) {
-    const began = performance.now();
     const planes = toPlanes(pixels);
-    const painted = await withFallback(() => runtime.run(style, planes, width, height));
+    const run = () => runtime.run(style, planes, width, height);
+    const { painted, milliseconds } = await withFallback(run);
     fromPlanes(painted, pixels);
-    return { pixels, width, height, milliseconds: performance.now() - began };
+    return { pixels, width, height, milliseconds };
   },
 };
 
