@@ -417,6 +417,7 @@ def test_the_command_says_size_and_difference(
         (["--format", "web", "-o", "page", "--size", "64x64"], "--size: is for other formats"),
         (["-o", "a.onnx", "--hf-space"], "--hf-space: is for --format web only"),
         (["-o", "a.onnx", "--runtime", "x"], "--runtime: is for --format web only"),
+        (["--format", "wep", "-o", "page"], "--format wep: unknown. Did you mean 'web'?"),
         (["more", "-o", "a.onnx"], "2 styles: only --format web takes more than one"),
     ],
 )

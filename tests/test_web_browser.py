@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from browser import Watched, chromium, needs_chromium, served, wait_until, watched_page
 from conftest import draw, needs, painted, write_random_network
 from PIL import Image
+from web_speed import renderer_memory
 
 from faststyle.checkpoint import About, save_checkpoint
 from faststyle.files import cache_folder
@@ -407,15 +407,6 @@ def test_memory_is_flat_over_many_frames(browser: Any, page: Any) -> None:
     wait_for_frames(page, 40 + FRAMES)
     # A leak of one frame of 110x147 RGBA a frame would be 13 MB, one of floats 39 MB.
     assert renderer_memory() - before < 10e6
-
-
-def renderer_memory() -> int:
-    """Bytes that the renderers of our Chromium hold for themselves."""
-    total = 0
-    for process in psutil.Process().children(recursive=True):
-        if "--type=renderer" in process.cmdline():
-            total += process.memory_info().rss - process.memory_info().shared
-    return total
 
 
 # People

@@ -166,8 +166,12 @@ def _refuse_for_web(**given: object) -> None:
 
 def _refuse_without_web(format: str, styles: list[str], **given: object) -> None:
     """Raise ExportError for what only the page can use."""
-    from faststyle.engines.export import ExportError
+    from faststyle.engines.export import SUFFIXES, ExportError
+    from faststyle.errors import did_you_mean
 
+    formats = ("auto", *SUFFIXES, "web")
+    if format not in formats:
+        raise ExportError(f"`format` {format}: unknown.{did_you_mean(format, formats)}")
     for name, value in given.items():
         if value:
             raise ExportError(f"`{name}`: is for `format` web only")
