@@ -140,6 +140,7 @@ def with_small_weights(graph: bytes, precision: str) -> bytes:
         )
     for place, node in enumerate(nodes):
         model.graph.node.insert(place, node)
+    del model.graph.value_info[:]  # shapes in between, which every runtime finds by itself
     entry = model.metadata_props.add()
     entry.key = "weights"
     entry.value = precision

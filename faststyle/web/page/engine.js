@@ -50,6 +50,7 @@ export class Engine {
 
   receive({ id, error, ...rest }) {
     if (id === undefined) {
+      if (rest.fallback) this.opened = Promise.resolve(rest.fallback);
       this.onNews(rest);
       return;
     }

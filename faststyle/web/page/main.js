@@ -253,7 +253,7 @@ class App {
 }
 
 function connect(app) {
-  watchFiles(elements.file, elements.drop, (file) => app.take(file));
+  watchFiles(elements.file, elements.drop, (file) => app.take(file), view.showError);
   const on = (element, kind, what) => element.addEventListener(kind, what);
   on(elements.choose, "click", () => elements.file.click());
   on(elements.drop, "click", () => elements.invitation.hidden || elements.file.click());

@@ -61,8 +61,11 @@ export async function readPhoto(file) {
   return new Photo(bitmap, name, file.type);
 }
 
-/** Call `take` with each file that is dropped on the page, pasted, or chosen in `input`. */
-export function watchFiles(input, target, take) {
+/**
+ * Call `take` with each file that is dropped on the page, pasted, or chosen in `input`, and
+ * `refuse` with a sentence for anything else that is dropped.
+ */
+export function watchFiles(input, target, take, refuse) {
   input.addEventListener("change", () => {
     if (input.files.length) take(input.files[0]);
     input.value = ""; // so that the same file can be chosen again
@@ -78,7 +81,9 @@ export function watchFiles(input, target, take) {
   document.addEventListener("drop", (event) => {
     event.preventDefault();
     highlight(false);
-    if (event.dataTransfer.files.length) take(event.dataTransfer.files[0]);
+    const [file] = event.dataTransfer.files;
+    if (file) take(file);
+    else refuse("That is no file. Save the picture on your device, and drop the file here.");
   });
   document.addEventListener("paste", (event) => {
     const files = event.clipboardData?.files ?? [];
