@@ -120,7 +120,7 @@ class App {
   draw() {
     for (const range of [elements.mix, elements.share]) view.showPercent(range);
     elements.shares.hidden = this.wanted.length < 2;
-    view.showAbout(this.wanted[0]);
+    view.showAbout(this.wanted);
     const painted = this.wanted.map((style) => this.painted.get(style.id));
     if (this.camera.isOn || !this.photo || !painted[0]) return;
     compose(elements.picture, this.source, painted.filter(Boolean), this.shares);

@@ -44,9 +44,10 @@ export function showDevice({ device, threads, isolated }) {
       " More are not allowed here: the server sends this page without the headers COOP and COEP.";
 }
 
-/** Name the style, its painting and its licence. */
-export function showAbout({ title, license }) {
-  elements.about.textContent = `${title}: ${license}.`;
+/** Name the styles that are chosen, with their licences. */
+export function showAbout(styles) {
+  const lines = styles.map(({ title, license }) => `${title}: ${license}.`);
+  elements.about.textContent = lines.join(" ");
 }
 
 /** Show a range's value beside its label, and to screen readers. */
