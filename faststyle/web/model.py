@@ -77,8 +77,7 @@ def web_model(
         data = with_small_weights(graph, precision)
         file = folder / f"{precision}.onnx"
         write_bytes(file, data)
-        engine = OnnxRuntimeEngine(lambda file=file: file, EngineOptions(device="cpu"))  # type: ignore[misc]
-        difference, mean = _compare(engine, photos, expected)
+        difference, mean = _compare(_open(file), photos, expected)
         file.unlink()
         if difference <= MAX_DIFFERENCE:  # NaN is not
             return WebModel(data, about, precision, difference, mean, probe)
@@ -98,6 +97,10 @@ def probe_picture() -> Tensor:
 def _probe_means(painted: Tensor) -> list[float]:
     means: list[float] = torch.nn.functional.avg_pool2d(painted, PROBE_CELL).flatten().tolist()
     return means
+
+
+def _open(file: Path) -> Engine:
+    return OnnxRuntimeEngine(lambda: file, EngineOptions(device="cpu"))
 
 
 def _compare(engine: Engine, photos: list[Tensor], expected: list[Tensor]) -> tuple[float, float]:
