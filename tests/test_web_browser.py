@@ -289,7 +289,33 @@ def test_with_the_headers_there_are_threads(page: Any) -> None:
         assert "with 1 thread" not in page.text_content("#notes")
 
 
+def test_where_webgpu_fails_the_page_goes_on_without_it(
+    browser: Any, address: str, styles: dict[str, Path]
+) -> None:
+    """The GPU is turned off in this Chromium."""
+    with watched_page(browser) as watched:
+        open_page(watched.page, f"{address}?device=webgpu")
+        data, image = photo()
+        upload(watched.page, data)
+        wait_painted(watched.page)
+        assert off(shown(watched.page), painted(styles["dots"], image)) <= 3 * LEVEL
+        assert "Runs on the processor" in watched.page.text_content("#notes")
+        assert [url for url in watched.requests if url.endswith("asyncify.wasm")]
+
+
 # What goes wrong
+
+
+def test_what_is_dropped_and_is_no_file_is_refused_in_words(page: Any) -> None:
+    page.evaluate(
+        """() => {
+          const transfer = new DataTransfer();
+          transfer.setData("text/plain", "a picture of another page");
+          document.body.dispatchEvent(
+            new DragEvent("drop", { dataTransfer: transfer, bubbles: true }));
+        }"""
+    )
+    assert error_of(page).startswith("That is no file.")
 
 
 @pytest.mark.parametrize(
