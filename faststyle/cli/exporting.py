@@ -18,7 +18,7 @@ def export(
     styles: Annotated[
         list[str],
         typer.Argument(
-            metavar="STYLE...", help="A checkpoint, or its name in checkpoints/; of web several."
+            metavar="STYLE", help="A checkpoint, or its name in checkpoints/; of web several."
         ),
     ],
     output: Annotated[
