@@ -37,6 +37,7 @@ COMMANDS = (
     "webcam",
     "export",
     "convert",
+    "push",
     "sheet",
     "info",
     "list",

@@ -527,7 +527,7 @@ def test_a_step_that_does_not_fit_in_memory_says_what_to_try(
     assert done.returncode == 1, done.stderr
     assert done.stderr.splitlines()[-1] == (
         "error: memory is full: a step of 64 photos of 256 pixels a side does not fit. "
-        "Free some, or begin with --batch-size 32; no state had been saved yet"
+        "Free some, or take --batch-size 32; no state had been saved yet"
     )
     assert "Traceback" not in done.stderr
 

@@ -155,7 +155,7 @@ class Trainer:
         smaller = f"`batch_size` {half}" if half < recipe.batch_size else "a smaller `image_size`"
         return DeviceError(
             f"memory is full: a step of {recipe.batch_size} photos of {recipe.image_size} pixels a "
-            f"side does not fit. Free some, or begin with {smaller}; {self._way_on()}"
+            f"side does not fit. Free some, or take {smaller}; {self._way_on()}"
         )
 
     def start(self, sharing: int = 1) -> None:
