@@ -30,7 +30,7 @@ LAYERS = [
     ["training", "slow", "video", "convert", "push"],
     ["engines"],
     ["stylize"],
-    ["bench", "compare", "live", "serve", "doctor"],
+    ["bench", "compare", "live", "serve", "web", "doctor"],
     ["cli"],
 ]
 

@@ -99,6 +99,8 @@ def test_the_sdist_and_the_wheel_hold_what_is_needed(wheel: Path) -> None:
         "faststyle/training/bases/collection.safetensors",
         "faststyle/training/recipes/quick.toml",
         "faststyle/compare/report.html.j2",
+        "faststyle/web/page/index.html",
+        "faststyle/web/page/worker.js",
     ):
         assert needed in names
     assert not [name for name in names if name.startswith(("tests/", "scripts/", "checkpoints/"))]

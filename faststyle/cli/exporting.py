@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from faststyle.cli.common import Json, announce_for, app, reports_errors
+from faststyle.cli.common import Json, announce_for, app, print_notes, reports_errors
 
 
 @app.command()
 @reports_errors
 def export(
-    checkpoint: Annotated[str, typer.Argument(help="A checkpoint, or its name in checkpoints/.")],
+    styles: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="STYLE", help="A checkpoint, or its name in checkpoints/; of web several."
+        ),
+    ],
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="FILE.onnx, or FILE.xml with a .bin beside it.")
+        Path,
+        typer.Option(
+            "-o", "--output", help="FILE.onnx, FILE.xml with a .bin beside it, or a FOLDER for web."
+        ),
     ],
     format: Annotated[
-        str, typer.Option(help="onnx or openvino; default: by the output's name.")
+        str, typer.Option(help="onnx, openvino or web; default: by the output's name.")
     ] = "auto",
     int8: Annotated[
         bool, typer.Option("--int8", help="Most convolutions in 8 bits (OpenVINO).")
@@ -33,6 +42,13 @@ def export(
     photos: Annotated[
         str, typer.Option(help="Photos to find the ranges of --int8 with, as for train.")
     ] = "sample",
+    runtime: Annotated[
+        Path | None,
+        typer.Option(help="web: a folder of onnxruntime-web; default: from npm, once."),
+    ] = None,
+    hf_space: Annotated[
+        bool, typer.Option("--hf-space", help="web: add the README of a static Hugging Face Space.")
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that are there.")
     ] = False,
@@ -40,10 +56,32 @@ def export(
 ) -> None:
     """Write a checkpoint for other programs, and compare the result with torch.
 
+    `web` is a page that runs styles in the visitor's browser: docs/app.md.
+
     Example: faststyle export nocturne -o nocturne.onnx
     Example: faststyle export nocturne -o nocturne.xml --int8
     Example: faststyle export nocturne -o nocturne.onnx --size 480x848
+    Example: faststyle export the_scream great_wave --format web -o page/
     """
+    if format == "web":
+        _refuse_for_web(int8=int8, size=size)
+        _export_web(styles, output, runtime, hf_space, overwrite, as_json)
+    else:
+        _refuse_without_web(format, styles, runtime=runtime, hf_space=hf_space)
+        _export_file(styles[0], output, format, int8, size, photos, overwrite, as_json)
+
+
+def _export_file(
+    checkpoint: str,
+    output: Path,
+    format: str,
+    int8: bool,
+    size: str | None,
+    photos: str,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Write one checkpoint as ONNX or for OpenVINO, and print the report."""
     from dataclasses import asdict
 
     from faststyle.checkpoint import find_checkpoint
@@ -77,3 +115,65 @@ def export(
     files = " and ".join(map(str, report.files))
     mebibytes = report.size_bytes / 2**20
     typer.echo(f"wrote {files}: {report.precision}, {mebibytes:.1f} MiB, in {report.seconds:.0f} s")
+
+
+def _export_web(
+    styles: list[str],
+    output: Path,
+    runtime: Path | None,
+    hf_space: bool,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Write the page, and print the report."""
+    from dataclasses import asdict
+
+    from faststyle.web.export import export_web
+
+    report = export_web(
+        styles,
+        output,
+        runtime=runtime,
+        hf_space=hf_space,
+        overwrite=overwrite,
+        announce=announce_for(export),
+    )
+    if as_json:
+        typer.echo(json.dumps(asdict(report), default=str))
+        return
+    for style in report.styles:
+        typer.echo(
+            f"{style.name}: {style.size_bytes / 1e6:.2f} MB, weights in {style.precision}, at most "
+            f"{255 * style.difference:.2f} of 255 levels from torch, {255 * style.mean:.2f} on "
+            "average"
+        )
+    print_notes(report.notes, export)
+    typer.echo(
+        f"wrote {report.folder}: {report.size_bytes / 1e6:.0f} MB, most of it onnxruntime-web "
+        f"{report.runtime}, in {report.seconds:.0f} s; see it: python -m http.server -d "
+        f"{shlex.quote(str(report.folder))}"
+    )
+
+
+def _refuse_for_web(**given: object) -> None:
+    """Raise ExportError for an option that the page has no use for."""
+    from faststyle.engines.export import ExportError
+
+    for name, value in given.items():
+        if value:
+            raise ExportError(f"`{name}`: is for other formats than web")
+
+
+def _refuse_without_web(format: str, styles: list[str], **given: object) -> None:
+    """Raise ExportError for what only the page can use."""
+    from faststyle.engines.export import SUFFIXES, ExportError
+    from faststyle.errors import did_you_mean
+
+    formats = ("auto", *SUFFIXES, "web")
+    if format not in formats:
+        raise ExportError(f"`format` {format}: unknown.{did_you_mean(format, formats)}")
+    for name, value in given.items():
+        if value:
+            raise ExportError(f"`{name}`: is for `format` web only")
+    if len(styles) > 1:
+        raise ExportError(f"{len(styles)} styles: only `format` web takes more than one")
