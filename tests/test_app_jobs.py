@@ -152,6 +152,8 @@ def test_the_end_of_the_server_stops_a_run_and_the_next_server_resumes_it(
     later.close()
 
 
+# Both servers are in one process here, so the second one takes the exit code from the first.
+@pytest.mark.filterwarnings("ignore:Exception ignored in.*Popen.__del__")
 def test_a_run_that_outlived_its_server_is_taken_over(jobs: Jobs, painting: bytes) -> None:
     jobs.add(painting, "sea", "quick")
     wait_for(jobs, "sea", "running", 2)

@@ -135,7 +135,7 @@ class StylizingView:
         choices = [(label(name), name) for name in names]
         self.gallery = gr.Gallery(
             label="Styles",
-            columns=4,
+            columns=3,
             height=330,
             object_fit="cover",
             allow_preview=False,
