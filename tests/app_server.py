@@ -14,7 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 TESTS = Path(__file__).parent
-TINY = ["--steps", "300", "--image-size", "32", "--batch-size", "2", "--device", "cpu", "--threads", "1", "--set", "loss.content_layers=gatys", "--set", "loss.style_layers=gatys", "--set", "painting_size=48", "--set", "network.width=4", "--set", "network.blocks=1", "--set", "workers=1", "--set", "log_every=2", "--set", "preview_every=20", "--set", "precision=float32", "--set", "state_every=50"]
+TINY = """
+--steps 300 --image-size 32 --batch-size 2 --device cpu --threads 1 --set painting_size=48
+--set loss.content_layers=gatys --set loss.style_layers=gatys --set network.width=4
+--set network.blocks=1 --set workers=1 --set log_every=2 --set preview_every=20
+--set precision=float32 --set state_every=50
+"""
 STARTED = "open "
 
 
@@ -66,7 +71,7 @@ def main() -> None:
         max_bytes=2 * 2**20,
         max_pixels=2_000_000,
         recipes={"smoke": "Smoke: a test"},
-        train_args=[*TINY, "--vgg-weights", str(vgg)],
+        train_args=[*TINY.split(), "--vgg-weights", str(vgg)],
         vgg_weights=vgg,
         mcp=True,
     )

@@ -159,11 +159,25 @@ def test_no_other_file_is_served(url: str, path: str) -> None:
     assert status == 403
 
 
-def test_a_path_of_a_visitor_is_not_read(client: Any, folder: Path) -> None:
-    for path in ("/etc/passwd", str(folder / "photo.png")):
-        data = {"path": path, "meta": {"_type": "gradio.FileData"}}
-        with pytest.raises(Exception, match=r".+"):
-            client.predict(data, "dots", api_name="/stylize")
+def test_a_path_of_a_visitor_is_not_read(url: str, folder: Path) -> None:
+    """The file is a photo that could be painted: by a path, not by an upload, it is refused."""
+    place = urlsplit(url)
+    meta = {"_type": "gradio.FileData"}
+    for photo in (
+        {"path": str(folder / "photo.png"), "meta": meta},
+        {"path": str(folder / "photo.png")},
+        {"path": "photo.png", "meta": meta},
+    ):
+        connection = http.client.HTTPConnection(place.hostname or "", place.port or 0, timeout=60)
+        body = json.dumps({"data": [photo, "dots", "", 0.5, 1, 1, False, 0]})
+        headers = {"Content-Type": "application/json"}
+        connection.request("POST", "/gradio_api/call/stylize", body, headers)
+        event = json.loads(connection.getresponse().read())["event_id"]
+        connection.close()
+        _, _, answer = ask(url, f"/gradio_api/call/stylize/{event}")
+        assert b"event: error" in answer
+        assert b"painted" not in answer
+        assert str(folder).encode() not in answer
 
 
 def test_strangers_are_refused(url: str) -> None:

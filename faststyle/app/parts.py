@@ -59,12 +59,16 @@ def takes_any_file(component: Any) -> Any:
 
     Gradio would open it, of any size, and word errors in its own way.
     """
-    component.preprocess = as_upload
+    component.preprocess = functools.partial(as_upload, Path(component.GRADIO_CACHE))
     return component
 
 
-def as_upload(payload: Any) -> Upload:
-    """Return the file of an upload, or the bytes of a frame that came as text."""
+def as_upload(folder: Path, payload: Any) -> Upload:
+    """Return the file of an upload, or the bytes of a frame that came as text.
+
+    A visitor may send any path. One that is not within `folder`, where uploads are, is as good as
+    none: Gradio checks only some of them.
+    """
     if payload is None:
         return None
     payload = getattr(payload, "video", None) or payload
@@ -74,7 +78,8 @@ def as_upload(payload: Any) -> Upload:
             return base64.b64decode(url.partition(",")[2], validate=True)
         except binascii.Error:
             return b""
-    return Path(payload.path) if payload.path else None
+    path = Path(payload.path or "").resolve()
+    return path if path.is_relative_to(folder.resolve()) and path.is_file() else None
 
 
 def read_upload(upload: Upload, limit: int) -> bytes:
