@@ -23,6 +23,8 @@ from faststyle import Stylizer
 pytestmark = [pytest.mark.slow, needs("gradio", "mcp"), needs_chromium()]
 WAIT = 240_000  # milliseconds: a machine that does other things too
 AXE = "axe-core@4.10.3"
+# Gradio's own client says so, as a warning, whenever an answer has ended.
+HARMLESS = "Method not implemented."
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +62,12 @@ def watched(browser: Any, url: str) -> Iterator[Watched]:
         watched.page.goto(url)
         watched.page.wait_for_selector("#photo input[type=file]", state="attached")
         yield watched
-        assert watched.errors == []
+        assert console_errors(watched) == []
         assert watched.elsewhere == []
+
+
+def console_errors(watched: Watched) -> list[str]:
+    return [error for error in watched.errors if error != HARMLESS]
 
 
 def open_tab(page: Any, name: str) -> None:
@@ -136,6 +142,7 @@ def test_the_webcam_is_painted_live(browser: Any, url: str) -> None:
         page.goto(url)
         open_tab(page, "Webcam, live")
         page.locator("#webcam").get_by_text(re.compile("webcam", re.I)).last.click()
+        page.wait_for_function("document.querySelector('#webcam video')?.videoWidth > 0")
         page.locator("#webcam button").filter(has_text=re.compile("record", re.I)).click()
         picture = page.locator("#live img")
         picture.wait_for()
@@ -145,7 +152,7 @@ def test_the_webcam_is_painted_live(browser: Any, url: str) -> None:
             "first => document.querySelector('#live img').src !== first", arg=first
         )
         assert "ms a frame" in page.locator("#live").inner_text()
-        assert watched.errors == []
+        assert console_errors(watched) == []
         assert watched.elsewhere == []
 
 

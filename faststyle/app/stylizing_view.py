@@ -12,6 +12,7 @@ from faststyle.app.parts import Upload, duration, label, read_upload, stopper, t
 from faststyle.app.studio import Choice, Painted, Studio
 from faststyle.app.thumbnails import Thumbnails
 from faststyle.errors import ImageError
+from faststyle.images import read_header
 from faststyle.stylize.stylizer import Look
 
 QUICK = 720  # pixels: shorter side of pictures that are to be there at once
@@ -211,6 +212,9 @@ class StylizingView:
         if photo is None:
             return None, told("Choose a photo and a style."), gr.update(interactive=False)
         data = read_upload(photo, self.studio.options.max_bytes)
+        header = read_header(data, "the photo")
+        if header and min(header.height, header.width) <= size:
+            size = 0  # nothing is enlarged
         painted = await self.studio.paint(data, make_choice(*look), size or None)
         return (
             (str(painted.before), str(painted.after)),
@@ -225,8 +229,11 @@ class StylizingView:
         choice = make_choice(*look)
         jpeg, seconds = await self.studio.frame(data, choice, int(size))
         encoded = base64.b64encode(jpeg).decode()
-        text = f"{seconds * 1000:.0f} ms a frame"
-        return f'<img src="data:image/jpeg;base64,{encoded}" alt="The webcam, painted">{told(text)}'
+        # No role="status" here: it would be read aloud for each frame.
+        return (
+            f'<img src="data:image/jpeg;base64,{encoded}" alt="The webcam, painted">'
+            f"<p>{seconds * 1000:.0f} ms a frame</p>"
+        )
 
     def _select_for(self, gr: Any) -> Callable[..., Any]:
         def select(shown: list[Any], event: gr.SelectData) -> Any:
