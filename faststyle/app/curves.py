@@ -120,7 +120,7 @@ def _axes(low: float, high: float, low_x: float, high_x: float, x_label: str, lo
         f'<text x="{WIDTH - RIGHT}" y="{bottom + 16}" text-anchor="end">{high_x:g}</text>'
         f'<text x="{middle}" y="{bottom + 28}" text-anchor="middle">{escape(x_label)}</text>'
     )
-    return f'<g fill="currentColor" font-size="12">{"".join(parts)}</g>'
+    return f'<g fill="currentColor" font-size="13">{"".join(parts)}</g>'
 
 
 def _legend(lines: Sequence[Line]) -> str:

@@ -26,7 +26,7 @@ footer { display: none !important; }
 .curves svg { width: 100%; height: auto; }
 .curves figcaption { display: flex; flex-wrap: wrap; gap: .3rem 1rem; font-size: .9rem; }
 .curves i { display: inline-block; width: 1.4rem; margin-right: .4rem; vertical-align: middle; }
-.told progress { width: 100%; height: 1rem; }
+.told progress { width: 100%; height: 1rem; accent-color: #1d4ed8; }
 .told p { margin: .2rem 0; }
 .live img { width: 100%; border-radius: .4rem; }
 .verdict { font-size: 1.1rem; }
@@ -169,7 +169,7 @@ def label(style: str) -> str:
 
 def told(text: str, done: float | None = None) -> str:
     """Return a line, with a bar where the share that is `done` is known, 0 to 1."""
-    bar = "" if done is None else f'<progress value="{done:.4f}" max="1">{done:.0%}</progress>'
+    bar = "" if done is None else f'<progress aria-label="done" value="{done:.4f}" max="1"></progress>'
     return f'<div class="told" role="status">{bar}<p>{escape(text)}</p></div>'
 
 

@@ -102,7 +102,7 @@ class TrainingView:
             self.stop = gr.Button("Stop", interactive=False, elem_id="stop")
             self.resume = gr.Button("Resume", interactive=False, elem_id="resume")
         self.picture = gr.Image(
-            label="Photos that it never saw, and what it makes of them",
+            label="Preview",
             type="filepath",
             interactive=False,
             buttons=["fullscreen"],
