@@ -169,7 +169,8 @@ def label(style: str) -> str:
 
 def told(text: str, done: float | None = None) -> str:
     """Return a line, with a bar where the share that is `done` is known, 0 to 1."""
-    bar = "" if done is None else f'<progress aria-label="done" value="{done:.4f}" max="1"></progress>'
+    progress = f'<progress aria-label="done" max="1" value="{done or 0:.4f}"></progress>'
+    bar = "" if done is None else progress
     return f'<div class="told" role="status">{bar}<p>{escape(text)}</p></div>'
 
 
