@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from faststyle.errors import CheckpointError, FaststyleError, OutputError, did_you_mean
 from faststyle.files import cache_folder, data_folder, sha256, write_bytes
+from faststyle.hub import PREFIX, fetch, parse_address
 from faststyle.images import READABLE
 from faststyle.networks import build_network, one_painting, one_painting_config
 from faststyle.networks.network import StyleNetwork
@@ -286,6 +287,7 @@ def style_folders() -> list[Path]:
 def find_checkpoint(name: str) -> Path:
     """Return the file that `name` means: a path, else a name in one of `style_folders`.
 
+    "hf:USER/REPO" and "hf:USER/REPO@REVISION/FILE" are files of the Hugging Face Hub (hub.py).
     In the gallery the network may be left out: "the_scream" finds the_scream-mobile. Last comes the
     collection of the package. "COLLECTION:PAINTING" is one painting of a collection: a checkpoint
     of its own, which is written to the cache. The name of the painting may be cut short.
@@ -299,6 +301,8 @@ def find_checkpoint(name: str) -> Path:
     found = _find_file(collection) if colon else None
     if found is not None and found.suffix == SUFFIX and read_about(found).paintings:
         return _one_of(found, painting)
+    if name.startswith(PREFIX):
+        raise CheckpointError(f"{name}: name a style of the Hub as hf:USER/REPO[@REVISION][/FILE]")
     known = [path.stem for path in checkpoints_at_hand()]
     hint = f"at hand: {', '.join(known)}" if known else ""
     hint = hint or "train one with: faststyle train --style PAINTING"
@@ -306,6 +310,9 @@ def find_checkpoint(name: str) -> Path:
 
 
 def _find_file(name: str) -> Path | None:
+    address = parse_address(name)
+    if address is not None:
+        return fetch(address)
     candidates = [Path(name), *(folder / f"{name}{SUFFIX}" for folder in style_folders())]
     if Path(name).name == name:
         candidates += sorted(GALLERY.glob(f"{glob.escape(name)}-*{SUFFIX}"))

@@ -11,11 +11,23 @@ from pathlib import Path
 
 import torch
 
-from faststyle.errors import DeviceError, did_you_mean
+from faststyle.errors import DeviceError, FaststyleError, did_you_mean
 
 # parameters of mallopt, from glibc's malloc.h
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
+# Words of errors for too little memory, of those allocators that have no class of error for it:
+# torch on CPUs, OpenVINO, ONNX Runtime, oneDNN and Level Zero.
+OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "bad_alloc",
+    "bad allocation",
+    "allocate memory",
+    "out of memory",
+    "out_of_host_memory",
+    "out_of_device_memory",
+    "could not create a memory",
+)
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", "npu")
 
 
@@ -110,3 +122,11 @@ def peak_memory() -> int:
         pass
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error of torch or of an engine says that there is too little memory."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    ours = isinstance(error, FaststyleError)
+    return not ours and any(words in str(error).lower() for words in OUT_OF_MEMORY)

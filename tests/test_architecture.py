@@ -24,10 +24,10 @@ MODULES = sorted(
 LAYERS = [
     ["errors"],
     ["files", "devices", "extras", "hosts"],
-    ["images", "progress", "signals"],
+    ["images", "progress", "signals", "hub"],
     ["perceptual", "networks", "paintings"],
     ["checkpoint", "judge"],
-    ["training", "slow", "video", "convert"],
+    ["training", "slow", "video", "convert", "push"],
     ["engines"],
     ["stylize"],
     ["bench", "compare", "live", "serve", "doctor"],

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+import typer
 from click.testing import Result
 from conftest import draw
 from PIL import Image
@@ -23,7 +24,7 @@ from typer.testing import CliRunner
 
 from faststyle.checkpoint import About, save_checkpoint
 from faststyle.cli import app
-from faststyle.cli.common import with_flags
+from faststyle.cli.common import reports_errors, with_flags
 from faststyle.cli.stylizing import stylize
 from faststyle.images import fit_shorter, read_image
 from faststyle.networks.johnson import Johnson
@@ -36,6 +37,7 @@ COMMANDS = (
     "webcam",
     "export",
     "convert",
+    "push",
     "sheet",
     "info",
     "list",
@@ -615,3 +617,27 @@ def test_fields_of_the_library_are_named_as_flags() -> None:
     said = with_flags("`precision` f16: no; `keep_colors`, `style`, `as_json`, `stride`", stylize)
     assert said == "--precision f16: no; --keep-colors, --style, --json, stride"
     assert with_flags("`output` a.png: `size`", stylize) == "-o a.png: --size"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 50331648 bytes")],
+)
+def test_full_memory_is_one_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def raise_error(*_: object, **__: object) -> None:
+        raise error
+
+    with pytest.raises(typer.Exit) as exit:
+        reports_errors(raise_error)()
+    assert exit.value.exit_code == 1
+    assert capsys.readouterr().err.startswith("error: memory is full: ")
+
+
+def test_other_errors_keep_their_traceback() -> None:
+    def fail() -> None:
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        reports_errors(fail)()

@@ -16,7 +16,7 @@ from conftest import draw_batch, needs, painted
 
 import faststyle
 from faststyle.checkpoint import load_checkpoint
-from faststyle.devices import cpu_facts
+from faststyle.devices import cpu_facts, is_out_of_memory
 from faststyle.engines import graph, onnxruntime_engine, opening, torch_engine
 from faststyle.engines.engine import engine_line
 from faststyle.engines.onnxruntime_engine import OnnxRuntimeEngine
@@ -125,6 +125,25 @@ def test_small_and_wrong_images_are_errors(checkpoint: Path, name: str) -> None:
     ):
         with pytest.raises(ValueError, match="images are float32"):
             engine(wrong)
+
+
+@NEEDS_OPENVINO
+def test_openvino_never_returns_the_picture_before(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Where memory is full, `infer` ends without an error and paints nothing.
+    engine = OpenVINOEngine(lambda: converted(checkpoint), ON_CPU)
+    engine(draw_batch(1, 32, 48))
+    request = engine._any_size
+    idle = SimpleNamespace(
+        infer=lambda inputs: None,
+        set_output_tensor=request.set_output_tensor,
+        get_compiled_model=request.get_compiled_model,
+    )
+    monkeypatch.setattr(engine, "_any_size", idle)
+    with pytest.raises(MemoryError, match="can't allocate memory") as full:
+        engine(draw_batch(1, 48, 32))
+    assert is_out_of_memory(full.value)
 
 
 @NEEDS_OPENVINO

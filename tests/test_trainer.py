@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -493,6 +495,41 @@ def test_a_device_that_is_not_there_is_an_error(train: Any, painting: Path, vgg_
     missing = "mps" if not torch.backends.mps.is_available() else "cuda"
     with pytest.raises(DeviceError, match=f"`device` {missing}: not there"):
         train_style(painting, tiny(), vgg_weights=vgg_file, device=missing)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="sets a limit of Linux")
+def test_a_step_that_does_not_fit_in_memory_says_what_to_try(
+    painting: Path, photo_folder: Path, vgg_file: Path, tmp_path: Path
+) -> None:
+    # A limit holds for a whole process. A step of 64 photos of 256 pixels takes 10 GB.
+    program = (
+        "import resource, sys, torch\n"
+        "from faststyle.cli import app\n"
+        "import faststyle.training.train\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + (3 << 30),) * 2)\n"
+        "app()\n"
+    )
+    options = {
+        "--painting": painting,
+        "--recipe": "smoke",
+        "--photos": photo_folder,
+        "--vgg-weights": vgg_file,
+        "--batch-size": 64,
+        "--image-size": 256,
+        "--network": "johnson-32",
+        "--threads": 1,
+    }
+    given = [str(part) for pair in options.items() for part in pair]
+    command = [sys.executable, "-c", program, "train", *given]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.splitlines()[-1] == (
+        "error: memory is full: a step of 64 photos of 256 pixels a side does not fit. "
+        "Free some, or take --batch-size 32; no state had been saved yet"
+    )
+    assert "Traceback" not in done.stderr
 
 
 def test_skipped_photos_are_listed_once(train: Any, photo_folder: Path, tmp_path: Path) -> None:

@@ -228,8 +228,24 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             typer.echo("stopped", err=True)
             raise typer.Exit(130) from None
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            _print_error(
+                "memory is full: close other programs, or take smaller pictures or fewer at once"
+            )
+            raise typer.Exit(1) from None
 
     return wrapper
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Return whether memory is full. Without torch, which takes seconds, Python's error says it."""
+    if "torch" not in sys.modules:
+        return isinstance(error, MemoryError)
+    from faststyle.devices import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 def _print_error(message: str, kind: str = "error") -> None:

@@ -15,24 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from faststyle.errors import FaststyleError, ImageError
+from faststyle.errors import ImageError
 from faststyle.networks.network import check_size
 
 Rgb = NDArray[np.uint8]  # (H, W, 3)
 # Gives an ONNX file in memory, or an exported file. Engines call it after they have found their
 # device, because a conversion takes seconds.
 Graph = Callable[[], bytes | Path]
-# Words of errors for too little memory, of those allocators that have no class of error for it:
-# torch on CPUs, OpenVINO, ONNX Runtime, oneDNN and Level Zero.
-OUT_OF_MEMORY = (
-    "can't allocate memory",
-    "bad_alloc",
-    "bad allocation",
-    "allocate memory",
-    "out of memory",
-    "out_of_host_memory",
-    "out_of_device_memory",
-)
 
 
 class Engine(Protocol):
@@ -87,14 +76,6 @@ def check_fixed_size(height: int, width: int, size: tuple[int, int] | None) -> N
             f"an image of {height}x{width} pixels: this file was exported for {size[0]}x{size[1]} "
             "only; use the checkpoint, or an export without `size`"
         )
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Return whether an error of an engine says that there is too little memory."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    ours = isinstance(error, FaststyleError)
-    return not ours and any(words in str(error).lower() for words in OUT_OF_MEMORY)
 
 
 def engine_line(engine: Engine) -> str:

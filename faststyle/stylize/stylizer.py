@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from faststyle.checkpoint import About, find_checkpoint, load_checkpoint, read_about
-from faststyle.devices import has_fast_bf16
-from faststyle.engines.engine import Engine, engine_line, is_out_of_memory
+from faststyle.devices import has_fast_bf16, is_out_of_memory
+from faststyle.engines.engine import Engine, engine_line
 from faststyle.engines.opening import open_engine
 from faststyle.engines.options import AUTO, EngineOptions, is_exported
 from faststyle.errors import ImageError

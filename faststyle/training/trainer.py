@@ -22,7 +22,9 @@ from torch import Tensor
 
 import faststyle
 from faststyle.checkpoint import About, save_checkpoint
+from faststyle.devices import is_out_of_memory
 from faststyle.errors import (
+    DeviceError,
     Interrupted,
     OutputError,
     PhotosError,
@@ -137,11 +139,24 @@ class Trainer:
             raise self._cannot_write(output_error(self.files.folder, error)) from error
         except OutputError as error:
             raise self._cannot_write(error) from error
-        except RuntimeError as error:  # torch raises it wherever this process is at that moment
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                raise self._without_memory() from error
+            # torch raises it wherever this process is at that moment
             if "DataLoader worker" not in str(error):
                 raise
             reason = "the process that loads photos has died; was there too little memory?"
             raise PhotosError(f"{reason} {self._way_on()}") from error
+
+    def _without_memory(self) -> DeviceError:
+        """Return the error for a step that does not fit in memory; nothing of it can be saved."""
+        recipe = self.recipe
+        half = max(1, recipe.batch_size // 2)
+        smaller = f"`batch_size` {half}" if half < recipe.batch_size else "a smaller `image_size`"
+        return DeviceError(
+            f"memory is full: a step of {recipe.batch_size} photos of {recipe.image_size} pixels a "
+            f"side does not fit. Free some, or take {smaller}; {self._way_on()}"
+        )
 
     def start(self, sharing: int = 1) -> None:
         """Tell what begins, and start the clock, which `sharing` networks share."""
