@@ -31,6 +31,15 @@ footer { display: none !important; }
 .live img { width: 100%; border-radius: .4rem; }
 .verdict { font-size: 1.1rem; }
 """
+# Gradio gives its empty pictures a name, which only an element with a role may have.
+SCRIPT = """
+() => {
+  const name = () => document.querySelectorAll(".empty[aria-label]:not([role])")
+    .forEach(element => element.setAttribute("role", "img"));
+  new MutationObserver(name).observe(document.body, {childList: true, subtree: true});
+  name();
+}
+"""
 
 
 def load_gradio() -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 
 from faststyle.app.options import AppOptions
 from faststyle.app.page import Workshop, build_page
-from faststyle.app.parts import CSS, load_gradio, make_theme
+from faststyle.app.parts import CSS, SCRIPT, load_gradio, make_theme
 from faststyle.app.thumbnails import thumbnail_folder
 from faststyle.errors import ServerError
 from faststyle.hosts import LOCAL_NAMES, is_loopback, why_refused
@@ -118,6 +118,7 @@ def _launch(page: Any, gr: Any, options: AppOptions, port: int) -> str:
             app_kwargs={"middleware": [Middleware(Guard, options=options)]},
             theme=make_theme(gr),
             css=CSS,
+            js=SCRIPT,
         )
     except OSError as error:
         raise ServerError(
