@@ -136,7 +136,8 @@ def test_an_empty_file_is_told_in_words(watched: Watched, folder: Path) -> None:
 
 
 def test_the_webcam_is_painted_live(browser: Any, url: str) -> None:
-    with watched_page(browser, permissions=["camera"]) as watched:
+    size = {"width": 1280, "height": 900}
+    with watched_page(browser, viewport=size, permissions=["camera"]) as watched:
         page = watched.page
         page.set_default_timeout(WAIT)
         page.goto(url)
