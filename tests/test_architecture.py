@@ -31,6 +31,7 @@ LAYERS = [
     ["engines"],
     ["stylize"],
     ["bench", "compare", "live", "serve", "web", "doctor"],
+    ["app"],
     ["cli"],
 ]
 

@@ -6,7 +6,7 @@ Nothing heavy is imported before a command runs, so that `--help` is instant.
 from __future__ import annotations
 
 # Each module adds its commands to the app; `--help` lists them in this order.
-from faststyle.cli import training, stylizing, live, serving, exporting, converting, hub  # noqa: F401  isort: skip
+from faststyle.cli import training, stylizing, live, serving, web_app, exporting, converting, hub  # noqa: F401  isort: skip
 from faststyle.cli import slow, judging, flicker, about, bench  # noqa: F401  isort: skip
 from faststyle.cli.common import app
 from faststyle.cli.stylizing import run_stylize

@@ -13,7 +13,7 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, median, pstdev
@@ -90,11 +90,13 @@ def compare(
     device: str = "auto",
     seed: int = 0,
     quiet: bool = True,
+    tell: Callable[[FastRow | SlowRow], None] = lambda row: None,
 ) -> Comparison:
     """Compare networks with the slow path on the photos of a folder, cropped to squares.
 
     Each of `sizes` is a side in pixels. `limit` takes only so many photos, evenly from the sorted
-    folder. The judge looks with VGG-16, whatever the objective uses.
+    folder. The judge looks with VGG-16, whatever the objective uses. `tell` is called with each row
+    as soon as it is known; an error that it raises ends the comparison.
 
     Results of the slow path are kept by the content of photo, painting and objective, and by
     machine. So the same call goes on where it was stopped, and another checkpoint of the same
@@ -121,7 +123,7 @@ def compare(
     objectives = len({s.key for s in subjects})
     total = len(files) * len(sizes) * objectives * len(INITS) * steps
     bar = StepProgress("slow path", total, 0, quiet)
-    work = _Work(subjects, steps, optimizer, seed, where, bar)
+    work = _Work(subjects, steps, optimizer, seed, where, bar, tell)
     with noted_signals() as work.stop, work.bar:
         if note:
             bar.say(f"note: {note}")
@@ -238,6 +240,7 @@ class _Work:
     seed: int
     device: torch.device
     bar: StepProgress
+    tell: Callable[[FastRow | SlowRow], None]
     stop: Stop = field(default_factory=Stop)
     done: int = 0
 
@@ -329,6 +332,7 @@ def _gallery(
             terms = subject.loss(stylized, subject.loss.targets(photo))
         values = (float(terms.content_rel), float(terms.style_rel), float(terms.total))
         rows.append(FastRow(subject.name, file.name, size, *values, seconds))
+        work.tell(rows[-1])
         outputs[subject.name] = stylized.cpu()
         # Checkpoints of one objective share the slow path.
         if subject.key not in by_key:
@@ -379,6 +383,9 @@ def _slow(work: _Work, subject: _Subject, file: Path, photo: Tensor, size: int, 
         # A cache that cannot be written costs time later; this comparison goes on.
         except OutputError as error:
             work.bar.say(f"results of the slow path are not kept: {error}")
+    else:
+        for row in kept.rows:
+            work.tell(row)
     work.done += work.steps
     work.bar.advance(work.done)
     return kept
@@ -412,6 +419,7 @@ def _optimise(
                 step.seconds,
             )
         )
+        work.tell(rows[-1])
         if step.step in (*SHOWN_STEPS, work.steps):
             # Rounded to 8 bits, as the cache keeps it: both ways give the same pictures.
             pictures[step.step] = step.image.mul(255).round().div(255).cpu()

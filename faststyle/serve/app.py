@@ -10,12 +10,11 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import faststyle
 from faststyle.errors import one_line
 from faststyle.extras import require
-from faststyle.hosts import LOCAL_NAMES, host_name
+from faststyle.hosts import LOCAL_NAMES, why_refused
 from faststyle.serve.options import RequestError
 from faststyle.serve.page import POLICY, render_page
 from faststyle.serve.service import MEDIA, Answer, ClientGoneError, Service
@@ -271,7 +270,7 @@ def _guarded(app: App, service: Service) -> App:
                 status = int(message["status"])
             await send(message)
 
-        wrong = _stranger(scope, allowed)
+        wrong = why_refused(scope, allowed, "faststyle serve")
         respond = JSONResponse({"error": wrong}, HTTPStatus.FORBIDDEN) if wrong else app
         try:
             await respond(scope, receive, send_and_see)
@@ -280,25 +279,6 @@ def _guarded(app: App, service: Service) -> App:
             service.metrics.request_done(scope["path"], status, seconds)
 
     return guarded
-
-
-def _stranger(scope: Scope, allowed: set[str]) -> str:
-    """Return why a request is not for us, or comes from a page of a stranger; "" where all is well.
-
-    The address that the client reached us at is always allowed.
-    """
-    headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-    own = str((scope.get("server") or ("",))[0])
-    name = host_name(headers.get(b"host", ""))
-    if name not in allowed and name != own:
-        return f"the name {name!r:.80} is not served; faststyle serve --host NAME allows it"
-    # A page of a stranger may send forms to us, from the browser of somebody who can reach us.
-    origin = headers.get(b"origin")
-    if origin is not None:
-        page = host_name(urlsplit(origin).netloc)
-        if page not in allowed and page != own:
-            return f"pages of {origin!r:.80} may not use this service"
-    return ""
 
 
 def _describe_stylize() -> dict[str, Any]:

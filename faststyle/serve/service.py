@@ -28,7 +28,7 @@ from faststyle.images import (
 from faststyle.networks.network import MIN_SIDE
 from faststyle.serve.metrics import Metrics
 from faststyle.serve.options import RequestError, ServeOptions
-from faststyle.serve.styles import Catalogue, Shelf, Style
+from faststyle.serve.styles import Blend, Catalogue, Shelf, Style
 from faststyle.serve.wanted import Wanted, choose_format
 from faststyle.serve.worker import Job, Worker
 from faststyle.stylize.stylizer import Look
@@ -104,18 +104,25 @@ class Service:
             self.in_progress -= 1
 
     async def stylize(
-        self, data: bytes, wanted: Wanted, accept: str, gone: Gone, deadline: float
+        self,
+        data: bytes,
+        wanted: Wanted,
+        accept: str,
+        gone: Gone,
+        deadline: float,
+        style: Style | Blend | None = None,
     ) -> Answer:
         """Return the stylized photo of a body.
 
         `accept` is the header of that name. `gone()` returns when the client has gone away; then
-        its photo is not worked on. `deadline` is a time of the event loop.
+        its photo is not worked on. `deadline` is a time of the event loop. `style` takes the place
+        of the one that `wanted` names.
 
         Raises: RequestError.
         """
-        style = self.catalogue.find(wanted.style)
+        style = style or self.catalogue.find(wanted.style)
         # Its pixels are counted before anything is decoded.
-        header = await self._in_pool(deadline, self._check_header, data, wanted)
+        header = await self._in_pool(deadline, self.check_header, data, wanted)
         format = choose_format(wanted, accept, header.format)
         try:
             check_format_size(*_result_size(header, wanted.size), format)
@@ -138,7 +145,7 @@ class Service:
 
     async def _run(
         self,
-        style: Style,
+        style: Style | Blend,
         photo: Picture,
         wanted: Wanted,
         gone: Gone,
@@ -167,7 +174,7 @@ class Service:
             raise ClientGoneError
         raise _too_late(waiting, self.options.timeout)
 
-    def _check_header(self, data: bytes, wanted: Wanted) -> Header:
+    def check_header(self, data: bytes, wanted: Wanted) -> Header:
         """Return the header of a photo. Raises: RequestError for too many pixels, and no photo."""
         if not data:
             raise RequestError(HTTPStatus.BAD_REQUEST, "the body is empty: send a photo")

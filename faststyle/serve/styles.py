@@ -7,7 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,33 @@ class Style:
         """Return the checkpoint to load. Raises: CheckpointError."""
         name = f"{self.path}:{self.painting}" if self.painting else str(self.path)
         return find_checkpoint(name)
+
+    def names(self) -> list[str]:
+        """Return what `Stylizer.blend` takes for it. Raises: CheckpointError."""
+        return [str(self.checkpoint())]
+
+
+@dataclass(frozen=True)
+class Blend:
+    """Two styles at once; `share` is that of the second one, between 0 and 1."""
+
+    first: Style
+    second: Style
+    share: float
+
+    @property
+    def name(self) -> str:
+        """Return a name that no other style has, and no other share."""
+        return f"{self.first.name} + {self.share:g} of {self.second.name}"
+
+    def version(self) -> tuple[int, ...]:
+        """Return a value that changes when a file is replaced. Raises: OSError."""
+        return (*self.first.version(), *self.second.version())
+
+    def names(self) -> list[str]:
+        """Return what `Stylizer.blend` takes for it. Raises: CheckpointError."""
+        first, second = (style.checkpoint() for style in (self.first, self.second))
+        return [f"{first}:{1 - self.share:g}", f"{second}:{self.share:g}"]
 
 
 class Catalogue:
@@ -91,7 +118,7 @@ class Shelf:
         self._places = places
         self._engine = engine
         self._announce = announce
-        self._loaded: OrderedDict[str, tuple[tuple[int, int], Stylizer]] = OrderedDict()
+        self._loaded: OrderedDict[str, tuple[tuple[int, ...], Stylizer]] = OrderedDict()
         self.loads = 0  # how often a style was loaded
 
     def __len__(self) -> int:
@@ -101,7 +128,7 @@ class Shelf:
         """Return the names of the loaded styles, the one to go first at the start."""
         return list(self._loaded)
 
-    def get(self, style: Style, convert: bool = False) -> Stylizer:
+    def get(self, style: Style | Blend, convert: bool = False) -> Stylizer:
         """Return the stylizer of a style, loaded now if it is not there or its file was replaced.
 
         `convert` lets its network be converted for the fastest engine, which takes many seconds.
@@ -128,16 +155,11 @@ class Shelf:
         self._loaded[style.name] = (version, stylizer)
         return stylizer
 
-    def _load(self, style: Style, convert: bool) -> Stylizer:
+    def _load(self, style: Style | Blend, convert: bool) -> Stylizer:
         self.loads += 1
-        options = self._engine
-        stylizer = Stylizer.load(
-            style.checkpoint(),
-            engine=options.engine,
-            device=options.device,
-            precision=options.precision,
-            threads=options.threads,
-            convert=convert,
+        stylizer = Stylizer.blend(
+            style.names(),
+            replace(self._engine, convert=convert),
             announce=lambda line: self._announce(f"{style.name}: {line}"),
         )
         self._announce(f"{style.name}: loaded, {stylizer.describe()}")

@@ -13,7 +13,7 @@ from http import HTTPStatus
 
 from faststyle.images import Picture
 from faststyle.serve.options import RequestError, ServeOptions
-from faststyle.serve.styles import Shelf, Style
+from faststyle.serve.styles import Blend, Shelf, Style
 from faststyle.stylize.stylizer import Look
 
 STEADY = 0.9  # how much of the mean time of a picture stays when a new time comes
@@ -26,7 +26,7 @@ WAITING_PHOTOS = 4
 class Job:
     """A photo that waits for its style. `result` can be cancelled until the work begins."""
 
-    style: Style
+    style: Style | Blend
     photo: Picture
     size: int | None
     look: Look
