@@ -16,6 +16,8 @@ from faststyle.images import read_header
 from faststyle.stylize.stylizer import Look
 
 QUICK = 720  # pixels: shorter side of pictures that are to be there at once
+# What is asked of the camera: each frame is sent to the server. Gradio asks for 1920x1440.
+CAMERA = {"width": {"ideal": 640}, "height": {"ideal": 480}}
 FRAME = 256  # pixels: shorter side of frames of the webcam, unless asked otherwise
 STREAM_EVERY = 0.1  # seconds between two frames of the webcam
 LONGEST_STREAM = 3600  # seconds
@@ -103,6 +105,7 @@ class StylizingView:
             gr.Image(
                 label="Webcam",
                 sources=["webcam"],
+                webcam_options=gr.WebcamOptions(constraints={"video": CAMERA}),
                 streaming=True,
                 type="filepath",
                 height=240,
