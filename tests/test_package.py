@@ -28,9 +28,13 @@ SHORTER = {
     "compare": ["--steps", "2", "--size", "96", "--vgg-weights", "{vgg}"],
     "judge": ["--vgg-weights", "{vgg}"],
     "serve": ["--port", "0", "--threads", "1"],
+    "app": ["--port", "0", "--threads", "1"],
 }
 # These run until they are stopped; SIGTERM ends them in good order.
-STOPPED = {"serve": "timeout --preserve-status 40 "}
+STOPPED = {
+    "serve": "timeout --preserve-status 40 ",
+    "app": "timeout --preserve-status 60 ",
+}
 NEEDS_A_CAMERA = "webcam"
 
 pytestmark = pytest.mark.slow
@@ -109,7 +113,7 @@ def test_the_sdist_and_the_wheel_hold_what_is_needed(wheel: Path) -> None:
         assert any(name.endswith("/pyproject.toml") for name in file.getnames())
 
 
-@needs("av", "jinja2", "matplotlib", "onnx", "onnxruntime")
+@needs("av", "cv2", "gradio", "jinja2", "matplotlib", "onnx", "onnxruntime")
 def test_every_command_of_the_readme_works_outside_the_project(
     installed: Path, elsewhere: Path, vgg_file: Path
 ) -> None:
