@@ -30,6 +30,8 @@ footer { display: none !important; }
 .told p { margin: .2rem 0; }
 .live img { width: 100%; border-radius: .4rem; }
 .verdict { font-size: 1.1rem; }
+button[role="tab"][aria-selected="true"] { color: #1d4ed8 !important; }
+.dark button[role="tab"][aria-selected="true"] { color: #93c5fd !important; }
 """
 # Gradio gives its empty pictures a name, which only an element with a role may have.
 SCRIPT = """
