@@ -213,11 +213,11 @@ def test_only_the_named_endpoints_are_public(client: Any) -> None:
 def test_the_tools_of_mcp_have_their_docstrings(url: str) -> None:
     import anyio
     from mcp import ClientSession
-    from mcp.client.streamable_http import streamablehttp_client
+    from mcp.client.streamable_http import streamable_http_client
 
     async def list_tools() -> dict[str, str]:
         async with (
-            streamablehttp_client(f"{url}gradio_api/mcp/") as (read, write, _),
+            streamable_http_client(f"{url}gradio_api/mcp/") as (read, write, _),
             ClientSession(read, write) as session,
         ):
             await session.initialize()
