@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from faststyle.cli import app
 
 # They need no input, and would start to work.
-WORKING = ("bench", "doctor", "weights", "list", "webcam", "serve")
+WORKING = ("bench", "doctor", "weights", "list", "webcam", "serve", "app")
 COMMANDS = {
     name: command
     for name, command in get_command(app).commands.items()  # type: ignore[attr-defined]
