@@ -39,7 +39,7 @@ AXE_INTEGRITY = (
 )
 LEVEL = 1 / 255
 PATIENCE = 180_000  # milliseconds: tests may share a slow machine
-FRAMES = 200
+FRAMES = 1000
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 
 
@@ -430,9 +430,13 @@ def test_memory_is_flat_over_many_frames(browser: Any, page: Any) -> None:
     page.click("#camera")
     wait_for_frames(page, 40)
     before = renderer_memory()
-    wait_for_frames(page, 40 + FRAMES)
-    # A leak of one frame of 110x147 RGBA a frame would be 13 MB, one of floats 39 MB.
-    assert renderer_memory() - before < 10e6
+    # Garbage is collected now and then: the least of several readings counts.
+    after = []
+    for frames in range(40 + FRAMES // 2, 40 + FRAMES + 1, 100):
+        wait_for_frames(page, frames)
+        after.append(renderer_memory())
+    # A leak of one frame of 110x147 RGBA a frame would be 32 MB by the middle.
+    assert min(after) - before < 20e6
 
 
 # People
