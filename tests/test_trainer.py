@@ -116,8 +116,7 @@ def test_the_loss_falls_along_the_golden_curve(train: Any) -> None:
     train(tiny(**GOLDEN_RUN), threads=1)
     totals = [value for _, value in scalars("dots", "total")]
     assert totals[-1] < 0.5 * totals[0]
-    assert totals[0] == pytest.approx(GOLDEN[0], rel=1e-3)
-    assert totals == pytest.approx(GOLDEN, rel=0.1)
+    assert totals == pytest.approx(GOLDEN, rel=0.02)
 
 
 def test_a_network_learns_to_copy_before_it_paints(train: Any) -> None:
@@ -136,23 +135,23 @@ def test_a_network_that_comes_from_another_does_not_copy_again(train: Any) -> No
     assert min(value for _, value in scalars("second", "style_rel")) > 0
 
 
-# On one thread of a CPU. Means are of four photos: other seeds end at 1.85 to 1.93. Rounding grows
-# from step to step: CPUs with AVX2 and with AMX are 7 % apart in the middle.
+# On one thread of a CPU. The rate is low because rounding grows from step to step: at 3e-4 a CPU
+# with AVX2 and one with AMX are 7 % apart, at 3e-5 AVX2 and SSE are 0.4 % apart.
 GOLDEN_RUN: dict[str, Any] = {
     "steps": 160,
-    "learning_rate": 3e-4,
+    "learning_rate": 3e-5,
     "log_every": 40,
     "preview_every": 160,
     "seed": 1,
 }
-GOLDEN = [5.842, 3.013, 2.244, 2.101, 1.975]
+GOLDEN = [5.842, 3.801, 2.457, 2.350, 2.321]
 
 
 def test_in_bf16_the_loss_falls_alike_and_weights_stay_float32(train: Any) -> None:
     """Emulated or not: what is slow without the hardware computes the same."""
     result = train(tiny(**GOLDEN_RUN, precision="bf16"), threads=1)
     totals = [value for _, value in scalars("dots", "total")]
-    assert totals == pytest.approx(GOLDEN, rel=0.1)
+    assert totals == pytest.approx(GOLDEN, rel=0.05)
     assert totals != pytest.approx(GOLDEN, rel=1e-6)
     assert {value.dtype for value in load_file(result.checkpoint).values()} == {torch.float32}
 
