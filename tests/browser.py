@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import tarfile
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,6 +23,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+
+from faststyle.files import cache_folder
+from faststyle.web.runtime import integrity
 
 # Debian's name first; `FASTSTYLE_CHROMIUM` names another.
 CHROMIUM = next(
@@ -47,6 +52,12 @@ ISOLATED = {
     "Cross-Origin-Embedder-Policy": "require-corp",
 }
 LOCAL = ("127.0.0.1", "localhost")
+CACHE = cache_folder()  # of the user, before the tests get one of their own
+AXE = "https://registry.npmjs.org/axe-core/-/axe-core-4.14.1.tgz"
+AXE_INTEGRITY = (
+    "sha512-FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NP"
+    "jCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ=="
+)
 
 
 def needs_chromium() -> pytest.MarkDecorator:
@@ -145,3 +156,20 @@ def served(folder: Path, headers: Mapping[str, str] = ISOLATED) -> Iterator[str]
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def read_axe() -> str:
+    """Return the source of axe-core, which looks for what shuts people out; skip without it."""
+    file = CACHE / "axe-core.tgz"
+    try:
+        if not file.is_file():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with urllib.request.urlopen(AXE, timeout=30) as answer:
+                file.write_bytes(answer.read())
+    except OSError as error:
+        pytest.skip(f"axe-core cannot be had: {error}")
+    assert integrity(file) == AXE_INTEGRITY
+    with tarfile.open(file) as archive:
+        member = archive.extractfile("package/axe.min.js")
+        assert member is not None
+        return member.read().decode()

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import re
-import shutil
-import subprocess
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from app_server import app_process
-from browser import Watched, chromium, needs_chromium, watched_page
+from browser import Watched, chromium, needs_chromium, read_axe, watched_page
 from conftest import draw, needs, write_random_network, write_tiny_vgg
 from PIL import Image
 
@@ -22,7 +18,6 @@ from faststyle import Stylizer
 
 pytestmark = [pytest.mark.slow, needs("gradio", "mcp"), needs_chromium()]
 WAIT = 600_000  # milliseconds: a machine that does other things too
-AXE = "axe-core@4.10.3"
 # Gradio's own client says so, as a warning, whenever an answer has ended.
 HARMLESS = "Method not implemented."
 
@@ -113,6 +108,7 @@ def test_a_style_is_chosen_by_its_thumbnail_and_by_keys(watched: Watched) -> Non
     page.locator("#styles").get_by_role("button", name="Thumbnail 2 of").focus()
     page.keyboard.press("Enter")
     page.wait_for_function("document.querySelector('#style input').value === 'lines'")
+    assert page.locator("#style input").input_value() == "lines"
 
 
 @pytest.mark.parametrize(
@@ -132,6 +128,7 @@ def test_bad_files_are_told_in_words(
 def test_an_empty_file_is_told_in_words(watched: Watched, folder: Path) -> None:
     upload(watched.page, "#photo", folder / "empty.png")
     watched.page.get_by_text("empty").wait_for()
+    assert "Traceback" not in watched.page.content()
     watched.errors.clear()  # the browser itself says that it cannot show such a file
 
 
@@ -199,19 +196,8 @@ def test_slow_against_fast(watched: Watched, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The script of axe-core, from the npm registry."""
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("axe-core comes from npm, which is not installed")
-    place = tmp_path_factory.mktemp("axe")
-    done = subprocess.run([npm, "pack", AXE], cwd=place, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"axe-core cannot be had: {done.stderr[-200:]}")
-    with tarfile.open(next(place.glob("*.tgz"))) as tar:
-        member = tar.extractfile("package/axe.min.js")
-        assert member is not None
-        return io.TextIOWrapper(member, "utf-8").read()
+def axe() -> str:
+    return read_axe()
 
 
 @pytest.mark.parametrize("dark", [False, True])

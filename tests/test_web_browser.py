@@ -5,25 +5,31 @@ from __future__ import annotations
 import base64
 import io
 import json
-import tarfile
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from browser import Watched, chromium, needs_chromium, served, wait_until, watched_page
+from browser import (
+    CACHE,
+    Watched,
+    chromium,
+    needs_chromium,
+    read_axe,
+    served,
+    wait_until,
+    watched_page,
+)
 from conftest import draw, needs, painted, write_random_network
 from PIL import Image
 from web_speed import renderer_memory
 
 from faststyle.checkpoint import About, save_checkpoint
-from faststyle.files import cache_folder
 from faststyle.images import read_image
 from faststyle.networks.mobile import Mobile
 from faststyle.web.export import export_web
-from faststyle.web.runtime import RuntimeFilesError, find_runtime, integrity
+from faststyle.web.runtime import RuntimeFilesError, find_runtime
 
 pytestmark = [
     pytest.mark.slow,
@@ -31,12 +37,6 @@ pytestmark = [
     needs("onnxruntime", "onnx", "onnxscript"),
 ]
 
-CACHE = cache_folder()  # of the user, before the tests get one of their own
-AXE = "https://registry.npmjs.org/axe-core/-/axe-core-4.14.1.tgz"
-AXE_INTEGRITY = (
-    "sha512-FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NP"
-    "jCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ=="
-)
 LEVEL = 1 / 255
 PATIENCE = 180_000  # milliseconds: tests may share a slow machine
 FRAMES = 1000
@@ -444,20 +444,7 @@ def test_memory_is_flat_over_many_frames(browser: Any, page: Any) -> None:
 
 @pytest.fixture(scope="module")
 def axe() -> str:
-    """The source of axe-core, which looks for what shuts people out."""
-    file = CACHE / "axe-core.tgz"
-    try:
-        if not file.is_file():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with urllib.request.urlopen(AXE, timeout=30) as answer:
-                file.write_bytes(answer.read())
-    except OSError as error:
-        pytest.skip(f"axe-core cannot be had: {error}")
-    assert integrity(file) == AXE_INTEGRITY
-    with tarfile.open(file) as archive:
-        member = archive.extractfile("package/axe.min.js")
-        assert member is not None
-        return member.read().decode()
+    return read_axe()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

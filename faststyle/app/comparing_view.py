@@ -2,6 +2,7 @@
 
 # Gradio reads the annotations of functions, so they are not kept as text here.
 
+import hashlib
 from collections.abc import Callable, Generator
 from html import escape
 from pathlib import Path
@@ -138,7 +139,7 @@ class ComparingView:
         """Return the file of a style's painting: the one that was given, else one at hand."""
         if given is not None:
             data = read_upload(given, self.studio.options.max_bytes)
-            path = self.folder / "given" / f"{abs(hash(data)):x}.png"
+            path = self.folder / "given" / f"{hashlib.sha256(data).hexdigest()[:16]}.png"
             write_bytes(path, data)
             return path
         runs = [OUTPUTS / name for name in self.jobs.names()]

@@ -145,6 +145,7 @@ app = Program(
 # Panels of --help.
 MACHINE = "Machine"
 OUTPUT = "Output"
+LIMITS = "Limits"
 Device = Annotated[
     str,
     typer.Option(
@@ -167,6 +168,19 @@ Precision = Annotated[
     typer.Option(
         help="auto, float32, bf16, f16, or int8 (OpenVINO on CPUs).", rich_help_panel=MACHINE
     ),
+]
+# Of the servers: `serve` and `app`.
+Address = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is all of this machine.")]
+Port = Annotated[int, typer.Option(help="Port to listen on; 0 is any free one.")]
+Hosts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--host", help="One more name of this machine that requests may ask for.", metavar="NAME"
+    ),
+]
+MaxBytes = Annotated[int, typer.Option(help="Bytes of a photo's file.", rich_help_panel=LIMITS)]
+MaxPixels = Annotated[
+    int, typer.Option(help="Pixels of a photo, and of its result.", rich_help_panel=LIMITS)
 ]
 Json = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=OUTPUT)

@@ -7,8 +7,14 @@ from typing import Annotated
 import typer
 
 from faststyle.cli.common import (
+    LIMITS,
+    Address,
     Device,
     Engine,
+    Hosts,
+    MaxBytes,
+    MaxPixels,
+    Port,
     Precision,
     Threads,
     announce_for,
@@ -16,24 +22,13 @@ from faststyle.cli.common import (
     reports_errors,
 )
 
-LIMITS = "Limits"
-
 
 @app.command()
 @reports_errors
 def serve(
-    address: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 is all of this machine.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 is any free one.")] = 8000,
-    hosts: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--host",
-            help="One more name of this machine that requests may ask for.",
-            metavar="NAME",
-        ),
-    ] = None,
+    address: Address = "127.0.0.1",
+    port: Port = 8000,
+    hosts: Hosts = None,
     warm: Annotated[
         list[str] | None,
         typer.Option(
@@ -46,12 +41,8 @@ def serve(
     styles: Annotated[
         int, typer.Option(help="Styles that are kept loaded.", rich_help_panel=LIMITS)
     ] = 4,
-    max_bytes: Annotated[
-        int, typer.Option(help="Bytes of a photo's file.", rich_help_panel=LIMITS)
-    ] = 20 * 2**20,
-    max_pixels: Annotated[
-        int, typer.Option(help="Pixels of a photo, and of its result.", rich_help_panel=LIMITS)
-    ] = 16_000_000,
+    max_bytes: MaxBytes = 20 * 2**20,
+    max_pixels: MaxPixels = 16_000_000,
     queue: Annotated[
         int, typer.Option(help="Requests at once; more are told to wait.", rich_help_panel=LIMITS)
     ] = 64,

@@ -8,8 +8,14 @@ from typing import Annotated
 import typer
 
 from faststyle.cli.common import (
+    LIMITS,
+    Address,
     Device,
     Engine,
+    Hosts,
+    MaxBytes,
+    MaxPixels,
+    Port,
     Precision,
     Threads,
     VggWeights,
@@ -18,24 +24,13 @@ from faststyle.cli.common import (
 )
 from faststyle.cli.common import app as program
 
-LIMITS = "Limits"
-
 
 @program.command()
 @reports_errors
 def app(
-    address: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 is all of this machine.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 is any free one.")] = 7860,
-    hosts: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--host",
-            help="One more name of this machine that requests may ask for.",
-            metavar="NAME",
-        ),
-    ] = None,
+    address: Address = "127.0.0.1",
+    port: Port = 7860,
+    hosts: Hosts = None,
     train: Annotated[
         bool, typer.Option("--train/--no-train", help="Whether the page trains new styles.")
     ] = True,
@@ -45,15 +40,11 @@ def app(
     mcp: Annotated[
         bool, typer.Option("--mcp", help="Offer the functions as tools of language models too.")
     ] = False,
-    max_bytes: Annotated[
-        int, typer.Option(help="Bytes of a photo's file.", rich_help_panel=LIMITS)
-    ] = 20 * 2**20,
+    max_bytes: MaxBytes = 20 * 2**20,
     max_video_bytes: Annotated[
         int, typer.Option(help="Bytes of a video's file.", rich_help_panel=LIMITS)
     ] = 200 * 2**20,
-    max_pixels: Annotated[
-        int, typer.Option(help="Pixels of a photo, and of its result.", rich_help_panel=LIMITS)
-    ] = 16_000_000,
+    max_pixels: MaxPixels = 16_000_000,
     queue: Annotated[
         int, typer.Option(help="Trainings that may wait.", rich_help_panel=LIMITS)
     ] = 8,
