@@ -33,12 +33,22 @@ footer { display: none !important; }
 button[role="tab"][aria-selected="true"] { color: #1d4ed8 !important; }
 .dark button[role="tab"][aria-selected="true"] { color: #93c5fd !important; }
 """
-# Gradio gives its empty pictures a name, which only an element with a role may have.
+# Gradio gives its empty pictures a name, which only an element with a role may have. It calls a
+# thumbnail "Thumbnail 1 of 2"; whoever hears the page needs the name of the style.
 SCRIPT = """
 () => {
-  const name = () => document.querySelectorAll(".empty[aria-label]:not([role])")
-    .forEach(element => element.setAttribute("role", "img"));
-  new MutationObserver(name).observe(document.body, {childList: true, subtree: true});
+  const name = () => {
+    document.querySelectorAll(".empty[aria-label]:not([role])")
+      .forEach(element => element.setAttribute("role", "img"));
+    document.querySelectorAll("button[aria-label^='Thumbnail']").forEach(button => {
+      const caption = button.innerText.trim();
+      if (caption) button.ariaLabel = `${caption}, ${button.ariaLabel}`;
+    });
+  };
+  new MutationObserver(name).observe(
+    document.body,
+    {childList: true, subtree: true, attributes: true, attributeFilter: ["aria-label"]},
+  );
   name();
 }
 """
