@@ -34,15 +34,15 @@ button[role="tab"][aria-selected="true"] { color: #1d4ed8 !important; }
 .dark button[role="tab"][aria-selected="true"] { color: #93c5fd !important; }
 """
 # Gradio gives its empty pictures a name, which only an element with a role may have. It calls a
-# thumbnail "Thumbnail 1 of 2"; whoever hears the page needs the name of the style.
+# thumbnail "Thumbnail 1 of 2", and so its caption is not heard: a name begins with what is seen.
 SCRIPT = """
 () => {
   const name = () => {
     document.querySelectorAll(".empty[aria-label]:not([role])")
       .forEach(element => element.setAttribute("role", "img"));
-    document.querySelectorAll("button[aria-label^='Thumbnail']").forEach(button => {
-      const caption = button.innerText.trim();
-      if (caption) button.ariaLabel = `${caption}, ${button.ariaLabel}`;
+    document.querySelectorAll("button[aria-label]").forEach(button => {
+      const seen = button.textContent.replace(/\\s+/g, " ").trim();
+      if (!button.ariaLabel.includes(seen)) button.ariaLabel = `${seen}, ${button.ariaLabel}`;
     });
   };
   new MutationObserver(name).observe(
