@@ -59,7 +59,7 @@ def test_options_of_videos_are_for_animations_too() -> None:
     assert (report.frames, after.numbers, after.size) == (4, [5, 5, 10, 15], (24, 32))
 
 
-def test_alpha_of_animations_is_laid_on_white() -> None:
+def test_alpha_of_animations() -> None:
     def picture(i: int) -> np.ndarray[Any, Any]:
         rgba = np.full((48, 64, 4), (10 * i, 0, 0, 255), np.uint8)
         rgba[:, 32:, 3] = 0
@@ -67,9 +67,11 @@ def test_alpha_of_animations_is_laid_on_white() -> None:
 
     animate("in.webp", picture, lossless=True)
     assert run("in.webp", "out.mp4").notes == (
-        "alpha is left out: transparent pixels are laid on white",
+        "alpha is left out: transparent pixels are laid on white "
+        "(WebM, GIF, PNG, and ProRes in MOV hold it)",
     )
     assert read_clip(Path("out.mp4")).frames[2][:, 40:].min() > 250
+    assert run("in.webp", "out.webm").notes == ()
 
 
 def test_a_damaged_animation_is_named() -> None:

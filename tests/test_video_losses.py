@@ -14,9 +14,14 @@ from PIL import Image
 from test_video_clips import draw, read_clip, write_clip
 
 from faststyle.video.job import VideoOptions, VideoReport, stylize_video
+from faststyle.video.options import CONTAINERS, numbered_files
+from faststyle.video.read import VideoSource
 
 Rgb = np.ndarray[Any, Any]
-ON_WHITE = "alpha is left out: transparent pixels are laid on white"
+ON_WHITE = (
+    "alpha is left out: transparent pixels are laid on white "
+    "(WebM, GIF, PNG, and ProRes in MOV hold it)"
+)
 DEINTERLACED = "interlaced frames are deinterlaced: two fields become one frame"
 
 
@@ -58,9 +63,9 @@ def write_alpha(name: str, encoder: str, format: str, alphas: list[int]) -> str:
 def test_transparent_pixels_are_laid_on_white(name: str, encoder: str, format: str) -> None:
     # The first frame is opaque: all are looked at.
     source = write_alpha(name, encoder, format, [255, 0, 128])
-    report = run(source, "out.mkv", codec="ffv1")
+    report = run(source, "out.mp4", codec="libx264rgb", quality=1)
     assert ON_WHITE in report.notes
-    frames = [frame.astype(int) for frame in read_clip(Path("out.mkv")).frames]
+    frames = [frame.astype(int) for frame in read_clip(Path("out.mp4")).frames]
     color = np.array((200, 40, 90))
     for frame, alpha in zip(frames, (255, 0, 128), strict=True):
         assert np.abs(frame[:, :30] - color).max() <= 4
@@ -75,8 +80,88 @@ def test_opaque_clips_have_no_note() -> None:
     assert run("walk.gif", "again.mp4").notes == ()
 
 
-def test_alpha_that_the_decoder_leaves_out() -> None:
+def read_alpha(name: str) -> list[Rgb]:
+    """Return the alpha of all frames of a clip, or of numbered pictures."""
+    if "%" in name:
+        return [np.array(Image.open(p).convert("RGBA"))[..., 3] for p in numbered_files(Path(name))]
+    source = VideoSource(Path(name), VideoOptions(), CONTAINERS[".mov"], keeps_alpha=True)
+    return [np.asarray(frame.alpha) for frame in source.frames()]
+
+
+@pytest.mark.parametrize(
+    ("target", "options"),
+    [
+        ("out.webm", {}),
+        ("out.mkv", {"codec": "vp9"}),
+        ("out.mkv", {"codec": "ffv1"}),
+        ("out.mov", {"codec": "prores"}),
+        ("out.mov", {"codec": "qtrle"}),
+        ("out.gif", {}),
+        ("frames/%03d.png", {}),
+        ("frames/%03d.webp", {}),
+    ],
+)
+@pytest.mark.parametrize(
+    ("name", "encoder", "format"),
+    [("in.mov", "prores_ks", "yuva444p10le"), ("in.webm", "libvpx-vp9", "yuva420p")],
+)
+def test_alpha_is_kept(
+    name: str, encoder: str, format: str, target: str, options: dict[str, Any]
+) -> None:
+    alphas = [0, 255, 0, 0, 255, 0] if target.endswith("gif") else [128, 255, 0, 64, 192, 128]
+    source = write_alpha(name, encoder, format, alphas)
+    seen = []
+    report = run(source, target, lambda rgb: seen.append(rgb) or 255 - rgb, **options)
+    assert not [note for note in report.notes if "alpha" in note]
+    # What is hidden is a colour like any other for the network, as it is in single pictures.
+    assert len(seen) == len(alphas)
+    kept = read_alpha(target)
+    assert len(kept) == len(alphas)
+    for alpha, expected in zip(kept, alphas, strict=True):
+        assert alpha.shape == (48, 64)
+        assert (alpha[:-1, :28] >= 250).all()
+        assert np.abs(alpha[:-1, 36:].astype(int) - expected).max() <= 6  # GIF clears a corner
+
+
+def test_alpha_of_pictures_is_kept() -> None:
+    Path("frames").mkdir()
+    for number, alpha in enumerate((10, 200)):
+        Image.new("RGBA", (64, 48), (200, 40, 90, alpha)).save(f"frames/{number}.png")
+    Image.new("RGB", (32, 24), (200, 40, 90)).save("frames/2.png")  # of another size, and opaque
+    report = run("frames", "out/%03d.png")
+    assert report.notes == ("frames of another size are resized to 64x48: 1",)
+    assert [set(alpha.flat) for alpha in read_alpha("out/%03d.png")] == [{10}, {200}, {255}]
+
+
+def test_a_profile_that_was_asked_for_has_no_alpha() -> None:
+    source = write_alpha("in.mov", "prores_ks", "yuva444p10le", [0])
+    assert ON_WHITE in run(source, "out.mov", codec="prores", preset="hq").notes
+
+
+def test_a_stopped_clip_with_alpha_goes_on() -> None:
+    source = write_alpha("in.mov", "qtrle", "argb", [i % 250 for i in range(300)])
+    count = 0
+
+    def stopping(rgb: Rgb) -> Rgb:
+        nonlocal count
+        count += 1
+        if count > 200:
+            raise RuntimeError("stopped")
+        return rgb.copy()
+
+    with pytest.raises(RuntimeError):
+        run(source, "out.webm", stopping)
+    report = run(source, "out.webm", resume=True)
+    assert report.resumed > 0
+    kept = read_alpha("out.webm")
+    assert [int(np.median(alpha[:, 40:])) for alpha in kept] == pytest.approx(
+        [i % 250 for i in range(300)], abs=6
+    )
+
+
+def test_alpha_that_the_decoder_leaves_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """FFmpeg's own decoder of VP9 does not read the second stream that holds alpha."""
+    monkeypatch.setattr("faststyle.video.read.ALPHA_DECODERS", {"vp9": "not in this build"})
     source = write_alpha("in.webm", "libvpx-vp9", "yuva420p", [0, 0])
     assert run(source, "out.mp4").notes == ("alpha is left out: colours that it hid are shown",)
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from av import VideoFrame
 
 Rgb = NDArray[np.uint8]
+Alpha = NDArray[np.uint8]  # (H, W), from 0, transparent, to 255
 
 PICTURES_RATE = Fraction(25)  # frames a second of numbered pictures: FFmpeg's default
 
@@ -62,8 +63,9 @@ class Clip:
     length of a tick in seconds. `rate` is in frames a second, an average where the timing varies.
     `frames` is the expected number of frames, or None when the file does not tell. `zero` is the
     time on the source's own clock, in seconds, that becomes 0 in the output. `aspect` is the width
-    of a pixel divided by its height, or None for square pixels. `identity` changes when the source
-    changes: a job is resumed only with the same one.
+    of a pixel divided by its height, or None for square pixels. `alpha` tells whether frames carry
+    one: the source may have transparent pixels, and the output holds them. `identity` changes when
+    the source changes: a job is resumed only with the same one.
     """
 
     path: Path
@@ -76,6 +78,7 @@ class Clip:
     zero: Fraction = Fraction(0)
     color: Color = Color(space=RGB)
     aspect: Fraction | None = None
+    alpha: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -94,13 +97,14 @@ class Memory(NamedTuple):
 class Frame:
     """A picture, (H, W, 3) uint8, with its start and duration in ticks of the clip's time base.
 
-    `memory` is what the next frame is smoothed with.
+    `memory` is what the next frame is smoothed with. `alpha` goes into the output unchanged.
     """
 
     rgb: Rgb
     pts: int
     duration: int
     memory: Memory | None = None
+    alpha: Alpha | None = None
 
 
 class TimedPicture(NamedTuple):
@@ -136,7 +140,10 @@ class Losses:
         if self.cut_off:
             notes.append(f"{clip.path} is cut off: its last frames are missing")
         if self.transparent:
-            notes.append("alpha is left out: transparent pixels are laid on white")
+            notes.append(
+                "alpha is left out: transparent pixels are laid on white "
+                "(WebM, GIF, PNG, and ProRes in MOV hold it)"
+            )
         if self.metadata:
             notes.append(f"metadata of frames is left out: {', '.join(sorted(self.metadata))}")
         return notes
@@ -158,11 +165,13 @@ class PictureSource:
     `skipped` counts the pictures that cannot be read.
     """
 
-    def __init__(self, path: Path, options: VideoOptions, container: Container) -> None:
+    def __init__(
+        self, path: Path, options: VideoOptions, container: Container, keeps_alpha: bool
+    ) -> None:
         rate = options.rate or PICTURES_RATE
+        self.alpha = False
         self.skipped = 0
         self.losses = Losses()
-        self.size: tuple[int, int] | None = None  # (width, height), None before the first picture
         files = _picture_files(path)
         if container.time_base and container.time_base * container.min_gap * rate > 1:
             raise VideoError(
@@ -173,10 +182,11 @@ class PictureSource:
         inside = [(file, i / rate - start) for i, file in enumerate(files) if i / rate >= start]
         self.files = [file for file, time in inside if length is None or time < length]
         # The first picture that can be read sets the size of all: a video has only one.
-        first = next((rgb for rgb in map(self._read, self.files) if rgb is not None), None)
+        first = next((image for image in map(_decode, self.files) if image is not None), None)
         if first is None:
             raise VideoError(f"{path}: none of its pictures can be read")
-        h, w = first.shape[:2]
+        w, h = first.size
+        self.alpha = keeps_alpha and first.mode == "RGBA"
         self.stored = (w, h)
         if options.size is not None:
             h, w = fitted_size(h, w, options.size)
@@ -189,6 +199,7 @@ class PictureSource:
             time_base=container.time_base or 1 / rate,
             rate=rate,
             frames=len(self.files),
+            alpha=self.alpha,
         )
 
     def frames(self, first: int = 0) -> Generator[Frame, None, None]:
@@ -199,28 +210,39 @@ class PictureSource:
         for number, file in enumerate(self.files):
             pts = round(number * step)
             if pts >= first:
-                rgb = self._read(file)
-                if rgb is None:
+                image = _decode(file)
+                if image is None:
                     self.skipped += 1
-                else:
-                    yield Frame(rgb, pts, round((number + 1) * step) - pts)
+                    continue
+                rgb, alpha = self._convert(image)
+                yield Frame(rgb, pts, round((number + 1) * step) - pts, alpha=alpha)
 
     def notes(self) -> list[str]:
         """Return notes on the properties that were lost while frames were read."""
         return self.losses.notes(self.clip)
 
-    def _read(self, file: Path) -> Rgb | None:
-        """Return a picture in the size of the clip, or None when it cannot be read."""
-        try:
-            image = decode(file)
-        except ImageError:
-            return None
-        pixels = np.array(image, np.uint8)
-        rgb = self.losses.lay_on_white(pixels) if image.mode == "RGBA" else pixels
-        if self.size is None or image.size == self.size:
-            return rgb
+    def _convert(self, image: Image.Image) -> tuple[Rgb, Alpha | None]:
+        """Return a picture in the size of the clip, and its alpha where the output holds it."""
         self.losses.resized += image.size != self.stored
-        return np.array(Image.fromarray(rgb).resize(self.size))
+        if image.size != self.size:
+            image = image.resize(self.size)
+        if self.alpha:
+            return split_alpha(np.array(image.convert("RGBA")))
+        pixels = np.array(image)
+        return (self.losses.lay_on_white(pixels) if image.mode == "RGBA" else pixels), None
+
+
+def split_alpha(rgba: Rgb) -> tuple[Rgb, Alpha]:
+    """Return RGB and alpha from (H, W, 4)."""
+    return np.ascontiguousarray(rgba[..., :3]), np.ascontiguousarray(rgba[..., 3])
+
+
+def _decode(file: Path) -> Image.Image | None:
+    """Return a picture, RGB or RGBA, or None when it cannot be read."""
+    try:
+        return decode(file)
+    except ImageError:
+        return None
 
 
 def yuv_matrix(space: int, height: int, width: int) -> int:

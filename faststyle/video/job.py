@@ -35,7 +35,7 @@ from faststyle.video.pictures import write_gif, write_pictures
 from faststyle.video.pipeline import run_pipeline
 from faststyle.video.read import VideoSource, open_clip
 from faststyle.video.smooth import Smoother, check_smooth
-from faststyle.video.write import SegmentEncoder
+from faststyle.video.write import SegmentEncoder, holds_alpha
 
 __all__ = ["VideoError", "VideoOptions", "VideoProgress", "VideoReport", "stylize_video"]
 
@@ -113,7 +113,8 @@ class _VideoJob:
         self.options = options
         self.target = find_target(target)
         check_target(self.target, source, options.overwrite)
-        self.source = open_clip(source, options, self.target.container)
+        keeps_alpha = self.target.holds_alpha and holds_alpha(options, self.target.container)
+        self.source = open_clip(source, options, self.target.container, keeps_alpha)
         if options.smooth:
             check_smooth(self.source.clip)
         self.encoder = SegmentEncoder(self.source.clip, options, self.target.container)
@@ -255,6 +256,7 @@ def _segment_settings(
         "end": options.end,
         "size": options.size,
         "smooth": options.smooth or None,
+        "alpha": clip.alpha or None,
         # Another version may have other encoders, whose segments do not fit together.
         "PyAV": av.__version__,
     }

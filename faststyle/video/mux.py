@@ -21,7 +21,7 @@ from faststyle.video.frames import Clip
 from faststyle.video.options import Container, file_url
 from faststyle.video.parts import Parts
 from faststyle.video.read import MICROSECOND, find_stream, open_input, read_packets
-from faststyle.video.write import Segment
+from faststyle.video.write import Segment, tag_alpha
 
 if TYPE_CHECKING:
     from av import Packet
@@ -102,6 +102,7 @@ def mux(
         )
         stream = output.add_stream_from_template(first.streams.video[0], opaque=True)
         stream.time_base = clip.time_base
+        tag_alpha(stream, clip)
         # Matroska stores it, and readers take its word for the rate.
         stream.codec_context.framerate = average_rate(parts, clip)
         if _is_mp4(container) and stream.codec_context.name == "hevc":

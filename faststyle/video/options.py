@@ -100,7 +100,7 @@ class Container:
     segments (GIF and numbered pictures). `audio` and `subtitles` encode the tracks that cannot be
     copied; None means that the format holds no such tracks. `options` are for FFmpeg's muxer.
     `time_base`, in seconds, is set for formats with a fixed one. `min_gap` is the shortest time
-    from one frame to the next, in ticks.
+    from one frame to the next, in ticks. `alpha` tells whether it holds transparent pixels.
     """
 
     format: str
@@ -110,19 +110,21 @@ class Container:
     options: dict[str, str] = field(default_factory=dict)
     time_base: Fraction | None = None
     min_gap: int = 1
+    alpha: bool = True
 
 
-MP4 = Container("mp4", "h264", "aac", "mov_text", {"movflags": "+faststart"})
+MP4 = Container("mp4", "h264", "aac", "mov_text", {"movflags": "+faststart"}, alpha=False)
 CONTAINERS = {
     ".mp4": MP4,
     ".m4v": MP4,
-    ".mov": replace(MP4, format="mov"),
+    ".mov": replace(MP4, format="mov", alpha=True),
     ".mkv": Container("matroska", "h264", "libopus", "subrip", time_base=Fraction(1, 1000)),
     ".webm": Container("webm", "vp9", "libopus", "webvtt", time_base=Fraction(1, 1000)),
     # Browsers show a GIF frame of 10 ms for 100 ms, so frames here last 20 ms or more.
     ".gif": Container("gif", time_base=Fraction(1, 100), min_gap=2),
 }
 PICTURES = Container("pictures")
+OPAQUE_PICTURES = frozenset(suffix for suffix, name in WRITABLE.items() if name == "JPEG")
 # Files that are clips by their names. GIF is not among them: in a folder it counts as a picture.
 CLIPS = frozenset(
     {
@@ -143,6 +145,11 @@ class Target:
     def place(self) -> Path:
         """Return the video file, or the folder of the pictures."""
         return self.path.parent if self.container is PICTURES else self.path
+
+    @property
+    def holds_alpha(self) -> bool:
+        """Return whether the format can hold transparent pixels."""
+        return self.container.alpha and self.path.suffix.lower() not in OPAQUE_PICTURES
 
     @property
     def partial(self) -> Target:

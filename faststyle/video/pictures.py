@@ -17,7 +17,7 @@ import torch
 
 from faststyle.files import output_error
 from faststyle.images import write_image
-from faststyle.video.frames import Clip
+from faststyle.video.frames import Alpha, Clip
 from faststyle.video.options import file_url, numbered_files
 from faststyle.video.parts import Parts
 from faststyle.video.read import open_input
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from av.filter import Graph
     from av.filter.context import FilterContext
 
+GIF_OPAQUE = 128  # the least alpha of a pixel that is seen, FFmpeg's default
 PALETTE_SIDE = 16  # pixels: FFmpeg's palettegen returns its 256 colours as a picture of 16x16
 
 
@@ -35,14 +36,15 @@ def write_gif(path: Path, parts: Parts, clip: Clip, raise_if_stopped: Callable[[
     """Write an endless GIF with error diffusion and one palette, made from all frames.
 
     The segments are read twice: for the palette, then for the frames. Few frames are in memory at
-    a time. `raise_if_stopped` is called for each frame, and may raise.
+    a time. GIF has no half transparent pixels: those with an alpha below 128 become transparent.
+    `raise_if_stopped` is called for each frame, and may raise.
 
     Raises: OSError.
     """
     import av
     from av.error import BlockingIOError, EOFError
 
-    palette = _make_palette(parts, clip, raise_if_stopped)
+    palette, transparent = _make_palette(parts, clip, raise_if_stopped)
     # The graph must stay in a variable: its filters do not keep it alive.
     _graph, frames, sink = _palette_filter(clip, palette)
     last = parts.segments[-1]
@@ -56,6 +58,8 @@ def write_gif(path: Path, parts: Parts, clip: Clip, raise_if_stopped: Callable[[
         stream.width = clip.width
         stream.height = clip.height
         stream.pix_fmt = "pal8"
+        if transparent:  # FFmpeg stores the changes of such frames only, but clears what was there
+            stream.codec_context.options = {"gifflags": "0"}
 
         def encode_ready_frames() -> None:
             while True:
@@ -66,7 +70,7 @@ def write_gif(path: Path, parts: Parts, clip: Clip, raise_if_stopped: Callable[[
 
         for picture in _stored_frames(parts, clip):
             raise_if_stopped()
-            frames.push(picture)
+            frames.push(_with_transparent_corner(picture) if transparent else picture)
             encode_ready_frames()
         frames.push(None)
         encode_ready_frames()
@@ -88,8 +92,11 @@ def write_pictures(
     try:
         for number, picture in enumerate(_stored_frames(parts, clip), 1):
             raise_if_stopped()
-            rgb = torch.from_numpy(np.asarray(picture.to_ndarray(format="rgb24"), np.uint8))
-            write_image(rgb.permute(2, 0, 1).float() / 255, temporary / (path.name % number))
+            format = "rgba" if clip.alpha else "rgb24"
+            pixels = torch.from_numpy(np.asarray(picture.to_ndarray(format=format), np.uint8))
+            levels = pixels.permute(2, 0, 1)[None].float() / 255
+            alpha = levels[:, 3:] if clip.alpha else None
+            write_image(levels[:, :3], temporary / (path.name % number), alpha)
         # All pictures are complete now. Only from here on is the output folder changed.
         for old in numbered_files(path):
             old.unlink()
@@ -102,17 +109,47 @@ def write_pictures(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _make_palette(parts: Parts, clip: Clip, raise_if_stopped: Callable[[], None]) -> VideoFrame:
-    """Return a picture of the 256 colours that suit all frames best."""
+def _make_palette(
+    parts: Parts, clip: Clip, raise_if_stopped: Callable[[], None]
+) -> tuple[VideoFrame, bool]:
+    """Return a picture of the 256 colours that suit all frames best.
+
+    With it comes whether any frame has transparent pixels.
+    """
     graph, frames = _filter_graph(clip)
     graph.link_nodes(
         frames, graph.add("palettegen", "stats_mode=full"), graph.add("buffersink")
     ).configure()
+    transparent = False
     for picture in _stored_frames(parts, clip):
         raise_if_stopped()
+        transparent = transparent or (clip.alpha and _alpha(picture).min() < GIF_OPAQUE)
         frames.push(picture)
     frames.push(None)
-    return graph.vpull()
+    return graph.vpull(), bool(transparent)
+
+
+def _alpha(picture: VideoFrame) -> Alpha:
+    """Return the alpha of a stored frame, (H, W)."""
+    return np.asarray(picture.to_ndarray(format="rgba"), np.uint8)[..., 3]
+
+
+def _with_transparent_corner(picture: VideoFrame) -> VideoFrame:
+    """Return a frame that has a transparent pixel at least in its corner.
+
+    FFmpeg's encoder clears a frame before the next one only if it has such pixels. What is behind
+    the next one's transparent pixels would else be seen.
+    """
+    from av import VideoFrame
+
+    if _alpha(picture).min() < GIF_OPAQUE:
+        return picture
+    bgra = picture.to_ndarray(format="bgra")
+    bgra[-1, -1, 3] = 0
+    cleared = VideoFrame.from_ndarray(bgra, "bgra")
+    cleared.pts = picture.pts
+    cleared.time_base = picture.time_base
+    return cleared
 
 
 def _palette_filter(clip: Clip, palette: VideoFrame) -> tuple[Graph, FilterContext, FilterContext]:
@@ -140,7 +177,7 @@ def _filter_graph(clip: Clip) -> tuple[Graph, FilterContext]:
     from av.filter import Graph
 
     graph = Graph()
-    format = VideoFormat(LOSSLESS.format)
+    format = VideoFormat((LOSSLESS.alpha if clip.alpha else None) or LOSSLESS.format)
     return graph, graph.add_buffer(
         width=clip.width, height=clip.height, format=format, time_base=clip.time_base
     )

@@ -23,6 +23,7 @@ from faststyle.video.animated import is_animated, open_animated
 from faststyle.video.frames import (
     FULL,
     RGB,
+    Alpha,
     Clip,
     Color,
     Frame,
@@ -31,6 +32,7 @@ from faststyle.video.frames import (
     Rgb,
     TimedPicture,
     file_identity,
+    split_alpha,
     yuv_matrix,
 )
 from faststyle.video.interlaced import deinterlace
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from av.buffer import Buffer
     from av.container import InputContainer
     from av.stream import Stream
+    from av.video.codeccontext import VideoCodecContext
     from av.video.stream import VideoStream
 
 MICROSECOND = Fraction(1, 1_000_000)  # FFmpeg's AV_TIME_BASE
@@ -62,6 +65,7 @@ METADATA = {
     "DYNAMIC_HDR_PLUS": "HDR10+",
     "DOVI_METADATA": "Dolby Vision",
 }
+ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 BOX_HEAD = 16  # bytes: length, name, and the length again where it needs 64 bits
 PICTURE_FORMATS = ("_pipe", "image2")  # FFmpeg's names of readers of single pictures
 # AVFMT_TS_DISCONT: formats such as MPEG-TS, whose clock may start at any time.
@@ -88,15 +92,16 @@ class Orientation:
 
 
 def open_clip(
-    path: Path, options: VideoOptions, container: Container
+    path: Path, options: VideoOptions, container: Container, keeps_alpha: bool = False
 ) -> VideoSource | PictureSource:
     """Return the reader of a video file, a pattern or a folder. Raises: VideoError.
 
-    `container` is the output's: its time base and shortest frame apply to the frames.
+    `container` is the output's: its time base and shortest frame apply to the frames. With
+    `keeps_alpha` the output holds alpha; else transparent pixels are laid on white.
     """
     if path.is_dir() or is_numbered(path):
-        return PictureSource(path, options, container)
-    return VideoSource(path, options, container)
+        return PictureSource(path, options, container, keeps_alpha)
+    return VideoSource(path, options, container, keeps_alpha)
 
 
 class VideoSource:
@@ -106,11 +111,14 @@ class VideoSource:
     too soon after another for the container.
     """
 
-    def __init__(self, path: Path, options: VideoOptions, container: Container) -> None:
+    def __init__(
+        self, path: Path, options: VideoOptions, container: Container, keeps_alpha: bool
+    ) -> None:
         from av.video.reformatter import VideoReformatter
 
         self.path = path
         self.options = options
+        self.keeps_alpha = keeps_alpha
         self.min_gap = container.min_gap
         self.skipped = 0
         self.too_close = 0
@@ -158,12 +166,13 @@ class VideoSource:
             tick = 1 / rate
         last_picture = None
         rgb = np.empty(0, np.uint8)
+        alpha = None
         for one in self._to_clip_ticks(timed, tick, first):
             # A constant rate repeats pictures. Each is converted only once.
             if one.picture is not last_picture:
                 last_picture = one.picture
-                rgb = self._to_upright_rgb(one.picture)
-            yield Frame(rgb, one.pts, one.duration)
+                rgb, alpha = self._to_upright_rgb(one.picture)
+            yield Frame(rgb, one.pts, one.duration, alpha=alpha)
 
     def _to_clip_ticks(
         self, timed: Iterable[TimedPicture], tick: Fraction, first: int
@@ -237,8 +246,9 @@ class VideoSource:
         """Yield the pictures of a stream; count the damaged ones in `skipped`."""
         from av.error import FFmpegError
 
-        stream.codec_context.thread_type = "AUTO"
-        stream.codec_context.thread_count = self.options.threads or 0
+        decoder = find_decoder(stream)
+        decoder.thread_type = "AUTO"
+        decoder.thread_count = self.options.threads or 0
         step = max(1, round(1 / (self.rate * self.time_base)))
         packets = 0
         pictures = 0
@@ -251,7 +261,7 @@ class VideoSource:
                 continue
             packets += packet.size > 0
             try:
-                decoded: list[VideoFrame] = stream.decode(packet)
+                decoded: list[VideoFrame] = decoder.decode(packet)
             except FFmpegError:
                 errors += 1
                 decoded = []
@@ -316,6 +326,7 @@ class VideoSource:
             zero=origin + options.begin,
             color=_color_of(picture),
             aspect=aspect if aspect and aspect != 1 else None,
+            alpha=self.keeps_alpha and has_alpha(picture),
             notes=_lost_properties(stream, picture, orientation),
         )
 
@@ -335,8 +346,11 @@ class VideoSource:
         rest = seconds - options.begin
         return max(0, round((rest if options.length is None else min(rest, options.length)) * rate))
 
-    def _to_upright_rgb(self, picture: VideoFrame) -> Rgb:
-        """Return a picture as RGB, in the size and orientation of the clip."""
+    def _to_upright_rgb(self, picture: VideoFrame) -> tuple[Rgb, Alpha | None]:
+        """Return a picture as RGB, in the size and orientation of the clip.
+
+        With it comes its alpha, where the output holds it.
+        """
         from av.video.reformatter import Interpolation
 
         orientation = find_orientation(picture)
@@ -347,7 +361,7 @@ class VideoSource:
         same = (h, w) == (picture.height, picture.width)
         self.losses.resized += (picture.width, picture.height) != self.stored_size
         self.losses.metadata |= {METADATA[name] for name in METADATA if _side_data(picture, name)}
-        alpha = has_alpha(picture)
+        transparent = has_alpha(picture)
         # Without exact rounding and chroma at full width libswscale darkens 4:2:0 by 1 level of 255
         # (docs/log/video.md).
         exact = (
@@ -357,15 +371,19 @@ class VideoSource:
             picture,
             w,
             h,
-            "rgba" if alpha else "rgb24",
+            "rgba" if transparent else "rgb24",
             src_colorspace=yuv_matrix(picture.colorspace, picture.height, picture.width),
             interpolation=exact | (Interpolation.BILINEAR if same else Interpolation.BICUBIC),
             threads=self.options.threads,
         )
-        rgb = np.asarray(converted.to_ndarray(), np.uint8)
-        if alpha:
-            rgb = self.losses.lay_on_white(rgb)
-        return rgb if orientation is None else np.ascontiguousarray(orientation.apply(rgb))
+        pixels = np.asarray(converted.to_ndarray(), np.uint8)
+        if orientation is not None:
+            pixels = np.ascontiguousarray(orientation.apply(pixels))
+        if not transparent:
+            return pixels, None
+        if self.clip.alpha:
+            return split_alpha(pixels)
+        return self.losses.lay_on_white(pixels), None
 
 
 def make_rate_constant(timed: Iterable[TimedPicture], step: Fraction) -> Iterator[TimedPicture]:
@@ -472,6 +490,26 @@ def find_stream(file: InputContainer, path: Path) -> VideoStream:
     return streams[0]
 
 
+def find_decoder(stream: VideoStream) -> VideoCodecContext:
+    """Return the decoder of a stream.
+
+    VP8 and VP9 with alpha are two streams in one; only the library of their makers reads both.
+    """
+    import av
+    from av.codec.codec import UnknownCodecError
+
+    context = stream.codec_context
+    name = ALPHA_DECODERS.get(context.codec.canonical_name)
+    if name is None or not _is_tagged_with_alpha(stream):
+        return context
+    try:
+        decoder: VideoCodecContext = av.CodecContext.create(name, "r")  # type: ignore[assignment]
+    except UnknownCodecError:
+        return context
+    decoder.extradata = context.extradata
+    return decoder
+
+
 def read_packets(file: InputContainer, streams: list[Stream]) -> Iterator[Packet[Stream]]:
     """Yield the packets of streams, and an empty one at the end of each.
 
@@ -528,6 +566,11 @@ def has_alpha(picture: VideoFrame) -> bool:
     return format.has_palette or any(component.is_alpha for component in format.components)
 
 
+def _is_tagged_with_alpha(stream: VideoStream) -> bool:
+    """Return whether Matroska or WebM says so, in letters of either case."""
+    return ("alpha_mode", "1") in {(name.lower(), tag) for name, tag in stream.metadata.items()}
+
+
 def _lost_properties(
     stream: VideoStream, picture: VideoFrame, orientation: Orientation | None
 ) -> tuple[str, ...]:
@@ -541,7 +584,7 @@ def _lost_properties(
     bits = max(component.bits for component in components)
     if bits > 8:
         notes.append(f"{bits} bits a channel are reduced to 8")
-    if stream.metadata.get("alpha_mode") == "1":  # VP8 and VP9 in Matroska, decoded without it
+    if _is_tagged_with_alpha(stream) and not has_alpha(picture):
         notes.append("alpha is left out: colours that it hid are shown")
     return tuple(notes)
 

@@ -25,13 +25,12 @@ from faststyle.video.frames import (
     Clip,
     Color,
     Frame,
-    Rgb,
     yuv_matrix,
 )
 from faststyle.video.options import Container, VideoError, VideoOptions, file_url
 
 if TYPE_CHECKING:
-    from av import Packet, VideoFrame
+    from av import Packet, VideoFormat, VideoFrame
     from av.container import OutputContainer
     from av.video.stream import VideoStream
 
@@ -47,7 +46,8 @@ class EncoderSettings:
     `format` is the pixel format, `options` are FFmpeg's. `quality` and `preset` name the encoder's
     options that set these, where it has any. An encoder with `even_sizes` takes no odd width or
     height. One with `full_range` can store that levels are 0-255; others get levels of 16-235.
-    `min_side` is the shortest side that it takes, in pixels.
+    `min_side` is the shortest side that it takes, in pixels. `alpha` is the pixel format with
+    transparent pixels, None for an encoder that has none, and `alpha_options` are what it needs.
     """
 
     encoder: str
@@ -58,6 +58,8 @@ class EncoderSettings:
     even_sizes: bool = False
     full_range: bool = False
     min_side: int = 1
+    alpha: str | None = None
+    alpha_options: dict[str, str] = field(default_factory=dict)
 
 
 # By these qualities frames look as the network painted them. By these presets encoding keeps up
@@ -87,6 +89,7 @@ CODECS = {
         quality=("crf",),
         preset="cpu-used",
         full_range=True,
+        alpha="yuva420p",
     ),
     "av1": EncoderSettings(
         "libsvtav1",
@@ -95,9 +98,17 @@ CODECS = {
         preset="preset",
         full_range=True,
     ),
-    "prores": EncoderSettings("prores_ks", "yuv422p10le", {"profile": "hq"}, preset="profile"),
+    "prores": EncoderSettings(
+        "prores_ks",
+        "yuv422p10le",
+        {"profile": "hq"},
+        preset="profile",
+        alpha="yuva444p10le",
+        alpha_options={"profile": "4444"},
+    ),
 }
-LOSSLESS = EncoderSettings("ffv1", "bgr0")  # for segments that become a GIF or pictures
+# For segments that become a GIF or pictures.
+LOSSLESS = EncoderSettings("ffv1", "bgr0", alpha="bgra")
 LOSSLESS_CONTAINER = "matroska"
 
 
@@ -133,8 +144,9 @@ class SegmentEncoder:
         os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 prints errors only, no banner
         self.clip = clip
         self.threads = options.threads or 0
-        self.settings = find_settings(options, container)
-        self.format = LOSSLESS_CONTAINER if self.settings is LOSSLESS else container.format
+        settings = find_settings(options, container)
+        self.format = LOSSLESS_CONTAINER if settings is LOSSLESS else container.format
+        self.settings = _with_alpha(settings) if clip.alpha else settings
         self.color = _output_color(clip.color, self.settings)
         self.reformatter = VideoReformatter()
         multiple = 2 if self.settings.even_sizes else 1
@@ -193,11 +205,12 @@ class SegmentEncoder:
 
         h, w = frame.rgb.shape[:2]
         # Odd sizes grow by a row or column, for encoders that take even sizes only.
-        rgb: Rgb = np.pad(
-            frame.rgb, ((0, self.height - h), (0, self.width - w), (0, 0)), mode="edge"
-        )
+        pixels = frame.rgb
+        if frame.alpha is not None:
+            pixels = np.dstack([frame.rgb, frame.alpha])
+        padded = np.pad(pixels, ((0, self.height - h), (0, self.width - w), (0, 0)), mode="edge")
         picture = self.reformatter.reformat(
-            VideoFrame.from_ndarray(rgb, "rgb24"),
+            VideoFrame.from_ndarray(padded, "rgb24" if frame.alpha is None else "rgba"),
             format=self.settings.format,
             dst_colorspace=yuv_matrix(self.color.space, h, w),
             dst_color_range=self.color.range or LIMITED,
@@ -239,6 +252,7 @@ class SegmentEncoder:
                 f"{self.format} does not take {settings.encoder}; it takes {accepted}"
             ) from None
         stream.time_base = clip.time_base
+        tag_alpha(stream, clip)
         context = stream.codec_context
         context.color_range = self.color.range
         context.colorspace = self.color.space
@@ -288,6 +302,30 @@ def find_settings(options: VideoOptions, container: Container) -> EncoderSetting
     return replace(settings, options=chosen)
 
 
+def holds_alpha(options: VideoOptions, container: Container) -> bool:
+    """Return whether the codec that is chosen holds alpha. Raises: VideoError as `find_settings`.
+
+    A profile of ProRes that was asked for is kept, and not all of them hold it.
+    """
+    settings = find_settings(options, container)
+    needed = settings.alpha_options
+    return settings.alpha is not None and (
+        options.preset is None or not needed or options.preset in needed.values()
+    )
+
+
+def tag_alpha(stream: VideoStream, clip: Clip) -> None:
+    """Say that a stream holds alpha: Matroska and WebM tell it by a tag of VP8 and VP9."""
+    if clip.alpha:
+        stream.metadata["alpha_mode"] = "1"
+
+
+def _with_alpha(settings: EncoderSettings) -> EncoderSettings:
+    """Return the settings for frames with alpha."""
+    format = settings.alpha or settings.format
+    return replace(settings, format=format, options=settings.options | settings.alpha_options)
+
+
 def _generic_settings(name: str) -> EncoderSettings:
     """Return settings for an encoder that is not in CODECS."""
     import av
@@ -296,6 +334,8 @@ def _generic_settings(name: str) -> EncoderSettings:
     context = av.CodecContext.create(name, "w")
     format, _ = find_best_pix_fmt_of_list(context.codec.video_formats or ["yuv420p"], "yuv420p")
     option_names = {option.name for option in context.supported_options.private}
+    with_alpha = [f for f in context.codec.video_formats or [] if _holds_alpha(f)]
+    alpha, _ = find_best_pix_fmt_of_list(with_alpha, "yuva420p", True)
     has_crf = "crf" in option_names
     quality = ("crf",) if has_crf else ("qmin", "qmax")
     # Hardware encoders choose better qualities themselves than a constant quantiser gives.
@@ -307,7 +347,12 @@ def _generic_settings(name: str) -> EncoderSettings:
         quality=quality,
         preset="preset" if "preset" in option_names else None,
         even_sizes=True,
+        alpha=None if alpha is None else alpha.name,
     )
+
+
+def _holds_alpha(format: VideoFormat) -> bool:
+    return any(component.is_alpha for component in format.components)
 
 
 def _output_color(color: Color, settings: EncoderSettings) -> Color:
