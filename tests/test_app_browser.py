@@ -13,10 +13,13 @@ from app_server import app_process
 from browser import Watched, chromium, needs_chromium, read_axe, watched_page
 from conftest import draw, needs, write_random_network, write_tiny_vgg
 from PIL import Image
+from test_video_clips import read_clip, write_clip
 
 from faststyle import Stylizer
+from faststyle.video.job import stylize_video
+from faststyle.video.options import VideoOptions
 
-pytestmark = [pytest.mark.slow, needs("gradio", "mcp"), needs_chromium()]
+pytestmark = [pytest.mark.slow, needs("gradio", "mcp", "av"), needs_chromium()]
 WAIT = 600_000  # milliseconds: a machine that does other things too
 # Gradio's own client says so, as a warning, whenever an answer has ended.
 HARMLESS = "Method not implemented."
@@ -152,6 +155,38 @@ def test_the_webcam_is_painted_live(browser: Any, url: str) -> None:
         assert "ms a frame" in page.locator("#live").inner_text()
         assert console_errors(watched) == []
         assert watched.elsewhere == []
+
+
+def test_a_video_is_painted_as_the_command_paints_it(watched: Watched, folder: Path) -> None:
+    page = watched.page
+    clip = write_clip(folder / "walk.mp4", range(8), size=(96, 128))
+    open_tab(page, "Video")
+    upload(page, "#video", clip)
+    page.locator("#video video").wait_for(state="attached")
+    page.locator("#video_size input[type=number]").fill("128")
+    page.locator("#video_size input[type=number]").press("Tab")
+    page.locator("#go_video").click()
+    assert "8 frames, " in wait_for_text(page, "#video_told", "8 frames, ")
+    page.locator("#painted_video video").wait_for(state="attached")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download the video").click()
+    got = read_clip(Path(download.value.path()).rename(folder / "painted.mp4"))
+    stylizer = Stylizer.load(folder / "checkpoints" / "dots.safetensors", engine="torch")
+    options = VideoOptions(size=128, overwrite=True)
+    stylize_video(clip, folder / "expected.mp4", lambda rgb: np.array(stylizer(rgb)), options)
+    expected = read_clip(folder / "expected.mp4")
+    assert (got.size, got.times) == (expected.size, expected.times)
+    for one, other in zip(got.frames, expected.frames, strict=True):
+        assert np.abs(one.astype(int) - other.astype(int)).mean() < 1
+    # What is no video is said in words.
+    page.reload()
+    open_tab(page, "Video")
+    (folder / "text.mp4").write_bytes(b"hello")
+    upload(page, "#video", folder / "text.mp4")
+    page.locator("#video video").wait_for(state="attached")
+    page.locator("#go_video").click()
+    page.get_by_text("not a video that can be read").wait_for()
+    watched.errors.clear()  # the browser itself says that it cannot show such a file
 
 
 def test_a_style_is_trained_from_the_page_and_survives_a_reload(

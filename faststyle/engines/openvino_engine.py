@@ -135,7 +135,10 @@ class OpenVINOEngine(Engine):
         asked = self._config.get("INFERENCE_PRECISION_HINT")
         got = compiled.get_property("INFERENCE_PRECISION_HINT").to_string() if asked else None
         if got != asked:
-            raise DeviceError(f"`precision` {self.precision}: this {self.device} computes in {got}")
+            raise DeviceError(
+                f"`precision` {self.precision}: this {self.device} computes in {got}; "
+                "leave it out, or name that one"
+            )
         return compiled.create_infer_request()
 
     def _make_config(self, threads: int | None) -> dict[str, Any]:
