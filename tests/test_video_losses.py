@@ -161,7 +161,7 @@ def test_a_stopped_clip_with_alpha_goes_on() -> None:
 
 def test_alpha_that_the_decoder_leaves_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """FFmpeg's own decoder of VP9 does not read the second stream that holds alpha."""
-    monkeypatch.setattr("faststyle.video.read.ALPHA_DECODERS", {"vp9": "not in this build"})
+    monkeypatch.setattr("faststyle.video.streams.ALPHA_DECODERS", {"vp9": "not in this build"})
     source = write_alpha("in.webm", "libvpx-vp9", "yuva420p", [0, 0])
     assert run(source, "out.mp4").notes == ("alpha is left out: colours that it hid are shown",)
 

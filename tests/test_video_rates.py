@@ -13,7 +13,7 @@ from test_video_clips import VARIABLE, read_clip, write_clip
 
 from faststyle.video import parts as video_parts
 from faststyle.video.job import VideoOptions, stylize_video
-from faststyle.video.read import exact_ticks
+from faststyle.video.streams import exact_ticks
 
 MILLISECOND = Fraction(1, 1000)
 RATES = [Fraction(25), Fraction(30000, 1001), Fraction(24000, 1001), Fraction(50)]

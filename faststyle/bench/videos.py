@@ -31,7 +31,8 @@ from faststyle.training.photos import held_out_photos
 from faststyle.video.frames import Rgb
 from faststyle.video.job import VideoOptions, stylize_video
 from faststyle.video.options import VideoError, find_target, require_av
-from faststyle.video.read import find_stream, open_clip, open_input
+from faststyle.video.read import open_clip
+from faststyle.video.streams import find_stream, open_input
 
 ON_CPU = EngineOptions(device="cpu", convert=True)
 SIZES = ((480, 848), (720, 1280))  # height, width

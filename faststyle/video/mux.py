@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 from faststyle.video.frames import Clip
 from faststyle.video.options import Container, file_url
 from faststyle.video.parts import Parts
-from faststyle.video.read import MICROSECOND, find_stream, open_input, read_packets
+from faststyle.video.streams import MICROSECOND, find_stream, open_input, read_packets
 from faststyle.video.write import Segment, tag_alpha
 
 if TYPE_CHECKING:

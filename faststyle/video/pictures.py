@@ -20,7 +20,7 @@ from faststyle.images import write_image
 from faststyle.video.frames import Alpha, Clip
 from faststyle.video.options import file_url, numbered_files
 from faststyle.video.parts import Parts
-from faststyle.video.read import open_input
+from faststyle.video.streams import open_input
 from faststyle.video.write import LOSSLESS
 
 if TYPE_CHECKING:
