@@ -17,7 +17,7 @@ from torch import Tensor
 import faststyle
 from faststyle.checkpoint import SUFFIX, About, save_checkpoint
 from faststyle.errors import CheckpointError, OutputError, RecipeError
-from faststyle.files import sha256
+from faststyle.files import check_free, sha256
 from faststyle.networks import build_network
 
 NAME = "pytorch_example"
@@ -75,8 +75,7 @@ def convert_checkpoint(
     """
     if output.suffix != SUFFIX:
         raise OutputError(f"`output` {output}: the name of a checkpoint ends in {SUFFIX}")
-    if output.exists() and not overwrite:
-        raise OutputError(f"`output` {output}: is there already; `overwrite` replaces it")
+    check_free(output, overwrite)
     state = _clean(_read(source), source)
     blocks = sum(f"res{n}.conv1.conv2d.weight" in state for n in range(1, len(state)))
     config = {"name": NAME, "width": _channels(state, source), "blocks": blocks}

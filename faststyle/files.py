@@ -92,6 +92,12 @@ def check_place(path: Path | str) -> None:
         raise output_error(path, error) from error
 
 
+def check_free(path: Path | str, overwrite: bool) -> None:
+    """Raise OutputError when there is a file of that name, and it may not be replaced."""
+    if os.path.exists(path) and not overwrite:  # Path.exists raises for a name too long
+        raise OutputError(f"`output` {path}: is there already; `overwrite` replaces it")
+
+
 def write_bytes(path: Path | str, data: bytes) -> None:
     """Write `data` to `path`, whole or not at all. Raises: OutputError."""
     with writing(path) as temporary:

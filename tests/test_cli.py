@@ -397,7 +397,9 @@ def test_metadata_are_kept_when_asked_for(workplace: Path) -> None:
     exif[0x010F] = "Acme"
     draw(0, 20, 24).save("photo.jpg", exif=exif, dpi=(300, 300))
     for options, make in (([], None), (["--keep-metadata"], "Acme")):
-        result = call("stylize", "photo.jpg", "--style", "dots", "-o", "out.jpg", *options)
+        result = call(
+            "stylize", "photo.jpg", "--style", "dots", "-o", "out.jpg", "--overwrite", *options
+        )
         assert result.exit_code == 0, result.stderr
         with Image.open("out.jpg") as image:
             assert image.getexif().get(0x010F) == make
@@ -447,6 +449,10 @@ def test_stylize_says_what_it_wrote(workplace: Path) -> None:
     wrote = "wrote new/out.jpg (engine: torch, cpu, float32)\n"
     assert (result.exit_code, result.stdout, result.stderr) == (0, wrote, "")
     assert os.listdir("new") == ["out.jpg"]
+    before = Path("new/out.jpg").read_bytes()
+    again = call("stylize", "photo.jpg", "--style", "dots", "-o", "new/out.jpg")
+    assert (again.exit_code, Path("new/out.jpg").read_bytes()) == (1, before)
+    assert again.stderr == "error: -o new/out.jpg: is there already; --overwrite replaces it\n"
 
 
 def test_info_says_how_a_checkpoint_was_made(workplace: Path) -> None:
@@ -591,6 +597,9 @@ def test_a_sheet_has_the_photo_and_every_style(workplace: Path) -> None:
     torch.testing.assert_close(
         sheet[..., 8:40, 8:56], fit_shorter(read_image("photo.png"), 32), atol=1 / 255, rtol=0
     )
+    again = call("sheet", "photo.png", "-o", "sheet.png")
+    told = "error: -o sheet.png: is there already; --overwrite replaces it\n"
+    assert (again.exit_code, again.stderr) == (1, told)
     one = call("sheet", "photo.png", "-o", "one.png", "--size", "32", "--style", "dots")
     assert one.stdout == "wrote one.png: dots\n"
     missing = call("sheet", "photo.png", "-o", "none.png", "--style", "nothing")

@@ -176,6 +176,7 @@ def stylize(
     Example: faststyle stylize holiday/ --style nocturne -o painted/
     """
     from faststyle.engines.options import EngineOptions
+    from faststyle.files import check_free
     from faststyle.stylize.clip import plan_clips
     from faststyle.stylize.processes import (
         ended_by_sigterm,
@@ -216,6 +217,8 @@ def stylize(
     video |= {"size": size, "threads": threads, "overwrite": overwrite, "resume": resume}
     notes: list[str] = []
     items = _plan(pictures, output, format, dataset, photos, column, notes.append)
+    if len(items) == 1 and not dataset and items[0].target is not None:
+        check_free(items[0].target, overwrite)  # of several, those that are there are kept
     settings = {
         "tile": _parse_tile(tile),
         "size": size,
@@ -301,6 +304,9 @@ def sheet(
     size: Annotated[
         int, typer.Option(help="Shorter side of each picture, in pixels.", min=16)
     ] = 320,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Write over a sheet that is there.")
+    ] = False,
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
@@ -310,7 +316,7 @@ def sheet(
     """
     from faststyle.checkpoint import find_checkpoint, names_at_hand
     from faststyle.errors import CheckpointError
-    from faststyle.files import check_place, write_bytes
+    from faststyle.files import check_free, check_place, write_bytes
     from faststyle.images import (
         check_format_size,
         encode_image,
@@ -324,6 +330,7 @@ def sheet(
     from faststyle.stylize.stylizer import Stylizer
 
     format = output_format(output)
+    check_free(output, overwrite)
     check_place(output)
     names = styles or names_at_hand()
     if not names:

@@ -36,7 +36,7 @@ from faststyle.engines.torch_engine import TorchEngine
 from faststyle.engines.verify import Check, compare, too_far
 from faststyle.errors import FaststyleError, OutputError, PhotosError, did_you_mean
 from faststyle.extras import require
-from faststyle.files import sha256, writing
+from faststyle.files import check_free, sha256, writing
 from faststyle.images import read_image, resize
 from faststyle.networks.network import MIN_SIDE
 from faststyle.training.photos import NumberedPhotos, held_out_photos, open_photos
@@ -102,8 +102,8 @@ def export_checkpoint(
     """
     began = time.monotonic()
     _check_options(output, format, int8, size)  # before anything takes time
-    if taken := [file for file in _parts(output) if file.exists() and not overwrite]:
-        raise OutputError(f"`output` {taken[0]}: is there already; `overwrite` replaces it")
+    for file in _parts(output):
+        check_free(file, overwrite)
     network, about = load_checkpoint(checkpoint)
     with _output_files(output) as (temporary, files):
         properties = graph_properties(about, checkpoint.stem, sha256(checkpoint), size)

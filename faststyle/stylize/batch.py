@@ -184,7 +184,7 @@ def run_jobs(
     """Stylize all jobs, and go on past a picture that fails.
 
     Of several outputs, those that are there are kept unless `overwrite`, so that a stopped run goes
-    on where it was. A single output is always written. `allow_huge` takes pictures that may be
+    on where it was. A single one is written over. `allow_huge` takes pictures that may be
     decompression bombs. `keep_metadata` keeps EXIF and XMP, which may tell where and when a photo
     was taken. `done` is called after each job. Raises: OutputError for a full disk, and
     Interrupted; both end the run at once.

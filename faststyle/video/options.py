@@ -14,6 +14,7 @@ from pathlib import Path
 
 from faststyle.errors import FaststyleError, OutputError
 from faststyle.extras import require
+from faststyle.files import check_free
 from faststyle.images import HEIF, READABLE, WRITABLE, output_format
 
 NUMBERED = re.compile(r"%0?\d*d")  # as in frames/%05d.png
@@ -267,8 +268,8 @@ def check_target(target: Target, source: Path, overwrite: bool) -> None:
         raise OutputError(f"`output` {target.path}: the input itself; choose another name")
     if target.container is not PICTURES and target.path.is_dir():
         raise OutputError(f"`output` {target.path}: a folder of that name is in the way")
-    if taken and not overwrite:
-        raise OutputError(f"`output` {taken[0]}: is there already; `overwrite` replaces it")
+    for path in taken:
+        check_free(path, overwrite)
 
 
 def is_numbered(path: Path) -> bool:
