@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import typer
@@ -453,6 +454,23 @@ def test_stylize_says_what_it_wrote(workplace: Path) -> None:
     again = call("stylize", "photo.jpg", "--style", "dots", "-o", "new/out.jpg")
     assert (again.exit_code, Path("new/out.jpg").read_bytes()) == (1, before)
     assert again.stderr == "error: -o new/out.jpg: is there already; --overwrite replaces it\n"
+
+
+def test_the_size_of_strokes_is_a_number_or_auto(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("faststyle.stylize.strokes.SIDE", 16)
+    stylizer = Stylizer.load("dots", device="cpu")
+    for size in ("auto", "2", "0.5"):
+        result = call(
+            "stylize", "photo.png", "--style", "dots", "-o", "o.png", "--stroke-size", size
+        )
+        assert result.exit_code == 0, result.stderr
+        expected = stylizer("photo.png", stroke_size="auto" if size == "auto" else float(size))
+        np.testing.assert_array_equal(np.array(Image.open("o.png")), np.array(expected))
+    result = call("stylize", "photo.png", "--style", "dots", "-o", "x.png", "--stroke-size", "big")
+    assert result.exit_code == 2
+    assert "Invalid value for --stroke-size: auto, or a number, got 'big'" in result.stderr
 
 
 def test_info_says_how_a_checkpoint_was_made(workplace: Path) -> None:

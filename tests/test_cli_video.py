@@ -104,6 +104,14 @@ def test_a_second_run_needs_overwrite(workplace: Path) -> None:
         (("in.mp4", "in.mp4", "-o", "out.mp4"), "-o out.mp4: several inputs need a folder, not a"),
         (("in.mp4", "in.mp4", "-o", "out"), "would both be written to out/in.mp4; rename one"),
         (("in.mp4", "red.txt", "-o", "."), "-o in.mp4: the input itself; choose another name"),
+        (
+            ("in.mp4", "-o", "out.mp4", "--stroke-size", "auto"),
+            "--stroke-size auto is for pictures; give a number for videos",
+        ),
+        (
+            ("in.mp4", "red.txt", "-o", "out", "--stroke-size", "auto"),
+            "--stroke-size auto is for pictures; give a number for videos",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(

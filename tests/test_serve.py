@@ -205,6 +205,16 @@ def test_options_are_those_of_the_stylizer(client: Client) -> None:
     assert np.array_equal(decoded(same), decoded(data))
 
 
+def test_strokes_in_proportion_are_an_option(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("faststyle.stylize.strokes.SIDE", 20)
+    stylizer = Stylizer.load("dots", engine="torch", device="cpu")
+    expected = np.asarray(stylizer(draw(0, 40, 52), stroke_size="auto"))
+    _, _, data = client.stylize(PHOTO, "style=dots&stroke_size=auto")
+    assert np.abs(decoded(data) - expected).max() <= ONE_LEVEL
+
+
 def test_paintings_of_a_collection_are_styles(client: Client) -> None:
     pictures = [decoded(client.stylize(PHOTO, f"style=two:{name}")[2]) for name in ("red", "blue")]
     assert np.abs(pictures[0] - pictures[1]).max() > 5
@@ -275,6 +285,7 @@ def test_what_is_left_out_of_a_photo_is_said(client: Client) -> None:
         ("style=dots&mix=nan", 422, "`mix` must be 0"),
         ("style=dots&mix=a", 422, "`mix` 'a': use a number"),
         ("style=dots&stroke_size=0", 422, "`stroke_size` must be above 0"),
+        ("style=dots&stroke_size=large", 422, "`stroke_size` 'large': use a number, or auto"),
         ("style=dots&stroke_size=5e-324", 413, "ask for more than"),
         ("style=dots&size=0", 422, "`size` '0': use pixels"),
         ("style=dots&size=99999", 413, "ask for more than 16,000,000 pixels"),

@@ -18,6 +18,7 @@ from faststyle.errors import CheckpointError, DeviceError, ImageError
 from faststyle.images import Picture, resize
 from faststyle.networks.johnson import Johnson
 from faststyle.stylize import stylizer as stylizer_module
+from faststyle.stylize.strokes import draw_strokes
 from faststyle.stylize.stylizer import Look, Stylizer
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -395,17 +396,52 @@ def test_stroke_size_stylizes_at_another_size_and_comes_back(stylizer: Stylizer)
     assert stylizer(photo, stroke_size=10).shape == photo.shape
 
 
+def test_strokes_in_proportion_are_painted_at_the_size_of_the_photo(
+    stylizer: Stylizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = draw_batch(1, 61, 97)
+    # No larger than photos of which strokes have their size: nothing changes.
+    assert torch.equal(stylizer(photo, stroke_size="auto"), stylizer(photo, stroke_size=1.0))
+    monkeypatch.setattr("faststyle.stylize.strokes.SIDE", 24)
+    got = stylizer(photo, stroke_size="auto")
+    assert torch.equal(got, stylizer(draw_strokes(photo, stylizer), stroke_size=1.0))
+    assert float((got - stylizer(photo, stroke_size=1.0)).abs().mean()) > 0.002
+    # Sizes, alpha and the other options are as with any size of strokes.
+    assert stylizer(photo, size=30, stroke_size="auto").shape == (1, 3, 30, 48)
+    assert torch.equal(stylizer(photo, stroke_size="auto", mix=0.0), photo)
+    picture = draw(0, 41, 29)
+    picture.putalpha(100)
+    painted_picture = stylizer(picture, stroke_size="auto")
+    assert (painted_picture.size, painted_picture.mode) == ((29, 41), "RGBA")
+    with pytest.raises(ImageError, match="`stroke_size` must be above 0, or auto, got large"):
+        stylizer(photo, stroke_size="large")
+
+
+def test_strokes_in_proportion_in_tiles_are_the_same(
+    stylizer: Stylizer, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("faststyle.stylize.strokes.SIDE", 70)
+    photo = draw_batch(1, 101, 139)
+    tiled = Stylizer.load(checkpoint, device="cpu", tile=64)
+    whole = stylizer(photo, stroke_size="auto")
+    # Both passes round to 8 bits, and the network makes more of it: 4.6 levels were seen.
+    torch.testing.assert_close(tiled(photo, stroke_size="auto"), whole, atol=8 / 255, rtol=0)
+    assert float((whole - stylizer(photo)).abs().max()) > 80 / 255
+
+
 @pytest.mark.parametrize(
     ("size", "look"),
     [
         (None, Look()),
         (20, Look(stroke_size=1.5)),
         (48, Look(keep_colors=True, mix=0.4)),
+        (None, Look(stroke_size="auto")),
     ],
 )
 def test_a_batch_gives_the_pictures_that_each_would_give(
     stylizer: Stylizer, size: int | None, look: Look, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("faststyle.stylize.strokes.SIDE", 18)
     photos = [Picture(image) for image in draw_batch(3, 24, 37).split(1)]
     photos[1] = replace(photos[1], alpha=torch.full((1, 1, 24, 37), 0.5), icc=b"profile")
     alone = [stylizer.stylize(photo, size, look) for photo in photos]
@@ -418,7 +454,7 @@ def test_a_batch_gives_the_pictures_that_each_would_give(
         torch.testing.assert_close(got.rgb, expected.rgb, atol=1e-4, rtol=0)
         assert (got.alpha is None) == (expected.alpha is None)
         assert got.icc == expected.icc
-    assert runs == [3]
+    assert runs == ([3, 3] if look.stroke_size == "auto" else [3])
 
 
 def test_a_batch_without_memory_is_done_one_at_a_time(

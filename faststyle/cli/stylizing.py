@@ -75,8 +75,12 @@ def stylize(
         bool, typer.Option("--keep-colors", help="Keep the colours of the photo.")
     ] = False,
     stroke_size: Annotated[
-        float, typer.Option(help="Strokes: 2 is twice as large as trained.")
-    ] = 1.0,
+        str | None,
+        typer.Option(
+            help="Strokes: 2 is twice as large as trained, auto is in proportion to the picture.",
+            metavar="NUMBER|auto",
+        ),
+    ] = None,
     mix: Annotated[
         float, typer.Option(help="How much of the style: 0 is the photo, 1 all of it.")
     ] = 1.0,
@@ -177,7 +181,7 @@ def stylize(
     """
     from faststyle.engines.options import EngineOptions
     from faststyle.files import check_free
-    from faststyle.stylize.clip import plan_clips
+    from faststyle.stylize.clip import check_clip_look, plan_clips
     from faststyle.stylize.processes import (
         ended_by_sigterm,
         take_gpu,
@@ -186,12 +190,12 @@ def stylize(
     )
     from faststyle.stylize.report import recorded
     from faststyle.stylize.shards import wants_dataset
-    from faststyle.stylize.stylizer import Look
+    from faststyle.stylize.stylizer import STROKE_SIZE, Look
     from faststyle.video.options import wants_video
 
     process = this_process()
     take_gpu(process)
-    look = Look(keep_colors, stroke_size, mix)
+    look = Look(keep_colors, _parse_stroke_size(stroke_size, STROKE_SIZE), mix)
     options = EngineOptions(engine, device, precision, threads)
     video = _given(
         codec=codec,
@@ -211,6 +215,9 @@ def stylize(
         _refuse_for_videos(
             format=format, tile=tile, allow_huge=allow_huge, keep_metadata=keep_metadata
         )
+    clip_look = Look(keep_colors, _parse_stroke_size(stroke_size, 1.0), mix)
+    if one_video or clips:
+        check_clip_look(clip_look)
     if allow_huge and dataset:
         raise typer.BadParameter("is for files, not for data sets", param_hint="--allow-huge")
     _refuse_for_collections(ray, column, dataset, bool(one_video or clips), photos, output)
@@ -231,12 +238,12 @@ def stylize(
     with ended_by_sigterm(), recorded(report, process) as record:
         if one_video:
             if process.rank == 0:
-                _stylize_video(photos[0], output, styles, video, look, options, as_json)
+                _stylize_video(photos[0], output, styles, video, clip_look, options, as_json)
                 record.videos = 1
             return
         _stylize_items(items, styles, options, settings, process, ray, record)
         clips = process.share(clips)
-        videos = _stylize_clips(clips, styles, video, look, options, record, as_json)
+        videos = _stylize_clips(clips, styles, video, clip_look, options, record, as_json)
     wait_for_others(process)
     record.report.notes = notes * (process.rank == 0) + record.report.notes
     _print_pictures(record.report, record.engine, output, as_json, videos)
@@ -395,6 +402,20 @@ def _parse_tile(text: str) -> int | None:
     raise typer.BadParameter(
         f"auto, off, or {SMALLEST_TILE} or more pixels, got {text!r}", param_hint="--tile"
     )
+
+
+def _parse_stroke_size(text: str | None, default: float | str) -> float | str:
+    """Return the argument `stroke_size` of `Look` for an option; None is the default."""
+    from faststyle.stylize.strokes import AUTO
+
+    if text is None or text == AUTO:
+        return text or default
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"auto, or a number, got {text!r}", param_hint="--stroke-size"
+        ) from None
 
 
 class _PictureBars:

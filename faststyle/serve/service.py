@@ -221,7 +221,8 @@ def _most_pixels(h: int, w: int, size: int | None, look: Look) -> int:
     trained enlarge it, and sides below `MIN_SIDE` are mirrored up to that.
     """
     out_h, out_w = (h, w) if size is None else fitted_size(h, w, size)
-    scale = max(1, min(out_h, out_w) / look.stroke_size) / min(out_h, out_w)
+    stroke_size = 1.0 if isinstance(look.stroke_size, str) else look.stroke_size
+    scale = max(1, min(out_h, out_w) / stroke_size) / min(out_h, out_w)
     sides = [max(MIN_SIDE, side * scale) for side in (out_h, out_w)]
     seen = sides[0] * sides[1]
     return max(h * w, out_h * out_w, int(min(seen, 1e18)))  # tiny strokes make it infinite

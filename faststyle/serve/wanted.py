@@ -10,7 +10,8 @@ from typing import Any
 from faststyle.errors import ImageError, did_you_mean
 from faststyle.images import QUALITY
 from faststyle.serve.options import RequestError
-from faststyle.stylize.stylizer import Look
+from faststyle.stylize.strokes import AUTO
+from faststyle.stylize.stylizer import STROKE_SIZE, Look
 
 PHOTO = "photo"  # the field of a form that holds the file
 FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}  # of answers, by Pillow's names
@@ -72,6 +73,15 @@ def _read_number(text: str) -> float:
         raise ValueError("a number") from None
 
 
+def _read_strokes(text: str) -> float | str:
+    if text == AUTO:
+        return AUTO
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"a number, or {AUTO}") from None
+
+
 PARAMETERS = {
     "style": Parameter(
         str, {"type": "string"}, "A name that GET /styles lists, such as NAME or NAME:PAINTING."
@@ -82,9 +92,12 @@ PARAMETERS = {
         "Shorter side of the result, in pixels. Without it the photo keeps its size.",
     ),
     "stroke_size": Parameter(
-        _read_number,
-        {"type": "number", "exclusiveMinimum": 0, "default": 1.0},
-        "Size of strokes: 2 is twice as large as trained.",
+        _read_strokes,
+        {
+            "anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"const": AUTO}],
+            "default": STROKE_SIZE,
+        },
+        "Size of strokes: 2 is twice as large as trained; auto is in proportion to the photo.",
     ),
     "mix": Parameter(
         _read_number,
@@ -128,7 +141,9 @@ def read_wanted(given: Iterable[tuple[str, str]]) -> Wanted:
         raise _wrong("`style` is missing: name one that GET /styles lists")
     try:
         look = Look(
-            values.get("keep_colors", False), values.get("stroke_size", 1.0), values.get("mix", 1.0)
+            values.get("keep_colors", False),
+            values.get("stroke_size", STROKE_SIZE),
+            values.get("mix", 1.0),
         )
     except ImageError as error:
         raise _wrong(str(error)) from None

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from faststyle.engines.options import AUTO, EngineOptions
-from faststyle.errors import FaststyleError, Interrupted, OutputError
+from faststyle.errors import FaststyleError, ImageError, Interrupted, OutputError
 from faststyle.files import sha256
 from faststyle.stylize.batch import PIPE, Job, Report, check_distinct, find_files
 from faststyle.stylize.blend import parse_style
+from faststyle.stylize.strokes import AUTO as AUTO_STROKES
 from faststyle.stylize.stylizer import PLAIN, Announce, Look, Stylizer
 from faststyle.video.job import VideoProgress, VideoReport, stylize_video
 from faststyle.video.options import CLIPS, CONTAINERS, VideoOptions, check_kinds, is_clip
@@ -48,6 +49,7 @@ def stylize_clip(
     Example:
         >>> stylize_clip("walk.mp4", "out.mp4", ["nocturne"])
     """
+    check_clip_look(look)
     load = _loader(styles, engine, announce)
     report = stylize_video(
         source,
@@ -104,6 +106,7 @@ def run_clips(
     engine. Outputs that are there are kept unless `options.overwrite`. Raises: OutputError for a
     full disk, and Interrupted; both end the run.
     """
+    check_clip_look(look)
     reports = []
     summary = Report()
     load = _loader(styles, engine, announce)
@@ -130,6 +133,12 @@ def run_clips(
             reports.append(report)
             summary.written.append(report.output)
     return reports, summary, load().describe() if reports else ""
+
+
+def check_clip_look(look: Look) -> None:
+    """Raise ImageError for a look that is for pictures only."""
+    if look.stroke_size == AUTO_STROKES:
+        raise ImageError("`stroke_size` auto is for pictures; give a number for videos")
 
 
 def _loader(

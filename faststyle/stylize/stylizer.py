@@ -38,10 +38,15 @@ from faststyle.networks import bytes_per_pixel
 from faststyle.networks.network import MIN_SIDE, StyleNetwork
 from faststyle.stylize.blend import MeanOfPictures, can_be_mixed, mean_network, parse_style
 from faststyle.stylize.huge import stylize_huge
+from faststyle.stylize.strokes import AUTO as AUTO_STROKES
+from faststyle.stylize.strokes import draw_strokes
 from faststyle.stylize.tiles import TILE, stylize_tiles
 
-# Bytes a pixel that are held with tiles: the photo and the result, as floats and in 8 bits.
-TILES_BYTES = 40
+# The size of strokes of pictures where none is asked for: a number, or "auto".
+STROKE_SIZE: float | str = 1.0
+# Bytes a pixel that are held with tiles: the photo and the result, as floats and in 8 bits, and the
+# photo with strokes drawn in.
+TILES_BYTES = 52
 FULL_MEMORY = 0.9  # share of the available memory that a picture may take
 # What a picture takes by default before it is painted in tiles: this, or a quarter of the free
 # memory if that is more. A photo of 12 million pixels takes 2.6 GB in float32.
@@ -59,17 +64,19 @@ class Look:
     """How a stylized picture is to look, whatever the style.
 
     `keep_colors` takes only lightness from the style. `stroke_size` 2 makes strokes twice as large:
-    the network gets half the pixels a side, and its picture is enlarged. `mix` is the share of the
+    the network gets half the pixels a side, and its picture is enlarged. "auto" keeps strokes in
+    proportion to large photos, and detail with them (strokes.py). `mix` is the share of the
     stylized picture, from 0, the photo, to 1. Raises: ImageError for values that make no sense.
     """
 
     keep_colors: bool = False
-    stroke_size: float = 1.0
+    stroke_size: float | str = 1.0
     mix: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.stroke_size > 0:
-            raise ImageError(f"`stroke_size` must be above 0, got {self.stroke_size}")
+        size = self.stroke_size
+        if size != AUTO_STROKES and (isinstance(size, str) or not size > 0):
+            raise ImageError(f"`stroke_size` must be above 0, or auto, got {size}")
         if not 0 <= self.mix <= 1:
             raise ImageError(f"`mix` must be 0 (the photo) to 1 (the style), got {self.mix}")
 
@@ -194,7 +201,7 @@ class Stylizer:
         image: ImageSource,
         size: int | None = None,
         keep_colors: bool = False,
-        stroke_size: float = 1.0,
+        stroke_size: float | str = STROKE_SIZE,
         mix: float = 1.0,
     ) -> Any:
         """Return the stylized picture: a tensor or an array where that was given, else Pillow's.
@@ -227,6 +234,8 @@ class Stylizer:
             picture = _fit(picture, size)
             with torch.no_grad():  # not inference_mode: the result may be used in training
                 photo = _photo_for_network(picture, inside)
+                if look.stroke_size == AUTO_STROKES:
+                    photo = draw_strokes(photo, self._paint_first)
                 painted = self._in_memory(partial(self._paint, photo), tile, photo.shape[-2:])
                 stylized = resize(painted, h, w)
         except Exception as error:
@@ -250,6 +259,8 @@ class Stylizer:
                 fitted = [_fit(picture, size) for picture in pictures]
                 with torch.no_grad():
                     photos = torch.cat([_photo_for_network(one, inside) for one in fitted])
+                    if look.stroke_size == AUTO_STROKES:
+                        photos = draw_strokes(photos, lambda small: self._paint(small, 0))
                     painted = resize(self._paint(photos, 0), h, w)
                 pairs = zip(fitted, painted, strict=True)
                 return [_with_look(picture, rgb[None], look) for picture, rgb in pairs]
@@ -259,12 +270,17 @@ class Stylizer:
         return [self.stylize(picture, size, look) for picture in pictures]
 
     def _find_sizes(self, picture: Picture, size: int | None, look: Look) -> tuple[int, int, int]:
-        """Return height and width of the result, and the shorter side that the network gets."""
+        """Return height and width of the result, and the most that the network gets.
+
+        That is the shorter side of a photo.
+        """
         h, w = picture.rgb.shape[-2:]
         if size is not None:
             if size < 1:
                 raise ImageError(f"`size` must be 1 or more pixels, got {size}")
             h, w = fitted_size(h, w, size)
+        if isinstance(look.stroke_size, str):
+            return h, w, min(h, w)
         # Larger strokes: the network gets a smaller photo.
         return h, w, max(1, round(min(h, w) / look.stroke_size))
 
@@ -376,6 +392,11 @@ class Stylizer:
             return 0
         half = tile // 2 if tile else TILE
         return half if half >= SMALLEST_TILE else 0
+
+    def _paint_first(self, small: Tensor) -> Tensor:
+        """Return the small photo, (1, 3, H, W), painted for its strokes."""
+        h, w = small.shape[-2:]
+        return self._in_memory(partial(self._paint, small), self.find_tile(h, w), (h, w))
 
     def _paint(self, photo: Tensor, tile: int) -> Tensor:
         """Return the painted photo, of any size, at its own size."""
