@@ -462,12 +462,11 @@ def test_the_size_of_strokes_is_a_number_or_auto(
     monkeypatch.setattr("faststyle.stylize.strokes.SIDE", 16)
     stylizer = Stylizer.load("dots", device="cpu")
     for size in ("auto", "2", "0.5"):
-        result = call(
-            "stylize", "photo.png", "--style", "dots", "-o", "o.png", "--stroke-size", size
-        )
+        out = f"{size}.png"
+        result = call("stylize", "photo.png", "--style", "dots", "-o", out, "--stroke-size", size)
         assert result.exit_code == 0, result.stderr
         expected = stylizer("photo.png", stroke_size="auto" if size == "auto" else float(size))
-        np.testing.assert_array_equal(np.array(Image.open("o.png")), np.array(expected))
+        np.testing.assert_array_equal(np.array(Image.open(out)), np.array(expected))
     result = call("stylize", "photo.png", "--style", "dots", "-o", "x.png", "--stroke-size", "big")
     assert result.exit_code == 2
     assert "Invalid value for --stroke-size: auto, or a number, got 'big'" in result.stderr

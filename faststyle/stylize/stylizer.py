@@ -270,9 +270,9 @@ class Stylizer:
         return [self.stylize(picture, size, look) for picture in pictures]
 
     def _find_sizes(self, picture: Picture, size: int | None, look: Look) -> tuple[int, int, int]:
-        """Return height and width of the result, and the most that the network gets.
+        """Return height and width of the result, and the shorter side of the last photo painted.
 
-        That is the shorter side of a photo.
+        Strokes in proportion need a smaller photo before it.
         """
         h, w = picture.rgb.shape[-2:]
         if size is not None:
