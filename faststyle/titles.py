@@ -91,3 +91,12 @@ def _text(where: str, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise RecipeError(f"{where} must be a text, got {value!r}")
     return " ".join(str(value).split())
+
+
+def painting_words(checkpoint: Path, painting: Mapping[str, Any]) -> str:
+    """Return words on the painting of a checkpoint: its entry in the table beside, else its file.
+
+    `painting` is the entry in the checkpoint's own metadata. Raises: RecipeError.
+    """
+    title = read_titles(checkpoint.parent).paintings.get(str(painting.get("name", "")))
+    return str(title or painting.get("file", ""))

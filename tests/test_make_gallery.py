@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,7 @@ def test_what_is_finished_is_left_alone_and_what_was_stopped_goes_on(
 ) -> None:
     with stop_after(5):
         stopped = make()
-    assert stopped.exit_code == 130, stopped.output
+    assert stopped.exit_code == 143, stopped.output  # SIGTERM
     assert "stopped after step 5 of 8" in stopped.stderr
     assert not Path("gallery/dots-johnson.safetensors").exists()
     make()
@@ -216,8 +217,7 @@ def test_the_card_alone_says_what_is_known_and_no_more(make: Any, tmp_path: Path
     assert "| dots-johnson | Anna, Dots \\| lines, 1901 | johnson-4 |  |  |  |  |  |  |  |" in card
     for unknown in ("hours", "machine", "command", "judged", "flicker", "equal", "half"):
         assert unknown not in card
-    (gallery / "paintings.toml").write_text("[dots]\nname = 'x'")
-    assert not (gallery / "outputs").exists()
+    assert not (tmp_path / "work").exists()
 
 
 def test_the_command_of_a_card_trains_with_the_same_recipe(scripts: Any) -> None:
@@ -235,9 +235,8 @@ def test_the_command_of_a_card_trains_with_the_same_recipe(scripts: Any) -> None
     )
 
 
-def test_the_script_says_what_it_takes() -> None:
-    import subprocess
-
+@pytest.mark.slow
+def test_the_command_is_found_from_anywhere() -> None:
     done = subprocess.run(
         [ROOT / "scripts" / "make_gallery", "--help"],
         capture_output=True,
