@@ -235,7 +235,7 @@ def _make(style: str, painting: Path, recipe: Recipe, settings: Settings) -> Pat
     # It has the name that it gets in the gallery: comparisons are labelled with it.
     half = files.folder / f"{style}{SUFFIX}"
     save_checkpoint(half, network, about, torch.float16)
-    found = _measure(half, painting, files.folder, settings)
+    found = _measure(half, files.checkpoint, painting, settings)
     scores = found["scores"]
     bad = [f"{key} {scores[key]:.2f} of {most}" for key, most in MOST.items() if scores[key] > most]
     if bad:
@@ -270,17 +270,20 @@ def _train(style: str, painting: Path, recipe: Recipe, files: RunFiles, settings
     )
 
 
-def _measure(half: Path, painting: Path, folder: Path, settings: Settings) -> dict[str, Any]:
-    """Return scores, flicker and equal step of a network, measured now or by an earlier call."""
+def _measure(half: Path, trained: Path, painting: Path, settings: Settings) -> dict[str, Any]:
+    """Return scores, flicker and equal step of a network, measured now or by an earlier call.
+
+    `trained` is the file of the training, which is written once.
+    """
     judged = list_photos(settings.judged_on)
     parts = [
-        *(sha256(file) for file in (half, painting, *judged, *settings.clips)),
+        *(sha256(file) for file in (trained, painting, *judged, *settings.clips)),
         settings.compare_photos,
         settings.compare_steps,
         settings.vgg_weights and sha256(settings.vgg_weights),
     ]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-    kept = folder / "measured.json"
+    kept = half.with_name("measured.json")
     try:
         found: dict[str, Any] = json.loads(kept.read_text("utf-8"))
         if found["key"] == key:
@@ -297,21 +300,21 @@ def _measure(half: Path, painting: Path, folder: Path, settings: Settings) -> di
     found = {
         "key": key,
         "scores": asdict(scores),
-        "flicker": _flicker(half, folder, settings),
+        "flicker": _flicker(half, settings),
         "equal_step": _equal_step(half, painting, settings),
     }
     write_bytes(kept, json.dumps(found, indent=1).encode())
     return found
 
 
-def _flicker(half: Path, folder: Path, settings: Settings) -> dict[str, Any]:
+def _flicker(half: Path, settings: Settings) -> dict[str, Any]:
     """Return the means over clips of the warping error between frames, and the gain of noise."""
     if not settings.clips:
         return {}
     report = compare_flicker(
         [str(half)],
         settings.clips,
-        folder / "flicker",
+        half.with_name("flicker"),
         engine=EngineOptions("torch", settings.device, "float32", settings.threads),
         overwrite=True,
         quiet=False,
@@ -366,7 +369,8 @@ def _clips(folder: Path, announce: Callable[[str], None]) -> list[Path]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as whole:
             made = Path(whole) / "clips"
-            subprocess.run([sys.executable, str(MOVING), str(made)], check=True)  # nosec B603
+            command = [sys.executable, str(MOVING), str(made)]
+            subprocess.run(command, check=True)  # nosec B603
             made.rename(folder)
     return sorted(folder.glob("*.mkv"))
 
