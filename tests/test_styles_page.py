@@ -112,14 +112,14 @@ def test_without_a_photo_it_is_the_one_of_the_thumbnails(workplace: Path) -> Non
     assert "1 style on chelsea.png" in page.words
 
 
-def test_a_page_of_ours_is_replaced_and_another_one_is_not(workplace: Path) -> None:
+def test_a_file_that_is_there_is_only_replaced_with_overwrite(workplace: Path) -> None:
     Path("styles.html").write_text("<p>my own")
     refused = call("my photo.png", "--size", "24")
     assert refused.exit_code == 1
-    assert "styles.html: is there, and not a page of styles; choose another -o" in refused.stderr
+    assert refused.stderr == "error: -o styles.html: is there already; --overwrite replaces it\n"
     assert Path("styles.html").read_text() == "<p>my own"
-    for _ in range(2):
-        assert call("my photo.png", "--size", "24", "-o", "ours.html").exit_code == 0
+    assert call("my photo.png", "--size", "24", "--overwrite").exit_code == 0
+    assert "my own" not in Path("styles.html").read_text()
 
 
 def test_a_style_that_is_damaged_is_said_and_the_others_are_shown(workplace: Path) -> None:
@@ -138,10 +138,11 @@ def test_the_page_is_opened_where_that_is_asked_for(
 ) -> None:
     opened: list[str] = []
     monkeypatch.setattr(webbrowser, "open", opened.append)
+    show = ("my photo.png", "--size", "24", "--style", "plain", "--overwrite")
     for option in ([], ["--no-open"]):  # this is no terminal
-        call("my photo.png", "--size", "24", "--style", "plain", *option)
+        assert call(*show, *option).exit_code == 0
     assert opened == []
-    call("my photo.png", "--size", "24", "--style", "plain", "--open")
+    call(*show, "--open")
     assert opened == [(workplace / "styles.html").as_uri()]
 
 

@@ -88,6 +88,9 @@ def show_styles(
         bool | None,
         typer.Option("--open/--no-open", help="Open the page; default: from a terminal."),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Write over a page that is there.")
+    ] = False,
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
@@ -101,15 +104,16 @@ def show_styles(
 
     from faststyle.checkpoint import find_checkpoint
     from faststyle.devices import machine
-    from faststyle.files import write_bytes
+    from faststyle.files import check_free, check_place, write_bytes
     from faststyle.images import fit_shorter, on_white, open_picture
     from faststyle.stylize.sheet import paint_each
-    from faststyle.stylize.styles_page import check_page, styles_page
+    from faststyle.stylize.styles_page import styles_page
     from faststyle.stylize.stylizer import Stylizer
     from faststyle.titles import painting_words
     from faststyle.training.photos import example_photo
 
-    check_page(output)
+    check_free(output, overwrite)
+    check_place(output)
     names = _names(styles)
     source = open_picture(photo or example_photo())
     rgb = fit_shorter(on_white(source), size)

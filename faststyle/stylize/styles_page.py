@@ -7,34 +7,15 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 import jinja2
 from torch import Tensor
 
-from faststyle.errors import OutputError
-from faststyle.files import check_place
 from faststyle.images import data_uri
 from faststyle.push import SCORES
 from faststyle.stylize.sheet import SHOWN, Painted
 
-MARK = '<meta name="generator" content="faststyle styles">'  # only our own pages are replaced
 QUALITY = 85  # of WebP, 0-100
-
-
-def check_page(path: Path) -> None:
-    """Raise OutputError where a page cannot be written, or a file that is not ours is there."""
-    check_place(path)
-    try:
-        ours = MARK in path.read_text("utf-8", errors="replace")
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise OutputError(f"{path}: is there, and cannot be read ({error.strerror})") from None
-    if not ours:
-        raise OutputError(
-            f"{path}: is there, and not a page of styles; choose another `output`, or remove it"
-        )
 
 
 def styles_page(
