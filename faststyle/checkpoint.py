@@ -60,7 +60,8 @@ class About:
     `photos_seen` how many; `recipe` all settings; `scores` content_rel, style_rel and the judge's
     scores on photos that it never saw; `base` the sha256 of the base that its weights descend from,
     "" when they do not or it is not known; `source` the name and sha256 of the file that it was
-    converted from (convert.py).
+    converted from (convert.py); `measured` what scripts/make_gallery found out besides: seconds and
+    machine of the training, flicker, equal step of the slow path.
     """
 
     network: Mapping[str, Any]
@@ -75,6 +76,7 @@ class About:
     paintings: Sequence[Mapping[str, Any]] = ()
     photos_seen: int = 0
     source: Mapping[str, str] = field(default_factory=dict)
+    measured: Mapping[str, Any] = field(default_factory=dict)
 
 
 def save_checkpoint(
@@ -355,6 +357,7 @@ def _one_of(path: Path, name: str) -> Path:
             painting=about.paintings[row],
             paintings=(),
             scores={},
+            measured={},
             base=digest,
         )
         save_checkpoint(target, single, own)

@@ -108,6 +108,11 @@ def cpu_facts() -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
+def machine() -> str:
+    """Return the processor's name, as the system tells it."""
+    return cpu_facts().get("model name") or platform.processor() or platform.machine()
+
+
 def peak_memory() -> int:
     """Return the most bytes of memory that this process has had at once.
 

@@ -40,7 +40,7 @@ from faststyle.perceptual.weights import read_weights
 # Packages and their extras, "" for those that are always installed.
 PACKAGES = {
     **dict.fromkeys(("torch", "torchvision", "accelerate", "datasets", "numpy", "PIL"), ""),
-    **dict.fromkeys(("safetensors", "skimage"), ""),
+    **dict.fromkeys(("safetensors", "skimage", "jinja2"), ""),
     "av": "video",
     "onnx": "onnx",
     "onnxscript": "onnx",
@@ -49,7 +49,6 @@ PACKAGES = {
     "nncf": "int8",
     "pyvips": "huge",
     "matplotlib": "compare",
-    "jinja2": "compare",
     "cv2": "flicker",
     "scipy": "flicker",
     "fastapi": "serve",

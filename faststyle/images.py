@@ -6,6 +6,7 @@ pictures are RGB, (1, 3, H, W), float32 in [0, 1]; integers of 8 bits exist only
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import ctypes
 import functools
@@ -268,6 +269,12 @@ def encode_image(
     Raises: ImageError when the picture is too large for the format.
     """
     return encode_picture(Picture(image, alpha, icc), format, quality)
+
+
+def data_uri(image: Tensor, quality: int = QUALITY) -> str:
+    """Return an image, (1, 3, H, W) in [0, 1], as the address of a picture inside of a page."""
+    data = encode_image(image, "WEBP", quality=quality)
+    return f"data:image/webp;base64,{base64.b64encode(data).decode()}"
 
 
 def encode_picture(picture: Picture, format: str, quality: int = QUALITY) -> bytes:

@@ -5,6 +5,7 @@ Source of the card's fields: https://huggingface.co/docs/hub/model-cards
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def write_card(about: About, repo: str, file: str) -> str:
         "",
         "| | |",
         "|---|---|",
-        *_rows(about),
+        *(table_row(key, value) for key, value in facts(about).items()),
         f"| network | {network['name']}, width {network.get('width', '')} |",
         f"| faststyle | {faststyle.__version__} |",
         *_score_rows(about),
@@ -119,9 +120,14 @@ def write_card(about: About, repo: str, file: str) -> str:
     return "\n".join(lines)
 
 
-def _rows(about: About) -> list[str]:
-    """Return rows of the table: painting, photos, licence and recipe, where they are known."""
+def facts(about: About) -> dict[str, str]:
+    """Return what is known of a checkpoint, by name, in words: what it is and how it was made.
+
+    What is not known is left out.
+    """
     recipe = about.recipe
+    measured = about.measured
+    seconds = measured.get("seconds")
     values = {
         "painting": about.painting.get("file", ""),
         "photos": about.photos,
@@ -131,19 +137,47 @@ def _rows(about: About) -> list[str]:
         "photos a step": recipe.get("batch_size", ""),
         "photos seen": about.photos_seen or "",
         "VGG weights": about.vgg.get("id", ""),
+        "hours of training": "" if seconds is None else f"{seconds / 3600:.2f}",
+        "machine": measured.get("machine", ""),
+        "equal L-BFGS step": _equal_step(measured.get("equal_step") or {}),
+        "flicker": _flicker(measured.get("flicker") or {}),
     }
-    return [f"| {key} | {_cell(value)} |" for key, value in values.items() if value != ""]
+    return {key: str(value) for key, value in values.items() if value != ""}
+
+
+def _equal_step(found: Mapping[str, Any]) -> str:
+    """Return after how many steps from the photo the slow path is as good as the network."""
+    if not found:
+        return ""
+    photos = found["photos"]
+    if found["step"] is not None:
+        return f"{found['step']:g}, the median of {found['reached']} of {photos} photos"
+    if 2 * found["start_as_good"] >= photos:
+        return f"none: no better than the photo on {found['start_as_good']} of {photos} photos"
+    return f"above {found['steps']}: reached on {found['reached']} of {photos} photos"
+
+
+def _flicker(found: Mapping[str, Any]) -> str:
+    """Return the warping error beside that of the clips, and the gain of noise of still places."""
+    if not found:
+        return ""
+    error = f"{1000 * found['error']:.2f} x 10^-3"
+    own = f"{1000 * found['error_of_clips']:.2f}"
+    gain = found["noise_gain"]
+    more = "" if gain is None else f"; noise of still places x {gain:.2f}"
+    return f"warping error {error} on {found['clips']} clips ({own} the clips themselves){more}"
+
+
+def table_row(*cells: object) -> str:
+    """Return a row of a table in Markdown."""
+    texts = [str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells]
+    return f"| {' | '.join(texts)} |"
 
 
 def _score_rows(about: About) -> list[str]:
     """Return rows of the table for the judge's scores that the checkpoint has."""
     return [
-        f"| {name}: {meaning} | {about.scores[name]:.2f} |"
+        table_row(f"{name}: {meaning}", f"{about.scores[name]:.2f}")
         for name, meaning in SCORES.items()
         if isinstance(about.scores.get(name), int | float)
     ]
-
-
-def _cell(value: object) -> str:
-    """Return a value as text of one cell of a table."""
-    return str(value).replace("|", "\\|").replace("\n", " ")

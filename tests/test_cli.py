@@ -40,6 +40,7 @@ COMMANDS = (
     "convert",
     "push",
     "sheet",
+    "styles",
     "info",
     "list",
     "weights",
@@ -597,9 +598,28 @@ def test_list_names_what_is_in_checkpoints_and_in_the_package(
     assert rows[0]["painting"] == "dots.png"
     assert result.stderr.startswith("left out: ")
     assert "broken.safetensors" in result.stderr
+    assert "milliseconds" not in rows[0]
     table = call("list")
     assert "lines" in table.stdout
     assert "johnson 4" in table.stdout
+    assert " ms " not in table.stdout
+
+
+def test_the_list_measures_speed_where_it_is_asked_to(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    painted = Stylizer.__call__
+    monkeypatch.setattr(
+        Stylizer, "__call__", lambda self, x: (seen.append(x.shape[-2:]), painted(self, x))[1]
+    )
+    row = json.loads(call("list", "--speed", "--json").stdout)[0]
+    assert row["milliseconds"] > 0
+    assert set(seen) == {(480, 848)}
+    monkeypatch.setattr("faststyle.cli.about._milliseconds", lambda style: 1234.4)
+    table = call("list", "--speed").stdout
+    assert " ms " in table
+    assert " 1234 " in table
 
 
 def test_a_sheet_has_the_photo_and_every_style(workplace: Path) -> None:
@@ -609,8 +629,12 @@ def test_a_sheet_has_the_photo_and_every_style(workplace: Path) -> None:
     result = call("sheet", "photo.png", "-o", "sheet.png", "--size", "32")
     assert (result.exit_code, result.stdout) == (0, "wrote sheet.png: dots, more\n")
     sheet = read_image("sheet.png")
-    # 36x24 becomes 48x32; two columns, two rows
-    assert sheet.shape == (1, 3, 2 * (32 + 24) + 3 * 8, 2 * 48 + 3 * 8)
+    # 36x24 becomes 48x32; two columns, two rows, two lines of 20 pixels below each
+    assert sheet.shape == (1, 3, 2 * (32 + 2 * 20) + 3 * 8, 2 * 48 + 3 * 8)
+    below = (1 - sheet).mean(1)[0, 40:80]  # how much is written below the photo, and beside it
+    assert below[:20, 8:56].sum() > 1  # its name
+    assert below[20:, 8:56].sum() == 0  # the photo has no scores
+    assert below[20:, 64:112].sum() > 1  # milliseconds
     torch.testing.assert_close(
         sheet[..., 8:40, 8:56], fit_shorter(read_image("photo.png"), 32), atol=1 / 255, rtol=0
     )

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from faststyle.checkpoint import About, find_checkpoint, read_about, save_checkp
 from faststyle.errors import CheckpointError
 from faststyle.hub import Address, parse_address
 from faststyle.networks.johnson import Johnson
-from faststyle.push import MARK, write_card
+from faststyle.push import MARK, facts, write_card
 
 ROOT = Path(__file__).parents[1]
 # Asks for a style as a program does: the client of the Hub reads its settings when it is imported.
@@ -115,6 +116,31 @@ def test_the_card_is_filled_in(style: Path) -> None:
     assert "faststyle stylize photo.jpg --style hf:me/dots/dots -o out.png" in card
     for row in ("| painting | dots.png |", "| recipe | quick |", "| steps | 550 |", "| 0.52 |"):
         assert row in card
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ((87.0, 4, 0), "87, the median of 4 of 4 photos"),
+        ((None, 1, 0), "above 300: reached on 1 of 4 photos"),
+        ((None, 0, 3), "none: no better than the photo on 3 of 4 photos"),
+    ],
+)
+def test_a_card_says_what_was_measured_and_no_more(
+    found: tuple[float | None, int, int], words: str, style: Path
+) -> None:
+    about = read_about(style)
+    for key in ("equal L-BFGS step", "flicker", "hours of training", "machine"):
+        assert key not in facts(about)
+    step, reached, as_good = found
+    equal = {"step": step, "steps": 300, "photos": 4, "reached": reached, "start_as_good": as_good}
+    flicker = {"clips": 5, "error": 0.0031, "error_of_clips": 0.001, "noise_gain": None}
+    measured = {"seconds": 5400, "machine": "a | b", "equal_step": equal, "flicker": flicker}
+    known = facts(replace(about, measured=measured))
+    assert known["equal L-BFGS step"] == words
+    assert known["hours of training"] == "1.50"
+    assert known["flicker"] == ("warping error 3.10 x 10^-3 on 5 clips (1.00 the clips themselves)")
+    assert "| machine | a \\| b |" in write_card(replace(about, measured=measured), "me/x", "x")
 
 
 @pytest.mark.slow

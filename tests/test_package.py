@@ -100,6 +100,8 @@ def test_the_sdist_and_the_wheel_hold_what_is_needed(wheel: Path) -> None:
     for needed in (
         "faststyle/gallery/the_scream-mobile.safetensors",
         "faststyle/gallery/README.md",
+        "faststyle/gallery/paintings.toml",
+        "faststyle/stylize/styles.html.j2",
         "faststyle/training/bases/collection.safetensors",
         "faststyle/training/recipes/quick.toml",
         "faststyle/compare/report.html.j2",

@@ -15,7 +15,7 @@ from faststyle.files import cache_folder, sha256, write_bytes
 from faststyle.images import crop_centre, encode_image, fit_shorter, read_image
 from faststyle.serve.styles import Catalogue, Style
 from faststyle.stylize.stylizer import Stylizer
-from faststyle.training.photos import held_out_photos
+from faststyle.training.photos import example_photo
 
 SIDE = 160  # pixels
 VERSION = 1  # of how thumbnails are made; part of their names
@@ -100,4 +100,4 @@ class Thumbnails:
 @functools.cache
 def _photo() -> Tensor:
     """Return the photo that all thumbnails show, (1, 3, SIDE, SIDE)."""
-    return crop_centre(fit_shorter(read_image(held_out_photos()[0]), SIDE), SIDE)
+    return crop_centre(fit_shorter(read_image(example_photo()), SIDE), SIDE)

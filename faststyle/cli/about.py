@@ -9,12 +9,13 @@ import typer
 
 import faststyle
 from faststyle.cli.common import Json, VggWeights, app, reports_errors
-from faststyle.errors import CheckpointError, one_line
+from faststyle.errors import CheckpointError, FaststyleError, one_line
 
 if TYPE_CHECKING:
     from faststyle.doctor import Diagnosis, Finding
 
 SCORES = ("style_closed", "clear_distance", "light", "grid")  # of the judge
+FRAME = (480, 848)  # pixels, height and width, of the frame that --speed times
 
 
 def _print_version(asked: bool) -> None:
@@ -65,20 +66,28 @@ def info(
 
 @app.command("list")
 @reports_errors
-def list_styles(as_json: Json = False) -> None:
+def list_styles(
+    speed: Annotated[
+        bool,
+        typer.Option("--speed", help="Measure milliseconds a frame of 480x848 on this machine."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """List the styles in checkpoints/ with network, size, and scores on photos never trained on.
 
     Example: faststyle list
     """
-    rows = _style_rows()
+    rows = _style_rows(speed)
     if as_json:
         typer.echo(json.dumps(rows))
     else:
         _print_styles(rows)
 
 
-def _style_rows() -> list[dict[str, Any]]:
+def _style_rows(speed: bool) -> list[dict[str, Any]]:
     """Return a row for each style: a checkpoint, or each painting of a collection.
+
+    With `speed` they have milliseconds a frame; paintings of a collection share a network.
 
     A checkpoint that cannot be read is named on stderr and left out.
     """
@@ -93,7 +102,9 @@ def _style_rows() -> list[dict[str, Any]]:
             continue
         megabytes = round(path.stat().st_size / 1e6, 2)
         paintings = [(f"{path.stem}:{p['name']}", p) for p in about.paintings]
-        for name, painting in paintings or [(path.stem, about.painting)]:
+        paintings = paintings or [(path.stem, about.painting)]
+        timed = {"milliseconds": _milliseconds(paintings[0][0])} if speed else {}
+        for name, painting in paintings:
             rows.append(
                 {
                     "name": name,
@@ -101,22 +112,41 @@ def _style_rows() -> list[dict[str, Any]]:
                     "megabytes": megabytes,
                     "painting": painting.get("file", ""),
                     "scores": {key: about.scores[key] for key in SCORES if key in about.scores},
+                    **timed,
                 }
             )
     return rows
+
+
+def _milliseconds(style: str) -> float | None:
+    """Return the milliseconds that a style takes for a frame; None, and a line, where it fails."""
+    import torch
+
+    from faststyle.stylize.sheet import paint_timed
+    from faststyle.stylize.stylizer import Stylizer
+
+    try:
+        seconds = paint_timed(Stylizer.load(style), torch.full((1, 3, *FRAME), 0.5))[1]
+    except FaststyleError as error:
+        typer.echo(f"not timed: {error}", err=True)
+        return None
+    return round(1000 * seconds, 1)
 
 
 def _print_styles(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("name", "network", "MB", "painting", *SCORES)
+    timed = ["ms"] if any("milliseconds" in row for row in rows) else []
+    table = Table("name", "network", "MB", "painting", *SCORES, *timed)
     table.columns[0].no_wrap = True  # it is what one types
     table.columns[0].min_width = max((len(row["name"]) for row in rows), default=0)
     for row in rows:
         network = f"{row['network'].get('name', '')} {row['network'].get('width', '')}".strip()
         scores = (f"{row['scores'][key]:.2f}" if key in row["scores"] else "" for key in SCORES)
-        cells = (row["name"], network, f"{row['megabytes']:.1f}", row["painting"], *scores)
+        cells = [row["name"], network, f"{row['megabytes']:.1f}", row["painting"], *scores]
+        if timed:
+            cells.append("" if row["milliseconds"] is None else f"{row['milliseconds']:.0f}")
         table.add_row(*(one_line(str(cell)) for cell in cells))
     Console(markup=False).print(table)  # names may have [brackets]
 

@@ -1,4 +1,4 @@
-"""`faststyle stylize` and `faststyle sheet`."""
+"""`faststyle stylize`."""
 
 from __future__ import annotations
 
@@ -295,65 +295,6 @@ def _stylize_items(
     with bars.shown:
         run_items(task, stylizer, items, record.report, process, bars.picture_done)
     record.engine = stylizer.describe()  # tiles may have run in another one
-
-
-@app.command()
-@reports_errors
-def sheet(
-    photo: Annotated[str, typer.Argument(help="An image file.", metavar="PHOTO")],
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="The contact sheet (.png, .jpg, .webp).")
-    ],
-    styles: Annotated[
-        list[str] | None,
-        typer.Option("--style", help="A style, several times if wanted; default: all."),
-    ] = None,
-    size: Annotated[
-        int, typer.Option(help="Shorter side of each picture, in pixels.", min=16)
-    ] = 320,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Write over a sheet that is there.")
-    ] = False,
-    device: Device = "auto",
-    threads: Threads = None,
-) -> None:
-    """Render a photo in every style at hand, on one sheet.
-
-    Example: faststyle sheet photo.jpg -o sheet.png
-    """
-    from faststyle.checkpoint import find_checkpoint, names_at_hand
-    from faststyle.errors import CheckpointError
-    from faststyle.files import check_free, check_place, write_bytes
-    from faststyle.images import (
-        check_format_size,
-        encode_image,
-        fitted_size,
-        on_white,
-        open_picture,
-        output_format,
-        read_image,
-    )
-    from faststyle.stylize.sheet import contact_sheet, sheet_size
-    from faststyle.stylize.stylizer import Stylizer
-
-    format = output_format(output)
-    check_free(output, overwrite)
-    check_place(output)
-    names = styles or names_at_hand()
-    if not names:
-        raise CheckpointError(
-            "no checkpoints at hand; train one with: faststyle train --style PAINTING"
-        )
-    paths = [find_checkpoint(name) for name in names]
-    source = open_picture(photo)
-    rgb = on_white(source)
-    h, w = fitted_size(rgb.shape[-2], rgb.shape[-1], size)
-    check_format_size(*sheet_size(h, w, len(paths) + 1), format)
-    loaded = ((path.stem, Stylizer.load(path, device=device, threads=threads)) for path in paths)
-    picture = contact_sheet(rgb, loaded, size)
-    write_bytes(output, encode_image(read_image(picture), format))
-    print_notes((f"{note}: {photo}" for note in source.notes), sheet)
-    typer.echo(one_line(f"wrote {output}: {', '.join(path.stem for path in paths)}"))
 
 
 def _given(**options: Any) -> dict[str, Any]:

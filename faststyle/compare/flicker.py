@@ -21,7 +21,7 @@ import faststyle
 from faststyle.checkpoint import find_checkpoint
 from faststyle.compare.flicker_plot import plot_flicker
 from faststyle.compare.results import FlickerRow
-from faststyle.compare.slow_vs_fast import machine
+from faststyle.devices import machine
 from faststyle.engines.options import AUTO, EngineOptions
 from faststyle.errors import CheckpointError, Interrupted, OutputError
 from faststyle.extras import require

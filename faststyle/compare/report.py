@@ -6,7 +6,6 @@ measures, charts.py draws, and report.html.j2 holds the words and the looks of t
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import json
@@ -33,7 +32,7 @@ from faststyle.compare.results import Comparison, FastRow, Gallery, SlowRow, Sum
 from faststyle.errors import OutputError
 from faststyle.extras import require
 from faststyle.files import check_place, write_bytes
-from faststyle.images import encode_image, fit_bounded
+from faststyle.images import data_uri, fit_bounded
 
 JSON = "report.json"
 CSV = "report.csv"
@@ -114,7 +113,7 @@ def check_folder(folder: Path, overwrite: bool = False) -> None:
 
 def require_packages() -> None:
     """Check that the packages for the page are installed. Raises: DeviceError."""
-    require("matplotlib", "jinja2", extra="compare")
+    require("matplotlib", extra="compare")
 
 
 def report_json(comparison: Comparison) -> dict[str, Any]:
@@ -432,10 +431,7 @@ def _measured(row: FastRow | SlowRow | None) -> str:
 
 def _data_uri(image: Tensor, side: int, quality: int) -> str:
     small = fit_bounded(image, side) if min(image.shape[-2:]) > side else image
-    return (
-        "data:image/webp;base64,"
-        + base64.b64encode(encode_image(small, "WEBP", quality=quality)).decode()
-    )
+    return data_uri(small, quality)
 
 
 def _plain(value: Any) -> Any:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 import faststyle
 from faststyle.checkpoint import About, find_checkpoint, load_checkpoint
 from faststyle.compare.results import Checkpoint, Comparison, FastRow, Gallery, SlowRow, Summary
-from faststyle.devices import cpu_facts, find_device
+from faststyle.devices import find_device, machine
 from faststyle.errors import CheckpointError, ImageError, Interrupted, OutputError, RecipeError
 from faststyle.files import cache_folder, sha256, write_bytes
 from faststyle.images import READABLE, read_image
@@ -223,11 +223,6 @@ def list_photos(folder: Path, limit: int | None = None, option: str = "`photos` 
     if limit is None or limit >= len(files):
         return files
     return [files[i * len(files) // limit] for i in range(limit)]
-
-
-def machine() -> str:
-    """Return the processor's name, as the system tells it."""
-    return cpu_facts().get("model name") or platform.processor() or platform.machine()
 
 
 @dataclass

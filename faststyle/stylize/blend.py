@@ -70,7 +70,7 @@ def mean_network(paths: Sequence[Path], weights: Sequence[float]) -> tuple[Style
         }
     )
     # The metadata of a single painting would be wrong for a mix of two.
-    return network, dataclasses.replace(about, painting={}, scores={}, recipe={})
+    return network, dataclasses.replace(about, painting={}, scores={}, recipe={}, measured={})
 
 
 class MeanOfPictures(Engine):

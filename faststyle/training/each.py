@@ -190,7 +190,7 @@ class Job:
         """Yield the networks that are to be trained; those that cannot be are listed."""
         for name, path, files in named:
             try:
-                if self.resume and _is_finished(files, path, self.recipe):
+                if self.resume and is_finished(files, path, self.recipe):
                     self.result.finished.append(name)
                     continue
                 yield self._open(name, path, files)
@@ -397,7 +397,7 @@ def _recipe_of_runs(runs: Any) -> Recipe:
     raise StateError("nothing to resume: none of these paintings has a run; leave `resume` out")
 
 
-def _is_finished(files: RunFiles, painting: Path, recipe: Recipe) -> bool:
+def is_finished(files: RunFiles, painting: Path, recipe: Recipe) -> bool:
     """Return whether a run of this painting and recipe has ended. Raises: StateError, ImageError.
 
     A run that ended with another painting or another recipe is an error.

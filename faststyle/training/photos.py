@@ -121,6 +121,11 @@ def held_out_photos() -> list[Path]:
     return [sample_folder() / name for name in SAMPLE_HELD_OUT]
 
 
+def example_photo() -> Path:
+    """Return the photo that styles are shown on where nobody gave another: one that is held out."""
+    return held_out_photos()[0]
+
+
 class SamplePhotos:
     """The photos that scikit-image carries, and generated dead-leaves images between them."""
 

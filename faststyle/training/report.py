@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 import faststyle
-from faststyle.devices import peak_memory
+from faststyle.devices import machine, peak_memory
 from faststyle.files import write_bytes
 from faststyle.judge import Scores
 from faststyle.perceptual.losses import Terms
@@ -202,6 +202,7 @@ class Reporter:
             "vgg": self.weights.id,
             "processes": self.accelerator.num_processes,
             "device": str(self.accelerator.device),
+            "machine": machine(),
             "precision": self.precision,
             "compiled": compiled,
             "versions": {"faststyle": faststyle.__version__, "torch": torch.__version__},
