@@ -28,7 +28,7 @@ from faststyle.files import sha256
 from faststyle.images import fit_shorter
 from faststyle.paintings import read_painting
 from faststyle.perceptual.light import SQUARE, luminance
-from faststyle.perceptual.losses import PerceptualLoss, smallest_side
+from faststyle.perceptual.losses import PerceptualLoss, Terms, smallest_side
 from faststyle.perceptual.weights import VGGWeights, find_weights
 from faststyle.slow.descent import Descent, Step
 from faststyle.slow.optimize import LEAN_FROM
@@ -176,7 +176,8 @@ class Refiner:
         def objective(pixels: Tensor) -> Mapping[str, Tensor]:
             image = smoothed(start, pixels).contiguous(memory_format=layout)
             with autocast:
-                return loss(image, targets).named()
+                terms: Terms = loss(image, targets)
+            return terms.named()
 
         with torch.enable_grad():  # networks paint without gradients
             first: Step | None = None
