@@ -191,11 +191,13 @@ def test_of_a_large_picture_a_smaller_copy_is_refined_without_seams(
 
     monkeypatch.setattr(module, "Descent", Watched)
     monkeypatch.setattr(module, "LARGEST_AREA", 36 * 45)
+    monkeypatch.setattr(module, "SMALL", 20)
     slow = refiner(tiny_weights, painting, 3)
     found = slow(photo, picture)
     assert seen[0].shape[-2:] == (36 + 2 * RIM, 45 + 2 * RIM)
     # The painting is as much smaller as the picture is, so strokes are as large as before.
     assert slow._objectives[0.5].paintings[0].shape[-2:] == (32, 38)
+    assert slow._objective(0.1).paintings[0].shape[-2:] == (20, 24)  # none is smaller
     assert found.last["total"] < found.first["total"]
     off = found.picture - picture
     assert float(off.abs().mean()) > 0.003

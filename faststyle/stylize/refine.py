@@ -26,7 +26,7 @@ from faststyle.engines.options import AUTO, EngineOptions, is_exported
 from faststyle.errors import CheckpointError, ImageError, TrainingError
 from faststyle.files import sha256
 from faststyle.images import fit_shorter
-from faststyle.paintings import read_painting
+from faststyle.paintings import SMALL, read_painting
 from faststyle.perceptual.light import SQUARE, luminance
 from faststyle.perceptual.losses import PerceptualLoss, Terms, smallest_side
 from faststyle.perceptual.weights import VGGWeights, find_weights
@@ -202,10 +202,14 @@ class Refiner:
     def _objective(self, scale: float) -> PerceptualLoss:
         """Return the objective with a painting of `scale` times its size in training.
 
-        So strokes are as large in a picture as the network paints them, at any size.
+        So strokes are as large in a picture as the network paints them, at any size. Below `SMALL`
+        pixels a painting has none, so strokes become larger in pictures of many pixels.
         """
         if scale not in self._objectives:
-            recipe = replace(self.recipe, stroke_size=scale * self.recipe.stroke_size)
+            side = self.recipe.painting_size * self.recipe.stroke_size
+            smallest = min(1.0, SMALL / side)
+            stroke_size = max(scale, smallest) * self.recipe.stroke_size
+            recipe = replace(self.recipe, stroke_size=stroke_size)
             loss = build_objective(recipe, [self.painting], self.weights)
             self._objectives = {scale: loss.to(self.device)}
         return self._objectives[scale]
