@@ -160,18 +160,24 @@ def test_changes_have_no_checkerboard_and_colours_change_in_larger_parts() -> No
     rows = torch.arange(32)
     board = ((rows[:, None] + rows) % 2 * 2 - 1) * 0.4 + torch.zeros(1, 3, 32, 32)
     inside = (..., slice(2, -2), slice(2, -2))
-    got = module.smoothed(start, start + board)
+    every = torch.ones(1, 1, 32, 32)
+    got = module.smoothed(start, start + board, every)
     assert (got - start)[inside].abs().max() < 1e-6
     # Of stripes of 4 pixels a quarter is kept in light and dark, (-1 - 4 + 6 + 4 - 1) / 16, and
     # nothing in hue.
     stripes = (torch.arange(32) // 2 % 2 * 2.0 - 1) * 0.2
-    grey = module.smoothed(start, start + stripes)
+    grey = module.smoothed(start, start + stripes, every)
     assert float((grey - start)[inside].abs().mean()) == pytest.approx(0.05, rel=1e-4)
     hue = torch.tensor([0.587, -0.299, 0.0]).view(1, 3, 1, 1)  # of no luminance (ITU-R BT.601)
-    assert (module.smoothed(start, start + hue * stripes) - start).abs().max() < 1e-6
+    assert (module.smoothed(start, start + hue * stripes, every) - start).abs().max() < 1e-6
     # A change that is the same everywhere stays as it is, and pixels stay in [0, 1].
-    torch.testing.assert_close(module.smoothed(start, start + 0.2 * hue), start + 0.2 * hue)
-    assert float(module.smoothed(start, start + 0.7).max()) == 1
+    for fine in (every, 0 * every):
+        even = start + 0.2 * hue
+        torch.testing.assert_close(module.smoothed(start, even, fine), even)
+        assert float(module.smoothed(start, start + 0.7, fine).max()) == 1
+    # Flat places take fine changes in part.
+    part = module.smoothed(start, start + stripes, 0.2 * every)
+    assert float((part - start)[inside].abs().mean()) == pytest.approx(0.01, rel=1e-4)
 
 
 @pytest.mark.usefixtures("clock")
