@@ -182,7 +182,7 @@ def _compare_at(
             if ours_refined:
                 further = [gallery.refined[subject.name] for gallery, _, _ in found]
                 scores["refined"] = dataclasses.asdict(judge.score(further, photos))
-        summaries.append(_summary(subject.name, size, ours, ours_refined, rows, scores))
+        summaries.append(_summary(subject.name, size, ours, rows, scores, ours_refined))
         fast += ours
         refined += ours_refined
         slow[subject.name] = rows
@@ -495,9 +495,9 @@ def _summary(
     name: str,
     size: int,
     fast: list[FastRow],
-    refined: list[RefinedRow],
     slow: list[SlowRow],
     judge: Mapping[str, Any],
+    refined: Sequence[RefinedRow] = (),
 ) -> Summary:
     terms = ("content_rel", "style_rel", "total", "seconds")
 
