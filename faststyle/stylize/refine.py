@@ -37,8 +37,8 @@ from faststyle.training.objective import check_trained_on, recipe_of
 from faststyle.training.recipe import Recipe
 from faststyle.training.step import build_objective
 
-# Pixels that are refined. Steps at this size take 2 GiB of memory. Of a larger picture a smaller
-# copy is refined, and the difference is enlarged: there is no tile, and so no seam.
+# Pixels that are refined. Steps at this size take some 2.3 GiB of memory. Of a larger picture a
+# smaller copy is refined, and the difference is enlarged: there is no tile, and so no seam.
 LARGEST_AREA = 1024 * 1024
 MOST_STEPS = 10_000  # after which nothing changes any more
 # Mirrored pixels around picture and photo, that are cut off again: steps put odd colours there.
