@@ -268,7 +268,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, painting: Path) -
 @pytest.fixture
 def call(workplace: Path, vgg_file: Path) -> Any:
     def run(*arguments: str) -> Result:
-        options = ["-o", "out.png", "--device", "cpu", "--engine", "torch"]
+        options = ["-o", "out.png", "--overwrite", "--device", "cpu", "--engine", "torch"]
         return CliRunner().invoke(app, ["stylize", *options, *arguments])
 
     def with_weights(*arguments: str) -> Result:
