@@ -76,7 +76,7 @@ def call(vgg_file: Path) -> Any:
         options = ["--painting", "dots.png", "--photos", "album", "--device", "cpu"]
         options += ["--vgg-weights", str(vgg_file)]
         if command == "compare":
-            options += ["--steps", str(STEPS), "--size", "32", "-o", "report"]
+            options += ["--steps", str(STEPS), "--size", "32", "-o", "report", "--refine", "0"]
         # Of an option that is given twice the last one counts.
         return CliRunner().invoke(app, [command, *options, *arguments])
 
@@ -123,6 +123,21 @@ def test_compare_says_the_answer_and_writes_the_report(call: Any) -> None:
     page = Path("report/report.html").read_text()
     assert "<div>dots: mode relative, content_layers relu4_2@1/2 1, " in page
     assert "<div>dots: 80</div>" in page
+
+
+def test_compare_refines_the_network_s_pictures(call: Any) -> None:
+    result = call("compare", "--checkpoint", "dots", "--limit", "2", "--refine", "0.05")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.splitlines()[1].startswith("Refined, its objective is ")
+    report = strict(Path("report/report.json").read_text())
+    assert report["about"]["refine"] == 0.05
+    assert [row["photo"] for row in report["refined"]] == ["a.png", "b.jpg"]
+    for before, after in zip(report["fast"], report["refined"], strict=True):
+        assert after["total"] < before["total"]
+        assert after["seconds"] > before["seconds"]
+        assert after["step"] >= 1
+    assert "Network, refined: " in Path("report/report.html").read_text()
+    assert call("compare", "--checkpoint", "dots", "--refine", "-1", "--overwrite").exit_code == 1
 
 
 def test_compare_prints_an_object_for_each_size_and_checkpoint(call: Any) -> None:

@@ -25,7 +25,7 @@ BUILD = [sys.executable, "-m", "build", "--no-isolation", "--outdir"]
 SHORTER = {
     "stylize": ["--threads", "1"],
     "slow": ["--steps", "2", "--size", "64", "--vgg-weights", "{vgg}"],
-    "compare": ["--steps", "2", "--size", "96", "--vgg-weights", "{vgg}"],
+    "compare": ["--steps", "2", "--size", "96", "--refine", "0.1", "--vgg-weights", "{vgg}"],
     "judge": ["--vgg-weights", "{vgg}"],
     "serve": ["--port", "0", "--threads", "1"],
     "app": ["--port", "0", "--threads", "1"],
@@ -136,7 +136,10 @@ def test_every_command_of_the_readme_works_outside_the_project(
         tried.append(command)
         if command == NEEDS_A_CAMERA:
             continue
-        more = " ".join(SHORTER.get(command, [])).format(vgg=vgg_file)
+        shorter = SHORTER.get(command, [])
+        if command == "stylize" and "--refine" in line:
+            shorter = [*shorter, "--refine", "0.1", "--vgg-weights", "{vgg}"]
+        more = " ".join(shorter).format(vgg=vgg_file)
         whole = f"{line} {more}" if ">" not in line else line
         result = run(installed, STOPPED.get(command, "") + whole)
         assert result.returncode == 0, f"{line}: {result.stderr}"

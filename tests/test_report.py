@@ -25,7 +25,15 @@ from faststyle.compare.report import (
     require_packages,
     write_report,
 )
-from faststyle.compare.results import Checkpoint, Comparison, FastRow, Gallery, SlowRow, Summary
+from faststyle.compare.results import (
+    Checkpoint,
+    Comparison,
+    FastRow,
+    Gallery,
+    RefinedRow,
+    SlowRow,
+    Summary,
+)
 from faststyle.errors import DeviceError, OutputError
 
 NASTY = 'a<b>&"c".jpg'
@@ -192,7 +200,7 @@ def test_json_is_strict_and_holds_every_row(tmp_path: Path) -> None:
         raise AssertionError(f"{constant} is not JSON")
 
     data = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"), parse_constant=refuse)
-    assert list(data) == ["about", "checkpoints", "summaries", "fast", "slow"]
+    assert list(data) == ["about", "checkpoints", "summaries", "fast", "refined", "slow"]
     assert data["about"] == given.about
     assert data["checkpoints"] == [
         {
@@ -223,6 +231,44 @@ def test_json_takes_numbers_of_numpy_and_paths() -> None:
         json.dumps(about, allow_nan=False)
         == '{"a": 3, "b": 0.5, "c": "x", "d": [true, null], "e": null}'
     )
+
+
+def refined(names: tuple[str, ...] = ("night",)) -> Comparison:
+    """A comparison whose networks' pictures were refined too."""
+    plain = comparison(names)
+    means = {"content_rel": 0.7, "style_rel": 0.21, "total": 0.613, "seconds": 10.7, "step": 8.5}
+    judged = {**summary().judge, "refined": {**SCORES, "style_closed": 0.567}}
+    return dataclasses.replace(
+        plain,
+        summaries=[summary(name, refined=means, judge=judged) for name in names],
+        refined=[
+            RefinedRow(name, photo, 64, 0.7, 0.21, 0.6 + i / 10, 10.5, 8 + i)
+            for name in names
+            for i, photo in enumerate(PHOTOS)
+        ],
+        galleries=[
+            dataclasses.replace(gallery, refined={name: picture(8) for name in names})
+            for gallery in plain.galleries
+        ],
+    )
+
+
+def test_refined_pictures_have_a_row_a_mark_and_a_place(page: Page) -> None:
+    found = Page(report_html(refined()))
+    assert "Network, refined: 8.50 steps" in found.words
+    assert "Refined, its objective is 0.613 instead of 0.850, after 10.7 s." in found.words
+    assert "0.567" in found.words  # its score
+    assert "refined 0.613" in found.words  # in the chart of seconds
+    alts = [image["alt"] for image in found.all("img")]
+    assert alts.count("bear.jpg by the network night, refined") == 1
+    assert len(alts) == len(page.all("img")) + len(PHOTOS)
+    assert "objective 0.700, 10.5 s" in found.words  # of the second photo
+    assert "Network, refined" not in page.words
+    both = Page(report_html(refined(("night", "dots"))))
+    assert "night refined, 0.72" in both.words  # in the chart of speed and quality
+    rows = list(csv.DictReader(io.StringIO(report_csv(refined()))))
+    got = [(r["photo"], r["step"], r["total"]) for r in rows if r["method"] == "refined"]
+    assert got == [("bear.jpg", "8", "0.6"), (NASTY, "9", "0.7")]
 
 
 def test_csv_has_a_line_for_every_measurement() -> None:

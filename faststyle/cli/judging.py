@@ -101,6 +101,13 @@ def compare(
         list[int] | None, typer.Option(help="Side of the photos, in pixels; may be repeated.")
     ] = None,
     steps: Annotated[int, typer.Option(help="Steps of the slow path.")] = 300,
+    refine: Annotated[
+        float,
+        typer.Option(
+            help="Seconds for which each network's picture is refined; 0: not at all.",
+            metavar="SECONDS",
+        ),
+    ] = 10.0,
     limit: Limit = None,
     optimizer: Annotated[
         str, typer.Option(help="Optimizer of the slow path: lbfgs or adam.")
@@ -135,6 +142,7 @@ def compare(
         overwrite=overwrite,
         sizes=size or [256],
         steps=steps,
+        refine=refine,
         limit=limit,
         optimizer=optimizer,
         vgg_weights=vgg_weights,

@@ -16,6 +16,7 @@ from faststyle.cli.common import (
     Json,
     Precision,
     Threads,
+    VggWeights,
     announce_for,
     app,
     print_notes,
@@ -23,6 +24,7 @@ from faststyle.cli.common import (
     run_alone,
     with_flags,
 )
+from faststyle.cli.refining import PaintingOfStyle, Refine, check_refining
 from faststyle.errors import one_line
 
 if TYPE_CHECKING:
@@ -107,6 +109,9 @@ def stylize(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Write outputs again that are there.")
     ] = False,
+    refine: Refine = None,
+    painting: PaintingOfStyle = None,
+    vgg_weights: VggWeights = None,
     codec: Annotated[
         str | None,
         typer.Option(
@@ -178,6 +183,7 @@ def stylize(
     Example: faststyle stylize photo.jpg --style nocturne -o out.png
     Example: faststyle stylize clip.mp4 --style nocturne -o out.mp4
     Example: faststyle stylize holiday/ --style nocturne -o painted/
+    Example: faststyle stylize photo.jpg --style nocturne -o out.png --refine 10
     """
     from faststyle.engines.options import EngineOptions
     from faststyle.files import check_free
@@ -221,6 +227,14 @@ def stylize(
     if allow_huge and dataset:
         raise typer.BadParameter("is for files, not for data sets", param_hint="--allow-huge")
     _refuse_for_collections(ray, column, dataset, bool(one_video or clips), photos, output)
+    check_refining(
+        refine,
+        painting,
+        vgg_weights,
+        videos=bool(one_video or clips),
+        dataset=dataset,
+        ray=ray is not None,
+    )
     video |= {"size": size, "threads": threads, "overwrite": overwrite, "resume": resume}
     notes: list[str] = []
     items = _plan(pictures, output, format, dataset, photos, column, notes.append)
@@ -234,6 +248,9 @@ def stylize(
         "allow_huge": allow_huge,
         "keep_metadata": keep_metadata,
         "format": format,
+        "refine": refine,
+        "painting": painting,
+        "vgg_weights": vgg_weights,
     }
     with ended_by_sigterm(), recorded(report, process) as record:
         if one_video:
@@ -290,7 +307,7 @@ def _stylize_items(
             run_on_ray(ray, task, items, record, bars.picture_done, announce)
         return
     task = task.for_items(items, process)
-    stylizer = task.load(announce_for(stylize), bars.tile_done)
+    stylizer = task.load(announce_for(stylize), bars.tile_done, bars.refining)
     record.loaded(stylizer.describe())
     with bars.shown:
         run_items(task, stylizer, items, record.report, process, bars.picture_done)
@@ -360,7 +377,7 @@ def _parse_stroke_size(text: str | None, default: float | str) -> float | str:
 
 
 class _PictureBars:
-    """A bar of pictures and a bar of tiles, which are seen inside of `with bars.shown`."""
+    """Bars of pictures, tiles, and seconds of refining; seen inside of `with bars.shown`."""
 
     def __init__(self, pictures: int) -> None:
         from rich.console import Console
@@ -370,12 +387,16 @@ class _PictureBars:
         self.shown = Progress(console=console, disable=not console.is_terminal)
         self._pictures = self.shown.add_task("stylizing", total=pictures, visible=pictures > 1)
         self._tiles = self.shown.add_task("tiles", total=None, visible=False)
+        self._seconds = self.shown.add_task("refining", total=None, visible=False)
 
     def picture_done(self, item: Item) -> None:
         self.shown.advance(self._pictures)
 
     def tile_done(self, done: int, of: int) -> None:
         self.shown.update(self._tiles, completed=done, total=of, visible=done < of)
+
+    def refining(self, spent: float, of: float) -> None:
+        self.shown.update(self._seconds, completed=spent, total=of, visible=spent < of)
 
 
 def _print_pictures(

@@ -127,12 +127,23 @@ def objective_by_step(
     return _svg(draw, name, f"Objective against step. Slow: {told}. Network: {level:.3g} at once.")
 
 
-def objective_by_seconds(curves: Sequence[Curve], level: float, seconds: float, name: str) -> str:
-    """Return the objective against the seconds of a photo; the network is a point at `level`."""
+def objective_by_seconds(
+    curves: Sequence[Curve],
+    level: float,
+    seconds: float,
+    name: str,
+    refined: tuple[float, float] | None = None,
+) -> str:
+    """Return the objective against the seconds of a photo; the network is a point at `level`.
+
+    `refined` are seconds and objective of its refined pictures, which are a point too.
+    """
+    further = [] if refined is None else [refined]
 
     def draw(axes: Axes) -> None:
         times = [t for c in curves for t in c.seconds if t > 0] + [seconds]
-        _limit_objective(axes, curves, level)
+        times += [t for t, _ in further]
+        _limit_objective(axes, curves, level, [value for _, value in further])
         axes.set_xscale("log")
         axes.set_xlim(min(times) / 1.6, max(times) * 1.05)
         plain_ticks(axes.xaxis, *axes.get_xlim())
@@ -141,6 +152,17 @@ def objective_by_seconds(curves: Sequence[Curve], level: float, seconds: float, 
             _draw_curve(axes, curve, [t if t > 0 else math.nan for t in curve.seconds])
         _draw_level(axes, level)
         axes.plot([seconds], [level], "o", color=COLOURS["network"], markersize=8)
+        for point in further:
+            axes.plot(*point, "D", color=COLOURS["network"], markersize=7)
+            axes.annotate(
+                f"refined {point[1]:.3g}",
+                point,
+                (0, -8),  # points, below the mark: curves come from above
+                textcoords="offset points",
+                ha="center",
+                va="top",
+                color=COLOURS["network"],
+            )
         _label_right(axes, curves, level)
 
     told = "; ".join(
@@ -150,7 +172,8 @@ def objective_by_seconds(curves: Sequence[Curve], level: float, seconds: float, 
         draw,
         name,
         f"Objective against seconds. Slow: {told}. "
-        f"Network: {level:.3g} after {seconds:.3g} seconds.",
+        f"Network: {level:.3g} after {seconds:.3g} seconds."
+        + "".join(f" Refined: {value:.3g} after {t:.3g} seconds." for t, value in further),
     )
 
 
@@ -237,8 +260,10 @@ def _mark_equal(axes: Axes, step: float, colour: str, height: float) -> None:
     axes.text(step, height, words, color=colour, transform=over, ha=side)
 
 
-def _limit_objective(axes: Axes, curves: Sequence[Curve], level: float) -> None:
-    values = [v for c in curves for v in (*c.low, *c.high) if v > 0] + [level]
+def _limit_objective(
+    axes: Axes, curves: Sequence[Curve], level: float, more: Sequence[float] = ()
+) -> None:
+    values = [v for c in curves for v in (*c.low, *c.high) if v > 0] + [level, *more]
     low = min(values) / 1.15
     high = max(values) * 1.15
     axes.set_yscale("log")

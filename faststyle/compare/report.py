@@ -123,6 +123,7 @@ def report_json(comparison: Comparison) -> dict[str, Any]:
         "checkpoints": _plain(comparison.checkpoints),
         "summaries": _plain(comparison.summaries),
         "fast": _plain(comparison.fast),
+        "refined": _plain(comparison.refined),
         "slow": _plain(comparison.slow),
     }
 
@@ -136,6 +137,7 @@ def report_csv(comparison: Comparison) -> str:
     writer = csv.DictWriter(buffer, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows({"method": "fast", **_plain(row)} for row in comparison.fast)
+    writer.writerows({"method": "refined", **_plain(row)} for row in comparison.refined)
     for checkpoint, rows in comparison.slow.items():
         writer.writerows(
             {"method": "slow", "checkpoint": checkpoint, **_plain(row)} for row in rows
@@ -185,6 +187,11 @@ def answer(summary: Summary, optimizer: str, last_step: Mapping[str, int]) -> li
     optimizer = OPTIMIZERS.get(optimizer.lower(), optimizer)
     few = f"On {photos} photo{'s' * (photos != 1)} at {summary.size} px"
     sentences = [f"{few} the network needs {_duration(seconds)} a photo."]
+    if summary.refined:
+        sentences.append(
+            f"Refined, its objective is {_number(summary.refined['total'])} instead of "
+            f"{_number(summary.fast['total'])}, after {_duration(summary.refined['seconds'])}."
+        )
     for init, limit in last_step.items():
         step = summary.equal_step.get(init)
         reached = summary.reached.get(init, 0)
@@ -237,14 +244,17 @@ def _section(comparison: Comparison, summary: Summary, number: int) -> dict[str,
     last_step = {init: max(r.step for r in rows if r.init == init) for init in _starts(rows)}
     by_step = ""
     by_seconds = ""
+    refined = None
+    if summary.refined and summary.refined["total"] > 0:  # False for NaN too
+        refined = summary.refined["seconds"], summary.refined["total"]
     if drawn:
         by_step = objective_by_step(drawn, level, summary.equal_step, f"steps{number}")
-        by_seconds = objective_by_seconds(drawn, level, seconds, f"seconds{number}")
+        by_seconds = objective_by_seconds(drawn, level, seconds, f"seconds{number}", refined)
     return {
         "summary": summary,
         "sentences": answer(summary, optimizer, last_step),
         "verdict": _verdict(summary, judge),
-        "fast_judge": judge.get("fast") or {},
+        "networks": _network_rows(summary, judge),
         "judged": bool(judge.get("fast") or judge.get("slow")),
         "slow": _slow_table(summary, judge.get("slow") or []),
         "last_step": last_step,
@@ -272,6 +282,17 @@ def _verdict(summary: Summary, judge: Mapping[str, Any]) -> str:
         f"of the way from photo to painting; the slow path {near['style_closed']:.0%} after "
         f"{near['step']} steps from the photo."
     )
+
+
+def _network_rows(summary: Summary, judge: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of the network, and of its refined pictures: name, means, spread, scores."""
+    fast = {"name": "Network", "terms": summary.fast, "spread": summary.spread}
+    rows = [{**fast, "judge": judge.get("fast") or {}}]
+    if summary.refined:
+        name = f"Network, refined: {_number(summary.refined['step'])} steps"
+        further = {"name": name, "terms": summary.refined, "spread": {}}
+        rows.append({**further, "judge": judge.get("refined") or {}})
+    return rows
 
 
 def _slow_table(
@@ -321,13 +342,17 @@ def _scatter(comparison: Comparison) -> str:
     sizes = {s.size for s in comparison.summaries}
     points = []
     for summary in comparison.summaries:
-        fast = _plain(summary.judge).get("fast") or {}
-        seconds = summary.fast["seconds"]
-        closed = fast.get("style_closed")
-        content = fast.get("clear_distance")
-        if seconds > 0 and closed is not None and content is not None:
-            label = summary.checkpoint + (f" {summary.size} px" if len(sizes) > 1 else "")
-            points.append(Point(label, seconds, closed, content))
+        label = summary.checkpoint + (f" {summary.size} px" if len(sizes) > 1 else "")
+        for key, means, end in (
+            ("fast", summary.fast, ""),
+            ("refined", summary.refined, " refined"),
+        ):
+            scores = _plain(summary.judge).get(key) or {}
+            seconds = means.get("seconds", 0)
+            closed = scores.get("style_closed")
+            content = scores.get("clear_distance")
+            if seconds > 0 and closed is not None and content is not None:
+                points.append(Point(label + end, seconds, closed, content))
     if len({s.checkpoint for s in comparison.summaries}) < 2 or len(points) < 2:
         return ""
     return speed_and_quality(points, "scatter")
@@ -381,14 +406,24 @@ def _network_pictures(
     first_column: int,
 ) -> list[Shown]:
     """Return the networks' pictures, below each other in as many rows as there are."""
-    measured = {r.checkpoint: r for r in comparison.fast if _belongs(r, gallery)}
+    kinds = (
+        ("", gallery.fast, comparison.fast),
+        (", refined", gallery.refined, comparison.refined),
+    )
+    pictures = [
+        (name, end, images[name], rows_of)
+        for name in gallery.fast
+        for end, images, rows_of in kinds
+        if name in images
+    ]
     shown = []
-    for i, (name, image) in enumerate(gallery.fast.items()):
+    for i, (name, end, image, rows_of) in enumerate(pictures):
         column, row = divmod(i, rows)
-        alt = f"{gallery.photo} by the network {name}"
-        detail = _measured(measured.get(name))
+        alt = f"{gallery.photo} by the network {name}{end}"
+        found = (r for r in rows_of if r.checkpoint == name and _belongs(r, gallery))
+        detail = _measured(next(found, None))
         place = (row + 1, first_column + column)
-        shown.append(Shown(encode(image), alt, f"network {name}", detail, *place))
+        shown.append(Shown(encode(image), alt, f"network {name}{end}", detail, *place))
     return shown
 
 

@@ -25,6 +25,13 @@ class FastRow:
 
 
 @dataclass(frozen=True)
+class RefinedRow(FastRow):
+    """A network's picture after `step` steps of the slow path; `seconds` are those of both."""
+
+    step: int
+
+
+@dataclass(frozen=True)
 class SlowRow:
     """The slow path on one photo after `step` steps: the same terms, seconds since its start."""
 
@@ -47,8 +54,9 @@ class Summary:
     than half did; `reached` counts these photos. `start_as_good` counts those on which the start
     itself is no worse than the network, so that there is nothing to reach. `judge` is
     {"fast": scores, "slow": [{"init", "step", **scores}]}, and empty for sizes that are too small
-    for it. `spread` holds standard deviations of `fast` over
-    photos.
+    for it. `spread` holds standard deviations of `fast` over photos. `refined` holds the means of
+    pictures that were refined, and of their steps; it is empty where none were, else
+    `judge["refined"]` has their scores.
     """
 
     checkpoint: str
@@ -63,6 +71,7 @@ class Summary:
     spread: Mapping[str, float] = field(default_factory=dict)
     equal_seconds: Mapping[str, float | None] = field(default_factory=dict)
     start_as_good: Mapping[str, int] = field(default_factory=dict)
+    refined: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -79,8 +88,8 @@ class Checkpoint:
 class Gallery:
     """Pictures of one photo at one size, each (1, 3, size, size) in [0, 1].
 
-    `slow` is keyed by (init, step), `fast` by checkpoint. The slow pictures minimised the first
-    checkpoint's objective.
+    `slow` is keyed by (init, step), `fast` and `refined` by checkpoint. The slow pictures minimised
+    the first checkpoint's objective.
     """
 
     photo: str
@@ -88,6 +97,7 @@ class Gallery:
     content: Tensor
     slow: Mapping[tuple[str, int], Tensor]
     fast: Mapping[str, Tensor]
+    refined: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,6 +116,7 @@ class Comparison:
     fast: list[FastRow]
     slow: Mapping[str, list[SlowRow]]
     galleries: list[Gallery]
+    refined: list[RefinedRow] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

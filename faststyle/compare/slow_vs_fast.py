@@ -25,9 +25,18 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 import faststyle
-from faststyle.checkpoint import About, find_checkpoint, load_checkpoint
-from faststyle.compare.results import Checkpoint, Comparison, FastRow, Gallery, SlowRow, Summary
+from faststyle.checkpoint import find_checkpoint, load_checkpoint
+from faststyle.compare.results import (
+    Checkpoint,
+    Comparison,
+    FastRow,
+    Gallery,
+    RefinedRow,
+    SlowRow,
+    Summary,
+)
 from faststyle.devices import find_device, machine
+from faststyle.engines.options import EngineOptions
 from faststyle.errors import CheckpointError, ImageError, Interrupted, OutputError, RecipeError
 from faststyle.files import cache_folder, sha256, write_bytes
 from faststyle.images import READABLE, read_image
@@ -38,7 +47,9 @@ from faststyle.perceptual.weights import VGGWeights, find_weights, load_vgg
 from faststyle.progress import StepProgress
 from faststyle.signals import Stop, noted_signals
 from faststyle.slow.descent import Descent
-from faststyle.training.recipe import Recipe, recipe_from_dict
+from faststyle.stylize.refine import Refiner
+from faststyle.training.objective import check_trained_on, recipe_of
+from faststyle.training.recipe import Recipe
 from faststyle.training.step import build_objective
 
 INITS = ("content", "noise")
@@ -57,6 +68,7 @@ class _Subject:
     recipe: Recipe
     loss: PerceptualLoss
     key: str  # of the objective: equal for checkpoints that share it
+    refiner: Refiner | None
 
 
 @dataclass(frozen=True)
@@ -72,6 +84,7 @@ class _AtSize:
     """All results at one size; `slow` is keyed by checkpoint."""
 
     fast: list[FastRow]
+    refined: list[RefinedRow]
     slow: Mapping[str, list[SlowRow]]
     summaries: list[Summary]
     galleries: list[Gallery]
@@ -84,6 +97,7 @@ def compare(
     *,
     sizes: Sequence[int] = (256,),
     steps: int = 300,
+    refine: float = 0.0,
     limit: int | None = None,
     optimizer: str = "lbfgs",
     vgg_weights: Path | None = None,
@@ -94,9 +108,10 @@ def compare(
 ) -> Comparison:
     """Compare networks with the slow path on the photos of a folder, cropped to squares.
 
-    Each of `sizes` is a side in pixels. `limit` takes only so many photos, evenly from the sorted
+    Each of `sizes` is a side in pixels. With `refine`, each network's picture is also refined for
+    so many seconds (stylize/refine.py). `limit` takes only so many photos, evenly from the sorted
     folder. The judge looks with VGG-16, whatever the objective uses. `tell` is called with each row
-    as soon as it is known; an error that it raises ends the comparison.
+    of network and slow path as soon as it is known; an error that it raises ends the comparison.
 
     Results of the slow path are kept by the content of photo, painting and objective, and by
     machine. So the same call goes on where it was stopped, and another checkpoint of the same
@@ -113,7 +128,7 @@ def compare(
     files = list_photos(Path(photos), limit)
     where = find_device(device)
     subjects = [
-        _open_subject(find_checkpoint(str(c)), Path(style), painting, vgg_weights, where)
+        _open_subject(find_checkpoint(str(c)), Path(style), painting, vgg_weights, where, refine)
         for c in checkpoints
     ]
     _check_subjects(subjects, min(sizes), where)
@@ -134,6 +149,7 @@ def compare(
         checkpoints=[_describe(subject) for subject in subjects],
         summaries=[summary for part in parts for summary in part.summaries],
         fast=[row for part in parts for row in part.fast],
+        refined=[row for part in parts for row in part.refined],
         slow={s.name: [row for part in parts for row in part.slow[s.name]] for s in subjects},
         galleries=[gallery for part in parts for gallery in part.galleries],
     )
@@ -148,21 +164,29 @@ def _compare_at(
     crops = [(file, _crop(work, file, size)) for file in files]
     found = [_gallery(work, file, photo, size) for file, photo in crops]
     fast: list[FastRow] = []
+    refined: list[RefinedRow] = []
     slow: dict[str, list[SlowRow]] = {}
     summaries = []
     for subject in work.subjects:
-        ours = [row for _, rows, _ in found for row in rows if row.checkpoint == subject.name]
+        all_ours = [row for _, rows, _ in found for row in rows if row.checkpoint == subject.name]
+        ours = [row for row in all_ours if not isinstance(row, RefinedRow)]
+        ours_refined = [row for row in all_ours if isinstance(row, RefinedRow)]
         theirs = [by_key[subject.key] for _, _, by_key in found]
         rows = [row for by_init in theirs for path in by_init.values() for row in path.rows]
         work.heed_signals("before judging")
         scores: dict[str, Any] = {}
         if judge is not None:
             outputs = [gallery.fast[subject.name] for gallery, _, _ in found]
-            scores = _judge_all(judge, [photo for _, photo in crops], outputs, theirs)
-        summaries.append(_summary(subject.name, size, ours, rows, scores))
+            photos = [photo for _, photo in crops]
+            scores = _judge_all(judge, photos, outputs, theirs)
+            if ours_refined:
+                further = [gallery.refined[subject.name] for gallery, _, _ in found]
+                scores["refined"] = dataclasses.asdict(judge.score(further, photos))
+        summaries.append(_summary(subject.name, size, ours, rows, scores, ours_refined))
         fast += ours
+        refined += ours_refined
         slow[subject.name] = rows
-    return _AtSize(fast, slow, summaries, [gallery for gallery, _, _ in found])
+    return _AtSize(fast, refined, slow, summaries, [gallery for gallery, _, _ in found])
 
 
 def _crop(work: _Work, file: Path, size: int) -> Tensor:
@@ -179,6 +203,7 @@ def _about(work: _Work, painting: str, vgg: str) -> dict[str, Any]:
     return {
         "painting": painting,
         "steps": work.steps,
+        "refine": max((s.refiner.seconds for s in work.subjects if s.refiner), default=0.0),
         "optimizer": work.optimizer,
         "objective": {s.name: dataclasses.asdict(s.recipe.loss) for s in work.subjects},
         "painting_size": {s.name: s.recipe.painting_size for s in work.subjects},
@@ -246,20 +271,16 @@ class _Work:
 
 
 def _open_subject(
-    path: Path, style: Path, painting: Tensor, vgg_weights: Path | None, device: torch.device
+    path: Path,
+    style: Path,
+    painting: Tensor,
+    vgg_weights: Path | None,
+    device: torch.device,
+    refine: float,
 ) -> _Subject:
     network, about = load_checkpoint(path)
-    if about.source:
-        raise CheckpointError(
-            f"{path} was converted from {about.source.get('file')}: its painting and objective are "
-            "not known, so it cannot be compared; judge it with: faststyle judge"
-        )
-    if about.painting.get("sha256") != sha256(style):
-        raise CheckpointError(
-            f"{path} was trained for another painting, {about.painting.get('file')}: "
-            "give that file as `painting`"
-        )
-    recipe = _recipe_of(path, about)
+    recipe = recipe_of(path, about)
+    check_trained_on(path, about, style)
     weights = find_weights(recipe.vgg, vgg_weights)
     loss = build_objective(recipe, [painting], weights).to(device)
     layers = recipe.loss.layers(recipe.vgg)
@@ -275,19 +296,11 @@ def _open_subject(
     ]
     layout = torch.channels_last
     network = network.to(device).to(memory_format=layout)
-    return _Subject(path.stem, network, recipe, loss, _hash(parts))
-
-
-def _recipe_of(path: Path, about: About) -> Recipe:
-    # A key that later versions dropped, and that was off, changes nothing.
-    known = {key.name for key in dataclasses.fields(Recipe)}
-    stored = {key: value for key, value in about.recipe.items() if key in known or value}
-    try:
-        return recipe_from_dict(stored)
-    except RecipeError as error:
-        raise CheckpointError(
-            f"{path}: its recipe is of another version, train it again to compare it ({error})"
-        ) from None
+    refiner = None
+    if refine:
+        options = EngineOptions(device=device.type, precision="float32")
+        refiner = Refiner(recipe, painting, weights, refine, options)
+    return _Subject(path.stem, network, recipe, loss, _hash(parts), refiner)
 
 
 def _check_subjects(subjects: Sequence[_Subject], size: int, device: torch.device) -> None:
@@ -319,16 +332,21 @@ def _gallery(
     """Return a photo's pictures, the networks' rows, and the slow path by objective and init."""
     photo = photo.to(work.device).contiguous(memory_format=torch.channels_last)
     outputs = {}
-    rows = []
+    refined = {}
+    rows: list[FastRow] = []
     by_key: dict[str, dict[str, _Slow]] = {}
     for subject in work.subjects:
         stylized, seconds = _timed(subject.network, photo)
-        with torch.no_grad():
-            terms = subject.loss(stylized, subject.loss.targets(photo))
-        values = (float(terms.content_rel), float(terms.style_rel), float(terms.total))
-        rows.append(FastRow(subject.name, file.name, size, *values, seconds))
+        about = (subject.name, file.name, size)
+        rows.append(FastRow(*about, *_values(subject.loss, stylized, photo), seconds))
         work.tell(rows[-1])
         outputs[subject.name] = stylized.cpu()
+        if subject.refiner is not None:
+            work.heed_signals(f"before {file.name} is refined")
+            better = subject.refiner(photo, stylized)
+            values = _values(subject.loss, better.picture, photo)
+            rows.append(RefinedRow(*about, *values, seconds + better.seconds, better.steps))
+            refined[subject.name] = better.picture.cpu()
         # Checkpoints of one objective share the slow path.
         if subject.key not in by_key:
             by_key[subject.key] = {
@@ -337,7 +355,14 @@ def _gallery(
     # The page shows the slow path by the first checkpoint's objective only.
     first = by_key[work.subjects[0].key]
     pictures = {(init, step): p for init in INITS for step, p in first[init].pictures.items()}
-    return Gallery(file.name, size, photo.cpu(), pictures, outputs), rows, by_key
+    return Gallery(file.name, size, photo.cpu(), pictures, outputs, refined), rows, by_key
+
+
+@torch.no_grad()
+def _values(loss: PerceptualLoss, picture: Tensor, photo: Tensor) -> tuple[float, float, float]:
+    """Return content_rel, style_rel and total of a picture."""
+    terms = loss(picture, loss.targets(photo))
+    return float(terms.content_rel), float(terms.style_rel), float(terms.total)
 
 
 @torch.no_grad()
@@ -462,7 +487,12 @@ def _judge_all(
 
 
 def _summary(
-    name: str, size: int, fast: list[FastRow], slow: list[SlowRow], judge: Mapping[str, Any]
+    name: str,
+    size: int,
+    fast: list[FastRow],
+    slow: list[SlowRow],
+    judge: Mapping[str, Any],
+    refined: Sequence[RefinedRow] = (),
 ) -> Summary:
     terms = ("content_rel", "style_rel", "total", "seconds")
 
@@ -505,6 +535,7 @@ def _summary(
         spread={term: pstdev(getattr(row, term) for row in fast) for term in terms},
         equal_seconds=seconds,
         start_as_good=as_good,
+        refined={**means(refined), "step": fmean(r.step for r in refined)} if refined else {},
     )
 
 

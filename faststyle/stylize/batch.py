@@ -242,7 +242,7 @@ def _stylize_one(
     keep_metadata: bool,
 ) -> tuple[str, ...]:
     """Do a job; return the notes on it."""
-    plain = size is None and look == PLAIN and not keep_metadata
+    plain = size is None and look == PLAIN and not keep_metadata and stylizer.refiner is None
     tile = _tile_on_disk(stylizer, job, plain, allow_huge)
     if tile and job.source and job.target:
         with pillow_without_limit():

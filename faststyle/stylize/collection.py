@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from faststyle.engines.options import AUTO, EngineOptions
+from faststyle.errors import CheckpointError
 from faststyle.files import sha256
 from faststyle.stylize.batch import MANY, Job, Notes, Report, run_job
 from faststyle.stylize.blend import parse_style
@@ -24,7 +26,9 @@ Item = Job | Shard
 class Task:
     """How all items of a collection are painted. `format` is that of pictures in data sets.
 
-    With `keep`, outputs that are there stay. For the rest see `Stylizer.blend` and `run_jobs`.
+    With `keep`, outputs that are there stay. `refine` are the seconds for which each picture is
+    refined, or None; `painting` and `vgg_weights` are files for that (refine.py). For the rest see
+    `Stylizer.blend` and `run_jobs`.
     """
 
     styles: tuple[str, ...]
@@ -36,16 +40,38 @@ class Task:
     allow_huge: bool = False
     keep_metadata: bool = False
     format: str | None = None
+    refine: float | None = None
+    painting: Path | None = None
+    vgg_weights: Path | None = None
 
     def load(
         self,
         announce: Announce = lambda line: None,
         progress: TileProgress = lambda done, of: None,
+        refining: Callable[[float, float], None] = lambda spent, of: None,
     ) -> Stylizer:
-        """Return the stylizer, which does all items of a process: it is loaded once."""
-        return Stylizer.blend(
+        """Return the stylizer, which does all items of a process: it is loaded once.
+
+        `refining` is told of the seconds that a picture is refined. Raises: the errors of
+        `Stylizer.blend` and of `Refiner.open`, CheckpointError for several styles to refine.
+        """
+        refiner = None
+        if self.refine is not None:
+            from faststyle.stylize.refine import Refiner  # it imports training/: seconds
+
+            if len(self.styles) > 1:
+                raise CheckpointError(
+                    "`refine` takes one `style`: several have no objective in common"
+                )
+            style, _ = parse_style(self.styles[0])
+            refiner = Refiner.open(
+                style, self.painting, self.refine, self.engine, self.vgg_weights, refining
+            )
+        stylizer = Stylizer.blend(
             self.styles, self.engine, tile=self.tile, progress=progress, announce=announce
         )
+        stylizer.refiner = refiner
+        return stylizer
 
     def run(self, stylizer: Stylizer, item: Item, report: Report, notes: Notes) -> None:
         """Do one item. Raises: OutputError and Interrupted, which end the run."""

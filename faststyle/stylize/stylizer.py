@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import psutil
@@ -41,6 +41,9 @@ from faststyle.stylize.huge import stylize_huge
 from faststyle.stylize.strokes import AUTO as AUTO_STROKES
 from faststyle.stylize.strokes import draw_strokes
 from faststyle.stylize.tiles import TILE, stylize_tiles
+
+if TYPE_CHECKING:  # it imports training/, which takes seconds
+    from faststyle.stylize.refine import Refiner
 
 # The size of strokes of pictures where none is asked for: a number, or "auto".
 STROKE_SIZE: float | str = 1.0
@@ -101,6 +104,7 @@ class Stylizer:
         tile: int | None = None,
         progress: TileProgress = lambda done, of: None,
         announce: Announce = lambda line: None,
+        refiner: Refiner | None = None,
     ) -> None:
         """Take an engine, and the metadata of its network.
 
@@ -108,7 +112,7 @@ class Stylizer:
         engine, in bf16 if the engine does and the CPU can. `tile` is the side of tiles in pixels;
         None takes tiles only where memory asks for them, 0 never. `progress` is told of tiles done,
         and of how many there are. `announce` is called with a line where tiles run otherwise than
-        was asked for.
+        was asked for. `refiner` goes on from what the network paints of a picture.
         """
         self.engine = engine
         self.about = about
@@ -116,6 +120,7 @@ class Stylizer:
         self.progress = progress
         self._network_for_tiles = network_for_tiles
         self.announce = announce
+        self.refiner = refiner
         self._tiled = False  # whether a picture has been done in tiles
         # The pixels that memory once was too small for, and the side of tiles that it is not.
         self._full: tuple[int, int] | None = None
@@ -234,9 +239,15 @@ class Stylizer:
             picture = _fit(picture, size)
             with torch.no_grad():  # not inference_mode: the result may be used in training
                 photo = _photo_for_network(picture, inside)
+                drawn = photo
                 if look.stroke_size == AUTO_STROKES:
-                    photo = draw_strokes(photo, self._paint_first)
-                painted = self._in_memory(partial(self._paint, photo), tile, photo.shape[-2:])
+                    drawn = draw_strokes(photo, self._paint_first)
+                painted = self._in_memory(partial(self._paint, drawn), tile, photo.shape[-2:])
+                if self.refiner is not None:
+                    # Before colours of the photo, or the photo itself, are mixed in.
+                    refined = self.refiner(photo, painted)
+                    painted = refined.picture
+                    picture = replace(picture, notes=(*picture.notes, refined.describe()))
                 stylized = resize(painted, h, w)
         except Exception as error:
             if not is_out_of_memory(error):
@@ -254,7 +265,8 @@ class Stylizer:
         h, w, inside = self._find_sizes(pictures[0], size, look)
         batch = len(pictures)
         inner = fitted_size(h, w, inside)
-        if batch > 1 and not self.find_tile(*inner) and self._batch_fits(batch, *inner):
+        at_once = batch > 1 and self.refiner is None and not self.find_tile(*inner)
+        if at_once and self._batch_fits(batch, *inner):
             try:
                 fitted = [_fit(picture, size) for picture in pictures]
                 with torch.no_grad():
