@@ -137,7 +137,7 @@ def test_options_that_make_no_sense_are_told_in_words(client: Any, folder: Path)
     photo = image(folder / "photo.png")
     with pytest.raises(Exception, match="mix must be 0"):
         client.predict(photo, "dots", mix=2, api_name="/stylize")
-    with pytest.raises(Exception, match="stroke_size must be above 0"):
+    with pytest.raises(Exception, match="stroke_size must be 0.1 to 100"):
         client.predict(photo, "dots", stroke_size=0, api_name="/stylize")
     with pytest.raises(Exception, match="ask for more than 2,000,000 pixels"):
         client.predict(photo, "dots", size=5000, api_name="/stylize")

@@ -391,8 +391,11 @@ def test_stroke_size_stylizes_at_another_size_and_comes_back(stylizer: Stylizer)
     )
     assert torch.equal(stylizer(photo, stroke_size=1.0), stylizer(photo))
     assert stylizer(photo, size=20, stroke_size=0.5).shape == (1, 3, 20, 33)
-    with pytest.raises(ImageError, match="`stroke_size` must be above 0"):
-        stylizer(photo, stroke_size=0)
+    for size in (0, 0.09, 101, float("nan")):
+        with pytest.raises(ImageError, match="`stroke_size` must be 0.1 to 100, or auto, got"):
+            stylizer(photo, stroke_size=size)
+    with pytest.raises(ImageError, match="would paint 14000x14000 pixels; take a larger one"):
+        stylizer(torch.zeros(1, 3, 1400, 1400), stroke_size=0.1)
     assert stylizer(photo, stroke_size=10).shape == photo.shape
 
 
@@ -413,7 +416,7 @@ def test_strokes_in_proportion_are_painted_at_the_size_of_the_photo(
     picture.putalpha(100)
     painted_picture = stylizer(picture, stroke_size="auto")
     assert (painted_picture.size, painted_picture.mode) == ((29, 41), "RGBA")
-    with pytest.raises(ImageError, match="`stroke_size` must be above 0, or auto, got large"):
+    with pytest.raises(ImageError, match="`stroke_size` must be 0.1 to 100, or auto, got large"):
         stylizer(photo, stroke_size="large")
 
 

@@ -224,8 +224,7 @@ def _most_pixels(h: int, w: int, size: int | None, look: Look) -> int:
     stroke_size = 1.0 if isinstance(look.stroke_size, str) else look.stroke_size
     scale = max(1, min(out_h, out_w) / stroke_size) / min(out_h, out_w)
     sides = [max(MIN_SIDE, side * scale) for side in (out_h, out_w)]
-    seen = sides[0] * sides[1]
-    return max(h * w, out_h * out_w, int(min(seen, 1e18)))  # tiny strokes make it infinite
+    return max(h * w, out_h * out_w, round(sides[0] * sides[1]))
 
 
 def _too_late(waiting: bool, timeout: float) -> RequestError:

@@ -6,6 +6,7 @@ engines/ runs the network. batch.py does files and folders, clip.py videos.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,6 +25,7 @@ from faststyle.engines.opening import open_engine
 from faststyle.engines.options import AUTO, EngineOptions, is_exported
 from faststyle.errors import ImageError
 from faststyle.images import (
+    MAX_PIXELS,
     ImageSource,
     Picture,
     fit_shorter,
@@ -47,6 +49,7 @@ if TYPE_CHECKING:  # it imports training/, which takes seconds
 
 # The size of strokes of pictures where none is asked for: a number, or "auto".
 STROKE_SIZE: float | str = 1.0
+STROKE_SIZES = (0.1, 100.0)  # the smallest and the largest; at 0.1 a photo has 100 times the pixels
 # Bytes a pixel that are held with tiles: the photo and the result, as floats and in 8 bits, and the
 # photo with strokes drawn in.
 TILES_BYTES = 52
@@ -78,8 +81,11 @@ class Look:
 
     def __post_init__(self) -> None:
         size = self.stroke_size
-        if size != AUTO_STROKES and (isinstance(size, str) or not size > 0):
-            raise ImageError(f"`stroke_size` must be above 0, or auto, got {size}")
+        smallest, largest = STROKE_SIZES
+        if size != AUTO_STROKES and (isinstance(size, str) or not smallest <= size <= largest):
+            raise ImageError(
+                f"`stroke_size` must be {smallest:g} to {largest:g}, or auto, got {size}"
+            )
         if not 0 <= self.mix <= 1:
             raise ImageError(f"`mix` must be 0 (the photo) to 1 (the style), got {self.mix}")
 
@@ -294,7 +300,14 @@ class Stylizer:
         if isinstance(look.stroke_size, str):
             return h, w, min(h, w)
         # Larger strokes: the network gets a smaller photo.
-        return h, w, max(1, round(min(h, w) / look.stroke_size))
+        inside = max(1, round(min(h, w) / look.stroke_size))
+        inner = fitted_size(h, w, inside)
+        if math.prod(inner) > MAX_PIXELS:
+            raise ImageError(
+                f"`stroke_size` {look.stroke_size:g}: the network would paint "
+                f"{inner[0]}x{inner[1]} pixels; take a larger one"
+            )
+        return h, w, inside
 
     def _batch_fits(self, batch: int, h: int, w: int) -> bool:
         """Return whether a batch takes no more memory than a single picture may."""
