@@ -302,7 +302,7 @@ class Stylizer:
         # Larger strokes: the network gets a smaller photo.
         inside = max(1, round(min(h, w) / look.stroke_size))
         inner = fitted_size(h, w, inside)
-        if math.prod(inner) > MAX_PIXELS:
+        if look.stroke_size < 1 and math.prod(inner) > MAX_PIXELS:
             raise ImageError(
                 f"`stroke_size` {look.stroke_size:g}: the network would paint "
                 f"{inner[0]}x{inner[1]} pixels; take a larger one"
