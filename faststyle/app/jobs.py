@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import subprocess
+import subprocess  # nosec B404
 import sys
 import threading
 import unicodedata
