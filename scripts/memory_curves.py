@@ -76,7 +76,9 @@ def plot_pictures(axes: Any, checkpoint: Path, folder: Path, sides: list[int]) -
     for side in sides:
         save_photo(photo, side)
         target = str(folder / "out.tif")
-        seconds, used = watch([str(photo), "--style", str(checkpoint), *options, "-o", target])
+        seconds, used = watch(
+            [str(photo), "--style", str(checkpoint), *options, "-o", target, "--overwrite"]
+        )
         sizes.append(side * side / 1e6)
         peaks.append(max(used))
         print(
