@@ -226,7 +226,8 @@ def _make(style: str, painting: Path, recipe: Recipe, settings: Settings) -> Pat
     # base of the package yet.
     about = dataclasses.replace(
         about,
-        photos=BEFORE.join([settings.photos_are, *about.photos.split(BEFORE)[1:]]),
+        # The base saw photos before; the same ones are named once.
+        photos=BEFORE.join(dict.fromkeys([settings.photos_are, *about.photos.split(BEFORE)[1:]])),
         license=settings.license,
         recipe={**about.recipe, "photos": settings.photos_are, "init": Path(recipe.init).stem},
         scores={key: about.scores[key] for key in ("content_rel", "style_rel")},

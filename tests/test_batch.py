@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import draw
+from jobs import run_jobs
 from PIL import Image
 
 from faststyle.checkpoint import About, save_checkpoint
 from faststyle.errors import ImageError, OutputError
 from faststyle.networks.johnson import Johnson
-from faststyle.stylize.batch import Job, plan_jobs, run_jobs
+from faststyle.stylize.batch import Job, plan_jobs
+from faststyle.stylize.collection import Item
 from faststyle.stylize.stylizer import Look, Stylizer
 
 ROOT = Path(__file__).parents[1]
@@ -198,7 +200,7 @@ def test_a_bad_file_is_listed_and_the_others_are_done(album: Path, stylizer: Sty
     (album / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     draw(0, 10, 40).save(album / "thin.png")
     draw(0, 1, 1).save(album / "pixel.png")
-    done: list[Job] = []
+    done: list[Item] = []
     jobs = plan_jobs(["album", "missing.png"], "out")
     report = run_jobs(stylizer, jobs, done=done.append)
     assert report.written == [
@@ -247,20 +249,14 @@ def test_outputs_that_are_there_are_kept_unless_they_are_to_be_overwritten(
     jobs = plan_jobs(["album"], "out")
     Path("out").mkdir()
     Path("out/b.jpg").write_text("old")
-    report = run_jobs(stylizer, jobs)
+    report = run_jobs(stylizer, jobs, keep=True)
     assert report.kept == ["out/b.jpg"]
     assert len(report.written) == 3
     assert Path("out/b.jpg").read_text() == "old"
-    assert run_jobs(stylizer, jobs).kept == [str(job.target) for job in jobs]
-    again = run_jobs(stylizer, jobs, overwrite=True)
+    assert run_jobs(stylizer, jobs, keep=True).kept == [str(job.target) for job in jobs]
+    again = run_jobs(stylizer, jobs)
     assert (len(again.written), again.kept) == (4, [])
     assert size_of("out/b.jpg") == size_of("album/b.jpg")
-
-
-def test_a_single_output_is_always_written(album: Path, stylizer: Stylizer) -> None:
-    Path("out.png").write_text("old")
-    assert run_jobs(stylizer, plan_jobs(["album/a.png"], "out.png")).written == ["out.png"]
-    assert size_of("out.png") == size_of("album/a.png")
 
 
 def test_a_bad_photo_leaves_the_old_output(album: Path, stylizer: Stylizer) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import draw
+from jobs import run_jobs
 from PIL import Image, ImageCms
 
 from faststyle.checkpoint import About, save_checkpoint
@@ -23,7 +24,7 @@ from faststyle.networks import build_network
 from faststyle.networks.network import StyleNetwork
 from faststyle.stylize import batch, huge
 from faststyle.stylize import stylizer as stylizer_module
-from faststyle.stylize.batch import plan_jobs, run_jobs
+from faststyle.stylize.batch import plan_jobs
 from faststyle.stylize.huge import PixelFile, picture_size, stylize_huge
 from faststyle.stylize.stylizer import Stylizer
 from faststyle.stylize.tiles import stylize_tiles

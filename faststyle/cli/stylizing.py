@@ -364,12 +364,12 @@ def _parse_tile(text: str) -> int | None:
 
 def _parse_stroke_size(text: str | None, default: float | str) -> float | str:
     """Return the argument `stroke_size` of `Look` for an option; None is the default."""
-    from faststyle.stylize.strokes import AUTO
+    from faststyle.stylize.strokes import parse_stroke_size
 
-    if text is None or text == AUTO:
-        return text or default
+    if text is None:
+        return default
     try:
-        return float(text)
+        return parse_stroke_size(text)
     except ValueError:
         raise typer.BadParameter(
             f"auto, or a number, got {text!r}", param_hint="--stroke-size"

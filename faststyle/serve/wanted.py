@@ -10,8 +10,8 @@ from typing import Any
 from faststyle.errors import ImageError, did_you_mean
 from faststyle.images import QUALITY
 from faststyle.serve.options import RequestError
-from faststyle.stylize.strokes import AUTO
-from faststyle.stylize.stylizer import STROKE_SIZE, Look
+from faststyle.stylize.strokes import AUTO, parse_stroke_size
+from faststyle.stylize.stylizer import STROKE_SIZE, STROKE_SIZES, Look
 
 PHOTO = "photo"  # the field of a form that holds the file
 FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}  # of answers, by Pillow's names
@@ -74,10 +74,8 @@ def _read_number(text: str) -> float:
 
 
 def _read_strokes(text: str) -> float | str:
-    if text == AUTO:
-        return AUTO
     try:
-        return float(text)
+        return parse_stroke_size(text)
     except ValueError:
         raise ValueError(f"a number, or {AUTO}") from None
 
@@ -94,7 +92,10 @@ PARAMETERS = {
     "stroke_size": Parameter(
         _read_strokes,
         {
-            "anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"const": AUTO}],
+            "anyOf": [
+                {"type": "number", "minimum": STROKE_SIZES[0], "maximum": STROKE_SIZES[1]},
+                {"const": AUTO},
+            ],
             "default": STROKE_SIZE,
         },
         "Size of strokes: 2 is twice as large as trained; auto is in proportion to the photo.",

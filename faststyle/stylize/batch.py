@@ -170,36 +170,6 @@ def _plan_files(
     return [Job(source, target / below) for source, below in _name_outputs(found, format)]
 
 
-def run_jobs(
-    stylizer: Stylizer,
-    jobs: Iterable[Job],
-    *,
-    size: int | None = None,
-    look: Look = PLAIN,
-    overwrite: bool = False,
-    allow_huge: bool = False,
-    keep_metadata: bool = False,
-    done: Callable[[Job], None] = lambda job: None,
-) -> Report:
-    """Stylize all jobs, and go on past a picture that fails.
-
-    Of several outputs, those that are there are kept unless `overwrite`, so that a stopped run goes
-    on where it was. A single one is written over. `allow_huge` takes pictures that may be
-    decompression bombs. `keep_metadata` keeps EXIF and XMP, which may tell where and when a photo
-    was taken. `done` is called after each job. Raises: OutputError for a full disk, and
-    Interrupted; both end the run at once.
-    """
-    jobs = list(jobs)
-    report = Report()
-    notes = Notes()
-    keep = len(jobs) > 1 and not overwrite
-    for job in jobs:
-        run_job(stylizer, job, report, notes, keep, size, look, allow_huge, keep_metadata)
-        done(job)
-    report.notes = notes.lines()
-    return report
-
-
 def run_job(
     stylizer: Stylizer,
     job: Job,
@@ -213,7 +183,10 @@ def run_job(
 ) -> None:
     """Stylize one job, and add what became of it to `report` and `notes`.
 
-    With `keep`, an output that is there stays as it is. For the rest see `run_jobs`.
+    With `keep`, an output that is there stays as it is, so that a stopped run goes on where it was.
+    `allow_huge` takes pictures that may be decompression bombs. `keep_metadata` keeps EXIF and XMP,
+    which may tell where and when a photo was taken. A picture that fails is listed. Raises:
+    OutputError for a full disk, and Interrupted; both end the run.
     """
     if keep and job.target is not None and job.target.exists():
         report.kept.append(str(job.target))

@@ -28,7 +28,7 @@ class Task:
 
     With `keep`, outputs that are there stay. `refine` are the seconds for which each picture is
     refined, or None; `painting` and `vgg_weights` are files for that (refine.py). For the rest see
-    `Stylizer.blend` and `run_jobs`.
+    `Stylizer.blend` and `run_job`.
     """
 
     styles: tuple[str, ...]

@@ -22,6 +22,11 @@ STRENGTH = 0.5  # share of the contrast of strokes that is drawn; with 1 outline
 FLAT = 1e-3  # variance of luma in [0, 1] below which a place counts as flat; 0.032 is its root
 
 
+def parse_stroke_size(text: str) -> float | str:
+    """Return the size of strokes that a text means: a number, or `AUTO`. Raises: ValueError."""
+    return AUTO if text == AUTO else float(text)
+
+
 def draw_strokes(photo: Tensor, paint: Callable[[Tensor], Tensor]) -> Tensor:
     """Return a photo with the strokes drawn in that it has with a shorter side of `SIDE` pixels.
 
