@@ -258,11 +258,14 @@ def load_checkpoint(path: Path) -> tuple[StyleNetwork, About]:
         raise CheckpointError(
             f"{path} holds {len(names)} paintings; name one, as in {path.stem}:{names[0]}"
         )
-    return _load_network(path, about).eval(), about
+    return load_network(path, about).eval(), about
 
 
-def _load_network(path: Path, about: About) -> StyleNetwork:
-    """Return the network of a checkpoint. It takes no more memory than the file has weights."""
+def load_network(path: Path, about: About) -> StyleNetwork:
+    """Return the network of a checkpoint, on the CPU in float32, with all of its paintings.
+
+    It takes no more memory than the file has weights. Raises: CheckpointError.
+    """
     with check_weights(path):
         with torch.device("meta"):  # without memory, for its sizes are not yet known to be true
             network = build_network(about.network)
@@ -347,7 +350,7 @@ def _one_of(path: Path, name: str) -> Path:
     target = cache_folder() / "paintings" / digest[:16] / f"{matching[0]}{SUFFIX}"
     if not os.path.isfile(target):  # unlike is_file, it takes names that are too long
         row = names.index(matching[0])
-        network = _load_network(path, about)
+        network = load_network(path, about)
         with check_weights(path):
             mix = torch.eye(len(names))[row]
             single = one_painting(network, about.network, mix)

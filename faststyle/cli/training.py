@@ -47,7 +47,7 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="instant, quick, long, full, collection, smoke, or a .toml file; "
+            help="instant, quick, long, full, distill, collection, smoke, or a .toml file; "
             "default: quick, or the run's own with --resume."
         ),
     ] = None,
@@ -82,6 +82,13 @@ def train(
         str | None,
         typer.Option(
             help="base (near any painting), scratch, or a checkpoint.", rich_help_panel=TRAINING
+        ),
+    ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            help="A trained style that a smaller network copies; see the recipe distill.",
+            rich_help_panel=TRAINING,
         ),
     ] = None,
     precision: Annotated[
@@ -176,6 +183,7 @@ def train(
         "seed": seed,
         "network": None if network is None else parse_network(network) or {"name": network},
         "init": init,
+        "teacher": teacher,
         "stroke_size": stroke_size,
         "stability": stability,
         "loss.strength": strength,

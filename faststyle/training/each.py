@@ -54,6 +54,7 @@ from faststyle.training.run_files import (
 )
 from faststyle.training.start import check_start
 from faststyle.training.state import SavedState, newest_state
+from faststyle.training.teacher import open_teacher
 from faststyle.training.trainer import Trainer, as_floats
 
 AT_ONCE = 4  # networks that take turns in a process
@@ -201,6 +202,7 @@ class Job:
         run_name(name, path)  # names that are too long
         paintings = PaintingSet((read_painting(path),))
         going_on = self.resume and files.state.is_dir() and newest_state(files.state) is not None
+        open_teacher(self.recipe.teacher, [painting.name for painting in paintings])
         saved, _ = open_run(files, self.recipe, paintings.sha256, going_on, self.overwrite)
         make_writable(files, saved is None, self.recipe.network)
         accelerator = open_accelerator(self.recipe, self.device)

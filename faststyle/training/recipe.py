@@ -45,7 +45,8 @@ class Recipe:
     falls to zero (`schedule` "cosine") or stays ("constant"). `average` is the decay of the running
     mean of the weights that is looked at and saved (0: the weights themselves). `copying` is the
     share of the steps, the first, in which a network from scratch learns to paint photos as they
-    are, in the painting's colours. `train` is what learns: "all", or the "norms" alone, scales
+    are, in the painting's colours; with a `teacher`, a trained style, it copies what that one
+    paints (teacher.py). `train` is what learns: "all", or the "norms" alone, scales
     and shifts. In a network of many paintings these learn `norm_rate` times as fast.
     """
 
@@ -63,6 +64,7 @@ class Recipe:
     learning_rate: float = 2e-3
     warmup: float = 0.1
     copying: float = 0.0
+    teacher: str = ""
     schedule: Literal["cosine", "constant"] = "cosine"
     average: float = 0.0
     train: Literal["all", "norms"] = "all"
@@ -183,9 +185,17 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
         weight = getattr(recipe, key)
         if not 0 <= weight < math.inf:
             raise RecipeError(f"{key} must be a number, 0 or more, got {weight}")
-    if not 0 <= recipe.copying < 1:
+    if not 0 <= recipe.copying <= 1:
+        raise RecipeError(f"copying is a share of the steps, from 0 to 1, got {recipe.copying}")
+    if recipe.copying == 1 and not recipe.teacher:
         raise RecipeError(
-            f"copying is a share of the steps, at least 0 and below 1, got {recipe.copying}"
+            "a network that copies in all of its steps (copying = 1, as in the recipe distill) "
+            "needs a trained style to copy: `teacher` STYLE"
+        )
+    if recipe.teacher and not (recipe.copying and recipe.init == "scratch"):
+        raise RecipeError(
+            "a `teacher` is for networks from scratch that copy (recipe distill); `init` is "
+            f"{recipe.init}, copying {recipe.copying}"
         )
     if not 0 <= recipe.warmup < 1:
         raise RecipeError(

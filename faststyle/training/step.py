@@ -31,6 +31,7 @@ from faststyle.training.optimizer import Muon
 from faststyle.training.recipe import Recipe, learning_rate
 from faststyle.training.stability import SPREAD, draw_motion, instability, moved
 from faststyle.training.start import SCRATCH
+from faststyle.training.teacher import Teacher
 from faststyle.training.view import draw_view
 
 # A learning rate of 1e-3 turns convolutions by 0.03 of their length in a step.
@@ -66,8 +67,9 @@ class Stepped(NamedTuple):
 class TrainStep:
     """Forward, backward, and a step of Muon and Adam, for one painting or for many.
 
-    `network` learns, `loss` is the objective. `shown` is the network to look at and to save: that
-    with the running mean of the weights where the recipe has an `average`, else `network`.
+    `network` learns, `loss` is the objective, and `teacher` paints what is copied first. `shown` is
+    the network to look at and to save: that with the running mean of the weights where the recipe
+    has an `average`, else `network`.
 
     Example:
         >>> step = TrainStep(accelerator, network, loss, recipe)
@@ -80,11 +82,13 @@ class TrainStep:
         network: StyleNetwork,
         loss: PerceptualLoss,
         recipe: Recipe,
+        teacher: Teacher | None = None,
     ) -> None:
         self.accelerator = accelerator
         self.recipe = recipe
         self.plain = network
         self.loss = loss
+        self.teacher = teacher
         # Of photos and step; several networks that learn from the same photos share one (each.py).
         self.targets: Callable[[Tensor, int], Feats] = lambda photos, _: loss.targets(photos)
         self.balance = Balance(loss, recipe.content_target, recipe.loss.strength, recipe.steps)
@@ -124,11 +128,12 @@ class TrainStep:
         with accelerator.accumulate(self.network):
             with accelerator.autocast():
                 stylized, unstable = self._painted(photos, mix, step, steady=not copying)
-                pair = (view.of(stylized), view.of(photos))
+                seen = view.of(stylized)
                 if copying:
-                    terms = self._copied(*pair, which)
+                    wanted = view.of(self._example(photos, which))
+                    terms = Terms.only(copy_error(seen.float(), wanted.float()))
                 else:
-                    terms = self._evaluated(*pair, numbers, which, step)
+                    terms = self._evaluated(seen, view.of(photos), numbers, which, step)
                 total = terms.total + recipe.stability * unstable
                 terms = terms._replace(total=total, stability=unstable)
             accelerator.backward(terms.total)
@@ -201,13 +206,15 @@ class TrainStep:
         added = self.recipe.adversarial_weight * self.recipe.loss.strength * blame.mean()
         return terms._replace(total=terms.total + added, adversarial=added)
 
-    def _copied(self, stylized: Tensor, photos: Tensor, which: Tensor) -> Terms:
-        """Return how far pictures are from the photos in the paintings' colours."""
-        return Terms.only(copy_error(stylized.float(), self.loss.recoloured(photos, which)))
+    def _example(self, photos: Tensor, which: Tensor) -> Tensor:
+        """Return what to copy: the teacher's pictures, else photos in the paintings' colours."""
+        if self.teacher is None:
+            return self.loss.recoloured(photos, which)
+        return self.teacher.paint(photos, which)
 
 
 def copy_error(picture: Tensor, wanted: Tensor) -> Tensor:
-    """Return how far a picture is from a photo, both (B, 3, H, W): values, and edges.
+    """Return how far a picture is from another, both (B, 3, H, W): values, and edges.
 
     The mean squared error and `EDGES` times that of the differences of neighbours, over `SPREAD`:
     about 1 for a picture all grey.

@@ -22,6 +22,7 @@ from faststyle.training.run_files import (
     run_name,
 )
 from faststyle.training.start import check_start
+from faststyle.training.teacher import open_teacher
 from faststyle.training.trainer import Trainer
 
 
@@ -61,6 +62,7 @@ def train_style(
     replaces = overwrite or (resume and may_replace(files))
     check_collection(recipe, paintings)
     check_start(recipe.init, recipe.network)
+    open_teacher(recipe.teacher, [painting.name for painting in paintings])
     source = open_photos(recipe.photos, recipe.seed)
     set_threads(threads)
     keep_freed_memory()

@@ -51,6 +51,7 @@ from faststyle.training.run_state import RunState
 from faststyle.training.start import painting_means, start_network
 from faststyle.training.state import SavedState, newest_state, save_state
 from faststyle.training.step import TrainStep, build_objective
+from faststyle.training.teacher import open_teacher
 
 DEAD_AFTER = 50  # steps that a network gets before a constant or black output is an error
 COLLECTION_DTYPE = torch.float16  # in which a network of many paintings is saved: half the size
@@ -94,7 +95,11 @@ class Trainer:
         names = [painting.name for painting in paintings]
         self.origin = start_network(self.network, self.config, recipe.init, self.loss, names)
         self.compiled = recipe.compile and self._try_compile()
-        self.train_step = TrainStep(accelerator, self.network, self.loss, recipe)
+        teacher = open_teacher(recipe.teacher, names)
+        if teacher is not None:
+            teacher.network.to(accelerator.device).to(memory_format=torch.channels_last)
+            self.loss.balance.copy_(teacher.balance())
+        self.train_step = TrainStep(accelerator, self.network, self.loss, recipe, teacher)
         self.state = RunState(self.train_step.balance)
         self.per_step = recipe.batch_size * accelerator.num_processes * recipe.accumulate
         self.per_step_before = self.per_step  # in the run that is resumed
@@ -390,6 +395,8 @@ class Trainer:
         ]
         recipe = self.recipe.to_dict()
         recipe["photos"] = public(self.recipe.photos)
+        for key in ("init", "teacher"):  # names of files, without their folders
+            recipe[key] = Path(recipe[key]).name
         if not many:
             recipe["loss"]["balance"] = balance[0]
         photos = dict.fromkeys(filter(None, (self.source.description, self.origin.photos)))
