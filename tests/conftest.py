@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,6 +23,11 @@ from faststyle.training import held_out
 
 TINY_WIDTH = 1 / 16  # 4 to 32 channels
 NETWORK = {"name": "johnson", "width": 4, "blocks": 1}
+
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # each core has a process of tests already
+    os.environ["OMP_NUM_THREADS"] = "1"  # of programs that tests start
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
