@@ -133,6 +133,7 @@ def facts(about: About) -> dict[str, str]:
         "photos": about.photos,
         "licence": about.license,
         "recipe": recipe.get("name", ""),
+        "teacher": recipe.get("teacher", ""),
         "steps": recipe.get("steps", ""),
         "photos a step": recipe.get("batch_size", ""),
         "photos seen": about.photos_seen or "",

@@ -27,7 +27,16 @@ NOT_SET = (
     *("name", "photos", "workers", "compile", "log_every", "preview_every", "state_every"),
     "loss.balance",
 )
-OPTIONS = ("steps", "batch_size", "image_size", "init", "precision", "seed", "stroke_size")
+OPTIONS = (
+    "steps",
+    "batch_size",
+    "image_size",
+    "init",
+    "teacher",
+    "precision",
+    "seed",
+    "stroke_size",
+)
 
 
 def write_card(gallery: Path) -> Path:
@@ -68,9 +77,11 @@ def card(gallery: Path) -> str:
 def train_command(about: About) -> str:
     """Return the command that trains such a network, from its recipe; "" for one of its own."""
     try:
-        usual = load_recipe(str(about.recipe.get("name", ""))).to_dict()
+        flags = {"teacher": about.recipe.get("teacher") or None}  # distill is nothing without
+        usual = load_recipe(str(about.recipe.get("name", "")), (), flags).to_dict()
     except RecipeError:
         return ""
+    usual["teacher"] = ""
     words = ["faststyle", "train", "--painting", str(about.painting["file"]), "--photos", "FOLDER"]
     words += ["--recipe", str(about.recipe["name"])]
     words += _network_words(network_options(about.network), network_options(usual["network"]))
@@ -123,7 +134,8 @@ def _section(file: Path, about: About, title: Title | None) -> Iterator[str]:
         yield table_row("judged on", f"{about.scores['photos']} photos")
     yield ""
     if title is not None:
-        yield from _paragraph(title.notes.get(str(about.network["name"]), ""))
+        network = file.stem.removeprefix(f"{_painting(about)}-")
+        yield from _paragraph(title.notes.get(network, ""))
 
 
 def _network(file: Path, about: About) -> str:

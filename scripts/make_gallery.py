@@ -4,7 +4,8 @@
         --photos-are "1,291 photos of BSDS500 and of ImageNet's classes (research use)" \
         --license "research use"
 
-The gallery's paintings.toml must have an entry for each painting (faststyle/titles.py). The same
+The gallery's paintings.toml must have an entry for each painting (faststyle/titles.py). `--networks
+mobile,small` makes small networks too, which copy the mobile ones (recipe distill). The same
 command goes on where it was stopped. --cards only writes README.md anew. What a network is judged
 by is what is shipped: half precision.
 """
@@ -67,6 +68,8 @@ MOVING = Path(__file__).parents[1] / "tests" / "moving.py"  # makes the clips fo
 # pictures.
 MOST = {"grid": 60.0, "stripes": 30.0, "border": 1.5, "edges": 0.5}
 SIDE = 256  # pixels, of the photos on which the slow path is compared
+SMALL = "small"  # networks of the recipe distill; their teachers are the mobile ones
+TEACHER = "mobile"
 BEFORE = "; before: "  # between the photos of a network and those of its base, in a checkpoint
 
 
@@ -109,7 +112,7 @@ def make_gallery(
     recipe: Annotated[str, typer.Option(help="A recipe's name, or a .toml file.")] = "long",
     seed: Annotated[int, typer.Option(help="Seed of photos and weights.")] = 0,
     networks: Annotated[
-        str, typer.Option(help="mobile or johnson, or both: mobile,johnson.")
+        str, typer.Option(help="One or more of mobile, johnson, small: mobile,small.")
     ] = "mobile",
     gallery: Annotated[
         Path | None, typer.Option(help="Where networks go; default: the package.", metavar="FOLDER")
@@ -170,6 +173,9 @@ def make_gallery(
             try:
                 if name not in titles:
                     raise RecipeError(f"{gallery / TABLE} has no entry [{name}]; add one")
+                if network == SMALL:
+                    teacher = gallery / f"{name}-{TEACHER}{SUFFIX}"
+                    wanted = dataclasses.replace(wanted, teacher=str(teacher))
                 announce(f"{style}: begins")
                 target = _make(style, painting, wanted, settings)
                 write_card(gallery)
@@ -195,6 +201,9 @@ def _recipes(
     """Return the recipe for each network, by the network's name. Raises: RecipeError."""
     found: dict[str, Recipe] = {}
     for text in networks.split(","):
+        if text.strip() == SMALL:
+            found[SMALL] = load_recipe("distill", (), {**flags, "teacher": TEACHER})
+            continue
         config = parse_network(text.strip()) or {"name": text.strip()}
         recipe = load_recipe(name, (), flags)
         if config != {"name": recipe.network.get("name")}:
@@ -229,7 +238,12 @@ def _make(style: str, painting: Path, recipe: Recipe, settings: Settings) -> Pat
         # The base saw photos before; the same ones are named once.
         photos=BEFORE.join(dict.fromkeys([settings.photos_are, *about.photos.split(BEFORE)[1:]])),
         license=settings.license,
-        recipe={**about.recipe, "photos": settings.photos_are, "init": Path(recipe.init).stem},
+        recipe={
+            **about.recipe,
+            "photos": settings.photos_are,
+            "init": Path(recipe.init).stem,
+            "teacher": Path(recipe.teacher).stem,
+        },
         scores={key: about.scores[key] for key in ("content_rel", "style_rel")},
         measured={key: run[key] for key in ("seconds", "machine") if key in run},
     )

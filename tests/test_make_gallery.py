@@ -20,6 +20,7 @@ import faststyle
 from faststyle.checkpoint import About, read_about, read_weights, save_checkpoint
 from faststyle.cli.common import Program
 from faststyle.networks.johnson import Johnson
+from faststyle.training.recipe import load_recipe
 
 pytestmark = pytest.mark.usefixtures("small_run")
 
@@ -177,6 +178,18 @@ def test_a_network_that_is_not_that_of_the_base_begins_from_scratch(scripts: Any
     assert len(said) == 1
 
 
+def test_a_small_network_copies_the_one_in_the_gallery(
+    make: Any, scripts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("paintings/blank.png").unlink()
+    assert make().exit_code == 0
+    asked: list[Any] = []
+    monkeypatch.setattr(scripts, "TEACHER", "johnson")
+    monkeypatch.setattr(scripts, "_make", lambda style, painting, recipe, _: asked.append(recipe))
+    make("--networks", "small")
+    assert [(r.name, r.teacher) for r in asked] == [("distill", "gallery/dots-johnson.safetensors")]
+
+
 @pytest.mark.slow
 def test_flicker_is_measured_on_clips(
     make: Any, scripts: Any, monkeypatch: pytest.MonkeyPatch
@@ -225,9 +238,15 @@ def test_the_command_of_a_card_trains_with_the_same_recipe(scripts: Any) -> None
     for file in SHIPPED.glob("*.safetensors"):
         known = read_about(file)
         painting = known.painting["file"]
+        recipe = "quick"
+        if file.stem.endswith("-small"):
+            recipe = f"distill --teacher {file.stem.removesuffix('-small')}-mobile"
         assert command(known) == (
-            f"faststyle train --painting {painting} --photos FOLDER --recipe quick"
+            f"faststyle train --painting {painting} --photos FOLDER --recipe {recipe}"
         )
+    small = load_recipe("distill", (), {"teacher": "dots-mobile"}).to_dict()
+    copied = About({"name": "mobile", "width": 32}, known.painting, {}, "none", small)
+    assert command(copied).endswith("--photos FOLDER --recipe distill --teacher dots-mobile")
     recipe = {**known.recipe, "seed": 7, "init": "scratch", "copying": 0.05}
     other = About({"name": "johnson"}, known.painting, {}, "none", recipe)
     assert command(other).endswith(

@@ -32,6 +32,7 @@ from faststyle.errors import (
     TrainingError,
 )
 from faststyle.files import output_error
+from faststyle.hub import PREFIX
 from faststyle.judge import LAYERS as JUDGE_LAYERS
 from faststyle.judge import Judge, Scores
 from faststyle.networks import build_network, one_painting_config
@@ -395,8 +396,9 @@ class Trainer:
         ]
         recipe = self.recipe.to_dict()
         recipe["photos"] = public(self.recipe.photos)
-        for key in ("init", "teacher"):  # names of files, without their folders
-            recipe[key] = Path(recipe[key]).name
+        for key in ("init", "teacher"):  # of files, without the folders of this machine
+            if not recipe[key].startswith(PREFIX):
+                recipe[key] = Path(recipe[key]).name
         if not many:
             recipe["loss"]["balance"] = balance[0]
         photos = dict.fromkeys(filter(None, (self.source.description, self.origin.photos)))
