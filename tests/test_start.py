@@ -54,7 +54,7 @@ def collection(tmp_path: Path, objective) -> Path:  # type: ignore[no-untyped-de
     """A collection of three paintings, in half precision, with a balance of its own for each."""
     config = {**NETWORK, "paintings": 3}
     known = [{"name": name, "balance": 1.0 + i} for i, name in enumerate(NAMES)]
-    about = About(config, {}, {}, "few", {}, paintings=known, photos_seen=60)
+    about = About(config, {}, {}, "few", {}, paintings=known, photos_seen=60, license="lent")
     means = painting_means(objective(*map(picture, NAMES)))
     path = tmp_path / "three.safetensors"
     save_checkpoint(path, randomised(config), about, torch.float16, means)
@@ -68,6 +68,7 @@ def test_a_new_painting_starts_from_the_nearest_one(collection: Path, objective)
     assert origin.nearest == "stripes"
     assert origin.photos == "few"
     assert origin.photos_seen == 60
+    assert origin.license == "lent"
     assert len(origin.base) == 64
     assert loss.balance.tolist() == [3.0]
     many = randomised({**NETWORK, "paintings": 3}).state_dict()
@@ -134,6 +135,7 @@ def test_the_base_fits_the_recipes_and_says_what_it_is(recipe: str) -> None:
     assert len(about.paintings) == about.network["paintings"] >= 40
     assert about.photos_seen > 0
     assert "research use" in about.photos
+    assert about.license == "research use"
     tested = {"starry_night", "great_wave", "the_scream", "composition_vii"}
     assert not tested & {painting["name"] for painting in about.paintings}
     assert base_file().stat().st_size < 4 * 2**20  # it is in every installation

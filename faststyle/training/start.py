@@ -27,14 +27,15 @@ SCRATCH = "scratch"
 class Origin(NamedTuple):
     """The history of the weights that a run starts from.
 
-    `photos` they were trained on, how many of them (`photos_seen`), the sha256 of their `base`, and
-    the painting in it that is `nearest`; "" where there is none.
+    `photos` they were trained on, how many of them (`photos_seen`), their `license`, the sha256 of
+    their `base`, and the painting in it that is `nearest`; "" where there is none.
     """
 
     photos: str = ""
     base: str = ""
     photos_seen: int = 0
     nearest: str = ""
+    license: str = ""
 
 
 def check_start(init: str, network: Mapping[str, Any]) -> None:
@@ -93,7 +94,7 @@ def start_network(
     with check_weights(path):
         network.load_state_dict({k: w.float() for k, w in weights.items()})
     base = sha256(path) if about.paintings else about.base
-    return Origin(about.photos, base, about.photos_seen, nearest)
+    return Origin(about.photos, base, about.photos_seen, nearest, about.license)
 
 
 def painting_means(loss: PerceptualLoss) -> Tensor:

@@ -21,7 +21,7 @@ from accelerate.utils import set_seed
 from torch import Tensor
 
 import faststyle
-from faststyle.checkpoint import About, save_checkpoint
+from faststyle.checkpoint import About, save_checkpoint, strictest
 from faststyle.devices import is_out_of_memory
 from faststyle.errors import (
     DeviceError,
@@ -412,6 +412,9 @@ class Trainer:
             recipe=recipe,
             scores=scores,
             versions={"faststyle": faststyle.__version__, "torch": torch.__version__},
+            license=strictest(
+                [self.weights.license, self.origin.license, f"photos: {self.source.license}"]
+            ),
             base=self.origin.base,
         )
         if many:
