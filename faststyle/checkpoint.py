@@ -108,7 +108,7 @@ def save_checkpoint(
     dtype: torch.dtype | None = None,
     means: Tensor | None = None,
 ) -> None:
-    """Write weights and metadata to `path`, whole or not at all.
+    """Write weights and metadata to `path`, whole or not at all; the same content, the same bytes.
 
     `dtype` rounds the weights; `means`, (P, C), are kept with a collection. Raises: OutputError.
     """
@@ -125,7 +125,22 @@ def save_checkpoint(
             f"cannot write {path}: its metadata has {len(text):,} bytes, and {MAX_METADATA:,} are "
             "allowed; take fewer paintings, or shorter names of files"
         )
-    write_bytes(path, save(tensors, metadata={KEY: text, HASH: _content_hash(text, tensors)}))
+    data = save(tensors, metadata={KEY: text, HASH: _content_hash(text, tensors)})
+    write_bytes(path, _in_order(data))
+
+
+def _in_order(data: bytes) -> bytes:
+    """Return a .safetensors file with its metadata sorted: safetensors keeps no order of it.
+
+    The file is 8 bytes with the length of the header, the header, which is JSON and ends in spaces,
+    and the tensors: https://huggingface.co/docs/safetensors/index#format
+    """
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text = text.ljust(-(-len(text) // 8) * 8)  # tensors begin at a multiple of 8 bytes
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def _content_hash(text: str, tensors: Mapping[str, Tensor]) -> str:

@@ -83,6 +83,23 @@ def test_the_strictest_licence_counts(licences: list[str], expected: str) -> Non
     assert strictest(licences) == expected
 
 
+def test_the_same_content_is_the_same_bytes(path: Path, network: Johnson) -> None:
+    """safetensors alone writes the two entries of the metadata in an order that changes."""
+    first = path.read_bytes()
+    for _ in range(10):  # by chance they are equal once in a thousand
+        save_checkpoint(path, network, ABOUT)
+        assert path.read_bytes() == first
+
+
+def test_names_in_any_letters_are_kept(path: Path, network: Johnson) -> None:
+    about = replace(ABOUT, painting={"file": '大浪\t"é" 🌊.png'})
+    save_checkpoint(path, network, about)
+    loaded, found = load_checkpoint(path)
+    assert found == about
+    weights = loaded.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
+
+
 def test_what_is_saved_makes_the_same_pixels_elsewhere(
     tmp_path: Path, path: Path, network: Johnson
 ) -> None:
