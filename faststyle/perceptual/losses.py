@@ -375,6 +375,7 @@ class PerceptualLoss(nn.Module):
         self.watched = watched
         styles = [WeightedPainting(style)] if isinstance(style, Tensor) else list(style)
         self.vgg = vgg.requires_grad_(False).eval()
+        self.arch = arch
         self.mode = config.mode
         self.lean = lean
         self.gram = config.gram or config.mode == "absolute"
