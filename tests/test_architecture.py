@@ -24,7 +24,7 @@ MODULES = sorted(
 LAYERS = [
     ["errors"],
     ["files", "devices", "extras", "hosts"],
-    ["images", "progress", "signals", "flow", "hub", "titles"],
+    ["images", "sizes", "progress", "signals", "flow", "hub", "titles"],
     ["perceptual", "networks", "paintings"],
     ["checkpoint", "judge"],
     ["training", "slow", "video", "convert", "push"],

@@ -16,14 +16,8 @@ from PIL.TiffImagePlugin import IFDRational
 
 from faststyle import images
 from faststyle.errors import ImageError
-from faststyle.images import (
-    encode_picture,
-    fit_metadata,
-    mirror_to,
-    notes_on,
-    open_picture,
-    read_image,
-)
+from faststyle.images import encode_picture, fit_metadata, notes_on, open_picture, read_image
+from faststyle.sizes import mirror_to
 
 XMP = (
     b'<x:xmpmeta xmlns:x="adobe:ns:meta/">'

@@ -21,12 +21,13 @@ from faststyle.compare.results import Comparison, FastRow, SlowRow
 from faststyle.compare.slow_vs_fast import compare, equal_row, list_photos
 from faststyle.errors import CheckpointError, FaststyleError, ImageError, Interrupted, RecipeError
 from faststyle.files import sha256
-from faststyle.images import fit_shorter, read_image
+from faststyle.images import read_image
 from faststyle.judge import LAYERS, Judge, protocol_photo
 from faststyle.networks.johnson import Johnson
 from faststyle.perceptual.losses import ADDED, LossConfig
 from faststyle.perceptual.vgg import VGG
 from faststyle.perceptual.weights import VGGWeights, find_weights, load_vgg
+from faststyle.sizes import fit_shorter
 from faststyle.slow.descent import Descent, Step
 from faststyle.training.recipe import Recipe
 from faststyle.training.step import build_objective

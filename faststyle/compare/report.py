@@ -32,7 +32,8 @@ from faststyle.compare.results import Comparison, FastRow, Gallery, SlowRow, Sum
 from faststyle.errors import OutputError
 from faststyle.extras import require
 from faststyle.files import check_place, write_bytes
-from faststyle.images import data_uri, fit_bounded
+from faststyle.images import data_uri
+from faststyle.sizes import fit_bounded
 
 JSON = "report.json"
 CSV = "report.csv"

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from faststyle.devices import find_device, find_precision, keep_freed_memory
 from faststyle.errors import ImageError, RecipeError, did_you_mean
-from faststyle.images import cut_strip, fit_bounded, fit_shorter, resize
 from faststyle.perceptual.features import Layers, extract
 from faststyle.perceptual.losses import (
     LossConfig,
@@ -32,6 +31,7 @@ from faststyle.perceptual.losses import (
 )
 from faststyle.perceptual.vgg import Feats
 from faststyle.perceptual.weights import VGGWeights, find_weights, load_vgg
+from faststyle.sizes import cut_strip, fit_bounded, fit_shorter, resize
 from faststyle.slow.descent import Descent, Objective, Step, check_optimizer
 
 # Shorter side of the first size, in pixels. Large shapes are settled there at little cost.
