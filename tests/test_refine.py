@@ -27,7 +27,8 @@ from faststyle.files import sha256
 from faststyle.images import Picture, read_image
 from faststyle.networks import build_network
 from faststyle.networks.johnson import Johnson
-from faststyle.perceptual.losses import LossConfig, PerceptualLoss
+from faststyle.perceptual.loss_config import LossConfig
+from faststyle.perceptual.losses import PerceptualLoss
 from faststyle.perceptual.weights import VGGWeights, load_vgg
 from faststyle.sizes import fit_bounded, resize
 from faststyle.slow.descent import Descent, Step

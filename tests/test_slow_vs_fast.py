@@ -24,7 +24,8 @@ from faststyle.files import sha256
 from faststyle.images import read_image
 from faststyle.judge import LAYERS, Judge, protocol_photo
 from faststyle.networks.johnson import Johnson
-from faststyle.perceptual.losses import ADDED, LossConfig
+from faststyle.perceptual.loss_config import LossConfig
+from faststyle.perceptual.losses import ADDED
 from faststyle.perceptual.vgg import VGG
 from faststyle.perceptual.weights import VGGWeights, find_weights, load_vgg
 from faststyle.sizes import fit_shorter

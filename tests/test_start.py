@@ -11,13 +11,8 @@ from faststyle.checkpoint import About, base_file, read_about, save_checkpoint
 from faststyle.errors import CheckpointError, RecipeError
 from faststyle.networks import build_network, network_options, one_painting_config
 from faststyle.networks.network import StyleNetwork
-from faststyle.perceptual.losses import (
-    STYLE_LAYERS,
-    LossConfig,
-    PerceptualLoss,
-    WeightedPainting,
-    deepest_layers,
-)
+from faststyle.perceptual.loss_config import STYLE_LAYERS, LossConfig, deepest_layers
+from faststyle.perceptual.losses import PerceptualLoss, WeightedPainting
 from faststyle.perceptual.weights import VGGWeights, load_vgg
 from faststyle.training.recipe import load_recipe
 from faststyle.training.start import check_start, painting_means, start_network

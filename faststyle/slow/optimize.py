@@ -21,14 +21,8 @@ from torch import Tensor
 from faststyle.devices import find_device, find_precision, keep_freed_memory
 from faststyle.errors import ImageError, RecipeError, did_you_mean
 from faststyle.perceptual.features import Layers, extract
-from faststyle.perceptual.losses import (
-    LossConfig,
-    PerceptualLoss,
-    WeightedPainting,
-    deepest_layers,
-    resolve_layers,
-    total_variation,
-)
+from faststyle.perceptual.loss_config import LossConfig, deepest_layers, resolve_layers
+from faststyle.perceptual.losses import PerceptualLoss, WeightedPainting, total_variation
 from faststyle.perceptual.vgg import Feats
 from faststyle.perceptual.weights import VGGWeights, find_weights, load_vgg
 from faststyle.sizes import cut_strip, fit_bounded, fit_shorter, resize

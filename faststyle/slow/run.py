@@ -32,7 +32,8 @@ from faststyle.files import check_place, write_bytes, writing
 from faststyle.images import Picture, open_picture, output_format, read_image, to_pil, write_image
 from faststyle.paintings import painting_note, read_painting
 from faststyle.perceptual.light import transfer_luma
-from faststyle.perceptual.losses import LossConfig, WeightedPainting
+from faststyle.perceptual.loss_config import LossConfig
+from faststyle.perceptual.losses import WeightedPainting
 from faststyle.perceptual.weights import VGGWeights, find_weights
 from faststyle.progress import StepProgress
 from faststyle.signals import Stop, noted_signals

@@ -27,7 +27,8 @@ from faststyle.errors import CheckpointError, ImageError, TrainingError
 from faststyle.files import sha256
 from faststyle.paintings import SMALL, read_painting
 from faststyle.perceptual.light import SQUARE, luminance
-from faststyle.perceptual.losses import PerceptualLoss, Terms, smallest_side
+from faststyle.perceptual.loss_config import smallest_side
+from faststyle.perceptual.losses import PerceptualLoss, Terms
 from faststyle.perceptual.texture import textured
 from faststyle.perceptual.weights import VGGWeights, find_weights
 from faststyle.sizes import fit_shorter

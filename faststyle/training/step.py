@@ -13,7 +13,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from faststyle.networks.layers import ConvNorm, InstanceNorm
 from faststyle.networks.network import StyleNetwork
-from faststyle.perceptual.losses import PerceptualLoss, Terms, WeightedPainting, deepest_layers
+from faststyle.perceptual.loss_config import deepest_layers
+from faststyle.perceptual.losses import PerceptualLoss, Terms, WeightedPainting
 from faststyle.perceptual.vgg import Feats
 from faststyle.perceptual.weights import VGGWeights, load_vgg
 from faststyle.sizes import fit_bounded
