@@ -216,7 +216,7 @@ def test_training_starts_where_it_is_told(train: Any) -> None:
     for key, value in load_file(first).items():
         torch.testing.assert_close(load_file(second)[key], value, rtol=0, atol=1e-6)
     about = read_about(second)
-    assert about.recipe["init"] == str(first)
+    assert about.recipe["init"] == first.name  # without the folders of this machine
     assert about.license == (
         "none; research use; photos: public domain, CC0, Middlebury Stereo 2014"
     )

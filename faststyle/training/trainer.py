@@ -402,6 +402,9 @@ class Trainer:
         if not many:
             recipe["loss"]["balance"] = balance[0]
         photos = dict.fromkeys(filter(None, (self.source.description, self.origin.photos)))
+        licences = [self.weights.license, self.origin.license, f"photos: {self.source.license}"]
+        if self.train_step.teacher is not None:
+            licences.append(self.train_step.teacher.about.license)
         about = About(
             network=self.config,
             painting={} if many else known[0],
@@ -412,9 +415,7 @@ class Trainer:
             recipe=recipe,
             scores=scores,
             versions={"faststyle": faststyle.__version__, "torch": torch.__version__},
-            license=strictest(
-                [self.weights.license, self.origin.license, f"photos: {self.source.license}"]
-            ),
+            license=strictest(licences),
             base=self.origin.base,
         )
         if many:
