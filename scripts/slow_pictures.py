@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from faststyle import optimize_image, read_image, write_image
-from faststyle.images import crop_centre
-from faststyle.perceptual.losses import LossConfig, WeightedPainting
+from faststyle.perceptual.loss_config import LossConfig
+from faststyle.perceptual.losses import WeightedPainting
+from faststyle.sizes import crop_centre
 from faststyle.slow.optimize import PAPER, TRAINING, SlowConfig
 from faststyle.training.photos import held_out_photos
 

@@ -22,7 +22,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from faststyle import Stylizer, read_image, write_image
-from faststyle.images import crop_centre
+from faststyle.sizes import crop_centre
 from faststyle.training.photos import held_out_photos
 
 SIZE = 256  # pixels: side of each picture of a sheet

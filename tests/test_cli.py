@@ -27,8 +27,9 @@ from faststyle.checkpoint import About, save_checkpoint
 from faststyle.cli import app
 from faststyle.cli.common import reports_errors, with_flags
 from faststyle.cli.stylizing import stylize
-from faststyle.images import fit_shorter, read_image
+from faststyle.images import read_image
 from faststyle.networks.johnson import Johnson
+from faststyle.sizes import fit_shorter
 from faststyle.stylize.stylizer import Stylizer
 
 ROOT = Path(__file__).parents[1]

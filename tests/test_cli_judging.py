@@ -24,7 +24,7 @@ from faststyle.cli import app
 from faststyle.compare import slow_vs_fast
 from faststyle.files import sha256
 from faststyle.networks.johnson import Johnson
-from faststyle.perceptual.losses import LossConfig
+from faststyle.perceptual.loss_config import LossConfig
 from faststyle.slow.descent import Descent, Step
 from faststyle.training.recipe import Recipe
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from faststyle.perceptual.features import extract
-from faststyle.perceptual.losses import LossConfig, PerceptualLoss, WeightedPainting, deepest_layers
+from faststyle.perceptual.loss_config import LossConfig, deepest_layers
+from faststyle.perceptual.losses import PerceptualLoss, WeightedPainting
 from faststyle.perceptual.weights import VGGWeights, load_vgg
 from faststyle.training.critic import LAYERS, Critic, PatchCritic
 

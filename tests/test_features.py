@@ -10,7 +10,8 @@ from torch import Tensor
 from faststyle.errors import ImageError, RecipeError
 from faststyle.perceptual import strips
 from faststyle.perceptual.features import extract, observe
-from faststyle.perceptual.losses import LossConfig, PerceptualLoss, WeightedPainting, deepest_layers
+from faststyle.perceptual.loss_config import LossConfig, deepest_layers
+from faststyle.perceptual.losses import PerceptualLoss, WeightedPainting
 from faststyle.perceptual.moments import moments
 from faststyle.perceptual.vgg import VGG
 from faststyle.perceptual.weights import VGGWeights, load_vgg

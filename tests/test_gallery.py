@@ -8,8 +8,9 @@ import pytest
 
 import faststyle
 from faststyle.checkpoint import read_about
-from faststyle.images import crop_centre, read_image
+from faststyle.images import read_image
 from faststyle.judge import border, light
+from faststyle.sizes import crop_centre
 from faststyle.stylize.stylizer import Stylizer
 from faststyle.training.photos import held_out_photos
 

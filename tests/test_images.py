@@ -19,17 +19,15 @@ from faststyle.errors import ImageError, OutputError
 from faststyle.images import (
     Header,
     TooManyPixelsError,
-    crop_centre,
     decode,
     encode_image,
-    fit_shorter,
     open_picture,
-    parse_size,
     read_header,
     read_image,
     to_pil,
     write_image,
 )
+from faststyle.sizes import crop_centre, fit_shorter, parse_size
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from faststyle.images import LUMA
 from faststyle.perceptual.light import (
     CONTRAST,
+    LUMA,
     light_error,
     light_kept,
     luminance,

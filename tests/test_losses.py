@@ -9,17 +9,19 @@ from conftest import numpy_light_error, numpy_squares
 
 from faststyle.errors import RecipeError
 from faststyle.perceptual.features import extract
+from faststyle.perceptual.loss_config import (
+    CONTENT_LAYERS,
+    STYLE_LAYERS,
+    LossConfig,
+    deepest_layers,
+)
 from faststyle.perceptual.losses import (
     ADDED,
     CONTENT_FLOOR,
-    CONTENT_LAYERS,
     STYLE_FLOOR,
-    STYLE_LAYERS,
-    LossConfig,
     PerceptualLoss,
     Terms,
     WeightedPainting,
-    deepest_layers,
     total_variation,
 )
 from faststyle.perceptual.moments import moments

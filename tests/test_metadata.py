@@ -16,14 +16,9 @@ from PIL.TiffImagePlugin import IFDRational
 
 from faststyle import images
 from faststyle.errors import ImageError
-from faststyle.images import (
-    encode_picture,
-    fit_metadata,
-    mirror_to,
-    notes_on,
-    open_picture,
-    read_image,
-)
+from faststyle.image_metadata import MAX_ICC_BYTES
+from faststyle.images import encode_picture, fit_metadata, notes_on, open_picture, read_image
+from faststyle.sizes import mirror_to
 
 XMP = (
     b'<x:xmpmeta xmlns:x="adobe:ns:meta/">'
@@ -101,7 +96,7 @@ def test_metadata_too_long_for_jpeg_are_left_out_with_a_note() -> None:
 
 
 def test_a_large_profile_is_left_out_with_a_note() -> None:
-    for size, kept in ((images.MAX_ICC_BYTES, True), (images.MAX_ICC_BYTES + 1, False)):
+    for size, kept in ((MAX_ICC_BYTES, True), (MAX_ICC_BYTES + 1, False)):
         picture = open_picture(encode(draw(0, 4, 6), "TIFF", icc_profile=SRGB.ljust(size, b"\0")))
         assert (picture.icc is not None) == kept
         assert [note.split(";")[0] for note in picture.notes] == (

@@ -14,12 +14,14 @@ from conftest import draw
 from torch import Tensor
 
 from faststyle.errors import ImageError, RecipeError, WeightsError
-from faststyle.images import crop_centre, fit_shorter, open_picture
+from faststyle.images import open_picture
 from faststyle.perceptual import features
 from faststyle.perceptual.features import Layers, moments
-from faststyle.perceptual.losses import LossConfig, PerceptualLoss, WeightedPainting, deepest_layers
+from faststyle.perceptual.loss_config import LossConfig, deepest_layers
+from faststyle.perceptual.losses import PerceptualLoss, WeightedPainting
 from faststyle.perceptual.vgg import VGG
 from faststyle.perceptual.weights import VGGWeights, load_vgg
+from faststyle.sizes import crop_centre, fit_shorter
 from faststyle.slow import optimize
 from faststyle.slow.descent import Descent
 from faststyle.slow.optimize import LAYERS, PAPER, Progress, SlowConfig, image_sizes, optimize_image

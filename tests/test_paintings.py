@@ -11,10 +11,10 @@ from conftest import draw
 from PIL import Image
 
 from faststyle.errors import ImageError
-from faststyle.images import bounded_size, cut_strip, fit_bounded
 from faststyle.judge import LAYERS, Judge, protocol_photo
 from faststyle.paintings import painting_note, read_painting
 from faststyle.perceptual.weights import VGGWeights, load_vgg
+from faststyle.sizes import bounded_size, cut_strip, fit_bounded
 from faststyle.training.painting import read_paintings
 from faststyle.training.recipe import Recipe
 from faststyle.training.step import build_objective

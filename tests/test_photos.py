@@ -96,6 +96,8 @@ def test_a_folder_is_seen_whole_before_anything_is_seen_twice(photo_folder: Path
     )
     assert sorted(first) == sorted(second) == sorted(str(p) for p in photo_folder.rglob("*.png"))
     assert first != second
+    assert source.license == "licence not known to faststyle"
+    assert "6 photos of the folder" in source.description
 
 
 def test_a_stream_is_seen_whole_and_goes_round(parquet: Path) -> None:

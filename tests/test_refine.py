@@ -24,11 +24,13 @@ from faststyle.cli import app
 from faststyle.engines.options import EngineOptions
 from faststyle.errors import CheckpointError, ImageError, TrainingError
 from faststyle.files import sha256
-from faststyle.images import Picture, fit_bounded, read_image, resize
+from faststyle.images import Picture, read_image
 from faststyle.networks import build_network
 from faststyle.networks.johnson import Johnson
-from faststyle.perceptual.losses import LossConfig, PerceptualLoss
+from faststyle.perceptual.loss_config import LossConfig
+from faststyle.perceptual.losses import PerceptualLoss
 from faststyle.perceptual.weights import VGGWeights, load_vgg
+from faststyle.sizes import fit_bounded, resize
 from faststyle.slow.descent import Descent, Step
 from faststyle.stylize import refine as module
 from faststyle.stylize.refine import RIM, Refined, Refiner

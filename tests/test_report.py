@@ -17,14 +17,8 @@ import pytest
 import torch
 
 from faststyle.compare.charts import Curve, Point, objective_by_step, speed_and_quality, spread_out
-from faststyle.compare.report import (
-    answer,
-    report_csv,
-    report_html,
-    report_json,
-    require_packages,
-    write_report,
-)
+from faststyle.compare.page import report_html, require_packages
+from faststyle.compare.report import report_csv, report_json, write_report
 from faststyle.compare.results import (
     Checkpoint,
     Comparison,
@@ -34,6 +28,7 @@ from faststyle.compare.results import (
     SlowRow,
     Summary,
 )
+from faststyle.compare.words import answer
 from faststyle.errors import DeviceError, OutputError
 
 NASTY = 'a<b>&"c".jpg'
@@ -512,7 +507,7 @@ def test_many_steps_are_a_curve_but_not_a_table() -> None:
 def test_pictures_shrink_until_the_page_is_small_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     large = comparison(painting=picture(0, 300, 400))
     whole = len(report_html(large))
-    monkeypatch.setattr("faststyle.compare.report.MAX_PICTURES", 10_000)
+    monkeypatch.setattr("faststyle.compare.page.MAX_PICTURES", 10_000)
     assert len(report_html(large)) < whole * 0.8
 
 

@@ -25,7 +25,8 @@ from typer.testing import CliRunner
 
 from faststyle.cli import app
 from faststyle.errors import RecipeError
-from faststyle.perceptual.losses import LossConfig, PerceptualLoss, Terms
+from faststyle.perceptual.loss_config import LossConfig
+from faststyle.perceptual.losses import PerceptualLoss, Terms
 from faststyle.perceptual.weights import VGGWeights
 from faststyle.slow import optimize
 from faststyle.slow import run as module

@@ -18,15 +18,18 @@ from skimage import data_dir
 from faststyle.checkpoint import About, save_checkpoint
 from faststyle.compare import slow_vs_fast as module
 from faststyle.compare.results import Comparison, FastRow, SlowRow
-from faststyle.compare.slow_vs_fast import compare, equal_row, list_photos
+from faststyle.compare.slow_vs_fast import compare, list_photos
+from faststyle.compare.summary import equal_row, summarise
 from faststyle.errors import CheckpointError, FaststyleError, ImageError, Interrupted, RecipeError
 from faststyle.files import sha256
-from faststyle.images import fit_shorter, read_image
+from faststyle.images import read_image
 from faststyle.judge import LAYERS, Judge, protocol_photo
 from faststyle.networks.johnson import Johnson
-from faststyle.perceptual.losses import ADDED, LossConfig
+from faststyle.perceptual.loss_config import LossConfig
+from faststyle.perceptual.losses import ADDED
 from faststyle.perceptual.vgg import VGG
 from faststyle.perceptual.weights import VGGWeights, find_weights, load_vgg
+from faststyle.sizes import fit_shorter
 from faststyle.slow.descent import Descent, Step
 from faststyle.training.recipe import Recipe
 from faststyle.training.step import build_objective
@@ -475,7 +478,7 @@ def test_summary_by_hand() -> None:
         *slow_path("b", "noise", [9, 8, 7, 2, 1.5]),
         *slow_path("c", "noise", [9, 8, 7, 7, 6.5]),
     ]
-    summary = module._summary("one", 64, fast, slow, {"fast": {}})
+    summary = summarise("one", 64, fast, slow, {"fast": {}})
     assert (summary.checkpoint, summary.photos, summary.size, summary.judge) == (
         "one",
         3,
@@ -522,7 +525,7 @@ def test_a_start_as_good_as_the_network_is_counted_apart() -> None:
     paths = {"a": [2, 1, 1], "b": [1, 1, 1], "c": [4, 3, 2], "d": [4, 2, 1]}
     slow = [row for p, totals in paths.items() for row in slow_path(p, "content", totals)]
     slow += [row for p in "abcd" for row in slow_path(p, "noise", [1, 1, 1])]
-    summary = module._summary("one", 64, fast, slow, {})
+    summary = summarise("one", 64, fast, slow, {})
     assert summary.start_as_good == {"content": 2, "noise": 4}
     assert summary.reached == {"content": 2, "noise": 0}
     assert summary.equal_step == {"content": 1.5, "noise": None}
@@ -534,7 +537,7 @@ def test_half_of_the_photos_is_enough_and_a_median_may_lie_between_steps() -> No
     reach = {"a": [2, 1, 1, 1], "b": [2, 2, 1, 1], "c": [2, 2, 2, 2], "d": [2, 2, 2, 2]}
     never = [row for p in "abcd" for row in slow_path(p, "noise", [2, 2, 2, 2])]
     slow = [row for p, totals in reach.items() for row in slow_path(p, "content", totals)]
-    summary = module._summary("one", 64, fast, [*slow, *never], {})
+    summary = summarise("one", 64, fast, [*slow, *never], {})
     assert summary.reached == {"content": 2, "noise": 0}
     assert summary.equal_step == {"content": 1.5, "noise": None}
     assert summary.speedup == {"content": 3.0, "noise": None}

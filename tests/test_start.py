@@ -11,7 +11,8 @@ from faststyle.checkpoint import About, base_file, read_about, save_checkpoint
 from faststyle.errors import CheckpointError, RecipeError
 from faststyle.networks import build_network, network_options, one_painting_config
 from faststyle.networks.network import StyleNetwork
-from faststyle.perceptual.losses import LossConfig, PerceptualLoss, WeightedPainting, deepest_layers
+from faststyle.perceptual.loss_config import STYLE_LAYERS, LossConfig, deepest_layers
+from faststyle.perceptual.losses import PerceptualLoss, WeightedPainting
 from faststyle.perceptual.weights import VGGWeights, load_vgg
 from faststyle.training.recipe import load_recipe
 from faststyle.training.start import check_start, painting_means, start_network
@@ -54,7 +55,7 @@ def collection(tmp_path: Path, objective) -> Path:  # type: ignore[no-untyped-de
     """A collection of three paintings, in half precision, with a balance of its own for each."""
     config = {**NETWORK, "paintings": 3}
     known = [{"name": name, "balance": 1.0 + i} for i, name in enumerate(NAMES)]
-    about = About(config, {}, {}, "few", {}, paintings=known, photos_seen=60)
+    about = About(config, {}, {}, "few", {}, paintings=known, photos_seen=60, license="lent")
     means = painting_means(objective(*map(picture, NAMES)))
     path = tmp_path / "three.safetensors"
     save_checkpoint(path, randomised(config), about, torch.float16, means)
@@ -68,6 +69,7 @@ def test_a_new_painting_starts_from_the_nearest_one(collection: Path, objective)
     assert origin.nearest == "stripes"
     assert origin.photos == "few"
     assert origin.photos_seen == 60
+    assert origin.license == "lent"
     assert len(origin.base) == 64
     assert loss.balance.tolist() == [3.0]
     many = randomised({**NETWORK, "paintings": 3}).state_dict()
@@ -86,6 +88,29 @@ def test_a_collection_goes_on_from_a_collection(collection: Path, objective) -> 
     many = randomised(config).state_dict()["trunk.0.first.1.weight"].half().float()
     found = network.state_dict()["trunk.0.first.1.weight"]
     torch.testing.assert_close(found, many[[2, 0, 1]])
+
+
+PYRAMID = STYLE_LAYERS["pyramid"]
+AS_WIDE = {layer.replace("relu3_1", "relu3_2"): weight for layer, weight in PYRAMID.items()}
+
+
+@pytest.mark.parametrize("style_layers", ["johnson", AS_WIDE], ids=["others", "as wide"])
+def test_without_a_nearest_painting_it_is_the_first_one_and_that_is_said(
+    collection: Path, tiny_weights: VGGWeights, style_layers: str | dict[str, float]
+) -> None:
+    config = LossConfig(style_layers=style_layers)
+    vgg = load_vgg(tiny_weights, deepest_layers(config, "vgg16"))
+    loss = PerceptualLoss(vgg, picture("stripes", seed=1), config)
+    origin = start_network(build_network(NETWORK), NETWORK, str(collection), loss, ["new"])
+    assert loss.balance.tolist() == [1.0]
+    assert origin.nearest == ""
+    assert origin.note == (
+        "new: starts as three paints reds; the nearest painting cannot be found, for three has "
+        "other style layers or another VGG"
+    )
+    own = start_network(build_network(NETWORK), NETWORK, str(collection), loss, ["stripes"])
+    assert loss.balance.tolist() == [3.0]
+    assert (own.nearest, own.note) == ("stripes", "")
 
 
 def test_a_checkpoint_gives_its_weights(tmp_path: Path, objective) -> None:  # type: ignore[no-untyped-def]
@@ -134,6 +159,7 @@ def test_the_base_fits_the_recipes_and_says_what_it_is(recipe: str) -> None:
     assert len(about.paintings) == about.network["paintings"] >= 40
     assert about.photos_seen > 0
     assert "research use" in about.photos
+    assert about.license == "research use"
     tested = {"starry_night", "great_wave", "the_scream", "composition_vii"}
     assert not tested & {painting["name"] for painting in about.paintings}
     assert base_file().stat().st_size < 4 * 2**20  # it is in every installation

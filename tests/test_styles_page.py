@@ -20,7 +20,8 @@ from typer.testing import CliRunner
 from faststyle.checkpoint import load_checkpoint, save_checkpoint
 from faststyle.cli import app
 from faststyle.errors import RecipeError
-from faststyle.images import fit_shorter, read_image
+from faststyle.images import read_image
+from faststyle.sizes import fit_shorter
 from faststyle.stylize.stylizer import Stylizer
 from faststyle.titles import painting_words, read_titles
 from faststyle.training.photos import example_photo

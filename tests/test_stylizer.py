@@ -15,8 +15,9 @@ from PIL import Image, ImageCms
 
 from faststyle.checkpoint import About, load_checkpoint, save_checkpoint
 from faststyle.errors import CheckpointError, DeviceError, ImageError
-from faststyle.images import Picture, resize
+from faststyle.images import Picture
 from faststyle.networks.johnson import Johnson
+from faststyle.sizes import resize
 from faststyle.stylize import stylizer as stylizer_module
 from faststyle.stylize.strokes import draw_strokes
 from faststyle.stylize.stylizer import Look, Stylizer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from safetensors.torch import load_file
 from test_collection import TINY as COLLECTION
 from test_trainer import TINY, scalars, stop_after
 
-from faststyle.checkpoint import find_checkpoint, read_about
+from faststyle.checkpoint import find_checkpoint, load_checkpoint, read_about, save_checkpoint
 from faststyle.errors import CheckpointError, Interrupted
 from faststyle.training.recipe import recipe_from_dict
 from faststyle.training.teacher import open_teacher
@@ -70,11 +71,14 @@ def test_a_network_that_only_copies_takes_over_the_weight_of_style(
     train: Any, painting: Path
 ) -> None:
     teacher = train(painting, "teacher", content_target=0.4, steps=20)
-    balance = read_about(teacher).painting["balance"]
+    network, of_teacher = load_checkpoint(teacher)
+    save_checkpoint(teacher, network, dataclasses.replace(of_teacher, license="lent"))
+    balance = of_teacher.painting["balance"]
     assert balance != 1
     taught = train(painting, copying=1.0, content_target=0.4, teacher=str(teacher))
     about = read_about(taught)
     assert about.painting["balance"] == pytest.approx(balance)
+    assert "lent" in about.license.split("; ")
     assert about.recipe["teacher"] == teacher.name  # without the folders of this machine
 
 

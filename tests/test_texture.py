@@ -7,12 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from faststyle.perceptual.losses import (
-    LossConfig,
-    PerceptualLoss,
-    WeightedPainting,
-    deepest_layers,
-)
+from faststyle.perceptual.loss_config import LossConfig, deepest_layers
+from faststyle.perceptual.losses import PerceptualLoss, WeightedPainting
 from faststyle.perceptual.moments import moments
 from faststyle.perceptual.texture import LEAST, OF_PHOTOS, texture, textured
 from faststyle.perceptual.weights import VGGWeights, load_vgg

@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from faststyle.checkpoint import load_checkpoint, read_about
+from faststyle.checkpoint import load_checkpoint, read_about, save_checkpoint
 from faststyle.errors import DeviceError, Interrupted, OutputError, StateError, TrainingError
 from faststyle.progress import StepProgress
 from faststyle.training import held_out, run_files
@@ -93,6 +93,7 @@ def test_a_run_leaves_what_the_readme_promises(train: Any) -> None:
     assert about.recipe["steps"] == 8
     assert about.painting["file"] == "dots.png"
     assert "scikit-image" in about.photos
+    assert about.license == "none; photos: public domain, CC0, Middlebury Stereo 2014"
     network, _ = load_checkpoint(result.checkpoint)
     assert network(torch.rand(1, 3, 20, 24)).shape == (1, 3, 20, 24)
 
@@ -204,12 +205,21 @@ def test_the_balance_and_the_critic_resume_too(train: Any) -> None:
 
 
 def test_training_starts_where_it_is_told(train: Any) -> None:
-    """From its own result with a learning rate of next to nothing, it stays what it was."""
+    """From its own result with a learning rate of next to nothing, it stays what it was.
+
+    What restricts the use of that result restricts the use of what comes of it.
+    """
     first = train(tiny()).checkpoint
+    network, about = load_checkpoint(first)
+    save_checkpoint(first, network, dataclasses.replace(about, license="research use"))
     second = train(tiny(init=str(first), learning_rate=1e-9), name="again").checkpoint
     for key, value in load_file(first).items():
         torch.testing.assert_close(load_file(second)[key], value, rtol=0, atol=1e-6)
-    assert read_about(second).recipe["init"] == str(first)
+    about = read_about(second)
+    assert about.recipe["init"] == first.name  # without the folders of this machine
+    assert about.license == (
+        "none; research use; photos: public domain, CC0, Middlebury Stereo 2014"
+    )
 
 
 def stop_after(step: int) -> Any:

@@ -16,7 +16,8 @@ from faststyle.app.background import followed
 from faststyle.app.options import AppOptions
 from faststyle.errors import ImageError
 from faststyle.files import write_bytes
-from faststyle.images import QUALITY, copied_icc, decode, flatten
+from faststyle.image_metadata import copied_icc
+from faststyle.images import QUALITY, decode, flatten
 from faststyle.serve.service import Service
 from faststyle.serve.styles import Blend, Style
 from faststyle.serve.wanted import Wanted

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from faststyle.errors import FaststyleError
 from faststyle.files import cache_folder, sha256, write_bytes
-from faststyle.images import crop_centre, encode_image, fit_shorter, read_image
+from faststyle.images import encode_image, read_image
 from faststyle.serve.styles import Catalogue, Style
+from faststyle.sizes import crop_centre, fit_shorter
 from faststyle.stylize.stylizer import Stylizer
 from faststyle.training.photos import example_photo
 

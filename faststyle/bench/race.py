@@ -21,11 +21,11 @@ from torch import Tensor
 
 from faststyle.bench.training import Step, reference_step
 from faststyle.devices import keep_freed_memory
-from faststyle.images import fit_bounded
 from faststyle.networks import build_network
 from faststyle.networks.network import StyleNetwork
 from faststyle.perceptual.losses import PerceptualLoss
 from faststyle.perceptual.weights import VGGWeights
+from faststyle.sizes import fit_bounded
 from faststyle.training.accelerators import open_accelerator
 from faststyle.training.held_out import HeldOut
 from faststyle.training.painting import read_painting

@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from faststyle.devices import find_precision, keep_freed_memory, peak_memory
 from faststyle.networks import build_network
 from faststyle.networks.network import StyleNetwork
-from faststyle.perceptual.losses import LossConfig
+from faststyle.perceptual.loss_config import LossConfig
 from faststyle.perceptual.weights import VGGWeights, load_vgg
 from faststyle.training.accelerators import open_accelerator
 from faststyle.training.recipe import Recipe

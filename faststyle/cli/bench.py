@@ -197,8 +197,8 @@ def bench_engines(
     from faststyle.bench.stylizing import LITE_MIN_SIDE, SIZES, bench_stylize
     from faststyle.checkpoint import find_checkpoint
     from faststyle.devices import set_threads
-    from faststyle.images import parse_size
     from faststyle.networks import parse_network
+    from faststyle.sizes import parse_size
 
     set_threads(threads)
     names = networks or ["mobile"]
@@ -268,8 +268,8 @@ def bench_videos(
     from faststyle.bench.videos import SIZES, bench_video
     from faststyle.checkpoint import About
     from faststyle.engines.options import EngineOptions
-    from faststyle.images import parse_size
     from faststyle.networks import build_network, parse_network
+    from faststyle.sizes import parse_size
     from faststyle.stylize.blend import parse_style
 
     config = parse_network(network)
@@ -363,8 +363,8 @@ def bench_service(
 
     from faststyle.bench.serving import CLIENTS, bench_serve
     from faststyle.checkpoint import find_checkpoint
-    from faststyle.images import parse_size
     from faststyle.networks import parse_network
+    from faststyle.sizes import parse_size
 
     options = ["--max-batch", str(max_batch), "--engine", engine, "--precision", precision]
     options += ["--device", "cpu", *(["--threads", str(threads)] if threads else [])]

@@ -86,8 +86,8 @@ def _export_file(
 
     from faststyle.checkpoint import find_checkpoint
     from faststyle.engines.export import SUFFIXES, export_checkpoint
-    from faststyle.images import parse_size
     from faststyle.networks.network import MIN_SIDE
+    from faststyle.sizes import parse_size
 
     if format == "auto":
         format = next(

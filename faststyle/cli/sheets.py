@@ -46,12 +46,12 @@ def sheet(
     from faststyle.images import (
         check_format_size,
         encode_image,
-        fitted_size,
         on_white,
         open_picture,
         output_format,
         read_image,
     )
+    from faststyle.sizes import fitted_size
     from faststyle.stylize.sheet import contact_sheet, sheet_size
     from faststyle.stylize.stylizer import Stylizer
 
@@ -105,7 +105,8 @@ def show_styles(
     from faststyle.checkpoint import find_checkpoint
     from faststyle.devices import machine
     from faststyle.files import check_free, check_place, write_bytes
-    from faststyle.images import fit_shorter, on_white, open_picture
+    from faststyle.images import on_white, open_picture
+    from faststyle.sizes import fit_shorter
     from faststyle.stylize.sheet import paint_each
     from faststyle.stylize.styles_page import styles_page
     from faststyle.stylize.stylizer import Stylizer

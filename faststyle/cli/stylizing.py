@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from faststyle.cli.clips import stylize_clips, stylize_video
 from faststyle.cli.common import (
     Device,
     Engine,
@@ -30,13 +30,10 @@ from faststyle.errors import one_line
 if TYPE_CHECKING:
     from faststyle.engines.options import EngineOptions
     from faststyle.stylize.batch import Report
-    from faststyle.stylize.clip import ClipJob
     from faststyle.stylize.collection import Item
     from faststyle.stylize.processes import Process
     from faststyle.stylize.report import Record
-    from faststyle.stylize.stylizer import Look
-    from faststyle.video.job import VideoProgress, VideoReport
-    from faststyle.video.options import VideoOptions
+    from faststyle.video.job import VideoReport
 
 VIDEO = "Video"
 COLLECTION = "Collections"
@@ -252,15 +249,18 @@ def stylize(
         "painting": painting,
         "vgg_weights": vgg_weights,
     }
+    announce = announce_for(stylize)
     with ended_by_sigterm(), recorded(report, process) as record:
         if one_video:
             if process.rank == 0:
-                _stylize_video(photos[0], output, styles, video, clip_look, options, as_json)
+                stylize_video(
+                    photos[0], output, styles, video, clip_look, options, as_json, announce
+                )
                 record.videos = 1
             return
         _stylize_items(items, styles, options, settings, process, ray, record)
         clips = process.share(clips)
-        videos = _stylize_clips(clips, styles, video, clip_look, options, record, as_json)
+        videos = stylize_clips(clips, styles, video, clip_look, options, record, as_json, announce)
     wait_for_others(process)
     record.report.notes = notes * (process.rank == 0) + record.report.notes
     _print_pictures(record.report, record.engine, output, as_json, videos)
@@ -432,111 +432,6 @@ def _print_pictures(
         typer.echo(one_line(f"error: {name}: {reason}"), err=True)
     if report.failed:
         raise typer.Exit(1)
-
-
-def _stylize_video(
-    source: str,
-    output: str,
-    styles: list[str],
-    settings: dict[str, Any],
-    look: Look,
-    engine: EngineOptions,
-    as_json: bool,
-) -> None:
-    """Stylize one video, with a bar of frames, and print the result."""
-    from dataclasses import asdict
-
-    from faststyle.stylize.clip import stylize_clip
-
-    options = _video_options(settings)
-    announce = announce_for(stylize)
-    with _frame_bar() as frame_done:
-        report, description = stylize_clip(
-            source, output, styles, options, look, engine, progress=frame_done, announce=announce
-        )
-    if as_json:
-        typer.echo(json.dumps(asdict(report)))
-    else:
-        _print_video(report, description)
-
-
-def _stylize_clips(
-    clips: list[ClipJob],
-    styles: list[str],
-    settings: dict[str, Any],
-    look: Look,
-    engine: EngineOptions,
-    record: Record,
-    as_json: bool,
-) -> list[VideoReport]:
-    """Stylize several videos, and print each; record those that were done, kept and failed."""
-    from faststyle.stylize.clip import run_clips
-
-    if not clips:
-        return []
-    options = _video_options(settings)
-    announce = announce_for(stylize)
-    with _frame_bar() as frame_done:
-        videos, summary, description = run_clips(
-            clips, styles, options, look, engine, progress=frame_done, announce=announce
-        )
-    record.report.kept += summary.kept
-    record.report.failed += summary.failed
-    record.videos += len(videos)
-    for video in videos:
-        if not as_json:
-            _print_video(video, description)
-    return videos
-
-
-def _video_options(settings: dict[str, Any]) -> VideoOptions:
-    from faststyle.video.options import VideoOptions, parse_rate
-
-    if "fps" in settings:
-        settings = {**settings, "fps": parse_rate(settings["fps"])}
-    return VideoOptions(**settings)
-
-
-def _print_video(report: VideoReport, engine: str) -> None:
-    """Print the result of one video, and the notes on what it could not keep."""
-    resumed = f", {report.resumed} of them from before" if report.resumed else ""
-    skipped = f", {report.skipped} damaged ones skipped" if report.skipped else ""
-    typer.echo(
-        one_line(
-            f"wrote {report.output}: {report.frames} frames, {report.seconds:.1f} s"
-            f"{resumed}{skipped} ({engine})"
-        )
-    )
-    print_notes(report.notes, stylize)
-
-
-@contextmanager
-def _frame_bar() -> Iterator[Callable[[VideoProgress], None]]:
-    """Show a bar of frames; yield the function that moves it on."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("stylizing"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[fps]:.1f} frames/s"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None, fps=0.0)
-
-        def frame_done(progress: VideoProgress) -> None:
-            bar.update(task, completed=progress.done, total=progress.total, fps=progress.fps)
-
-        yield frame_done
 
 
 def run_stylize() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
+from numbers import Integral, Real
 from typing import Any
 
 from torch import Tensor
 
 from faststyle.judge.flicker import Flicker
+
+INITS = ("content", "noise")  # where the slow path starts: from the photo, or from noise
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class SlowRow:
 
     photo: str
     size: int
-    init: str  # "content" or "noise"
+    init: str  # one of `INITS`
     step: int
     content_rel: float
     style_rel: float
@@ -137,3 +141,20 @@ class FlickerRow:
     output: Flicker
     input: Flicker
     video: str
+
+
+def plain(value: Any) -> Any:
+    """Return `value` in the types of strict JSON; a value of any other type becomes its text."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [plain(v) for v in value]
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, Integral):  # int, and integers of numpy
+        return int(value)
+    if isinstance(value, Real):
+        return float(value) if math.isfinite(value) else None
+    return str(value)

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from faststyle.compare import slow_vs_fast
-from faststyle.compare.report import answer, check_folder, write_report
-from faststyle.compare.results import Comparison
+from faststyle.compare.report import check_folder, write_report
+from faststyle.compare.results import INITS, Comparison
+from faststyle.compare.words import answer
 
 
 def run_comparison(
@@ -35,7 +36,7 @@ def run_comparison(
 def answers(comparison: Comparison) -> list[str]:
     """Return the result in sentences, for each checkpoint and size."""
     optimizer = str(comparison.about["optimizer"])
-    last_step = dict.fromkeys(slow_vs_fast.INITS, int(comparison.about["steps"]))
+    last_step = dict.fromkeys(INITS, int(comparison.about["steps"]))
     return [
         sentence
         for summary in comparison.summaries

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean, median, pstdev
+from statistics import median
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 import faststyle
 from faststyle.checkpoint import find_checkpoint, load_checkpoint
 from faststyle.compare.results import (
+    INITS,
     Checkpoint,
     Comparison,
     FastRow,
@@ -35,6 +36,7 @@ from faststyle.compare.results import (
     SlowRow,
     Summary,
 )
+from faststyle.compare.summary import summarise
 from faststyle.devices import find_device, machine
 from faststyle.engines.options import EngineOptions
 from faststyle.errors import CheckpointError, ImageError, Interrupted, OutputError, RecipeError
@@ -52,7 +54,6 @@ from faststyle.training.objective import check_trained_on, recipe_of
 from faststyle.training.recipe import Recipe
 from faststyle.training.step import build_objective
 
-INITS = ("content", "noise")
 # Pictures of these steps, and of the last one, are kept, shown and judged.
 SHOWN_STEPS = (10, 50, 100, 300)
 TIMED_RUNS = 3  # of a network on one photo, after one that warms up; their median counts
@@ -182,7 +183,7 @@ def _compare_at(
             if ours_refined:
                 further = [gallery.refined[subject.name] for gallery, _, _ in found]
                 scores["refined"] = dataclasses.asdict(judge.score(further, photos))
-        summaries.append(_summary(subject.name, size, ours, rows, scores, ours_refined))
+        summaries.append(summarise(subject.name, size, ours, rows, scores, ours_refined))
         fast += ours
         refined += ours_refined
         slow[subject.name] = rows
@@ -484,64 +485,6 @@ def _judge_all(
         for step in sorted(slow[0][init].pictures)
     ]
     return {"fast": scores(outputs), "slow": rows}
-
-
-def _summary(
-    name: str,
-    size: int,
-    fast: list[FastRow],
-    slow: list[SlowRow],
-    judge: Mapping[str, Any],
-    refined: Sequence[RefinedRow] = (),
-) -> Summary:
-    terms = ("content_rel", "style_rel", "total", "seconds")
-
-    def means(rows: Sequence[FastRow | SlowRow]) -> dict[str, float]:
-        return {term: fmean(getattr(row, term) for row in rows) for term in terms}
-
-    by_step: dict[tuple[str, int], list[SlowRow]] = {}
-    by_photo: dict[tuple[str, str], list[SlowRow]] = {}
-    for row in slow:
-        by_step.setdefault((row.init, row.step), []).append(row)
-        by_photo.setdefault((row.init, row.photo), []).append(row)
-    steps = {}
-    seconds = {}
-    speedups = {}
-    reached = {}
-    as_good = {}
-    for init in INITS:
-        # Medians over the photos that got there, where at least half of them did. A start that is
-        # no worse than a bad network says nothing of the slow path: step 0 is counted apart.
-        equal = [equal_row(by_photo[init, row.photo], row.total) for row in fast]
-        as_good[init] = sum(e is not None and e.step == 0 for e in equal)
-        pairs = [(e, f) for e, f in zip(equal, fast, strict=True) if e is not None and e.step > 0]
-        reached[init] = len(pairs)
-        enough = 2 * len(pairs) >= len(fast)
-        steps[init] = median(e.step for e, _ in pairs) if enough else None
-        seconds[init] = median(e.seconds for e, _ in pairs) if enough else None
-        speedups[init] = median(e.seconds / f.seconds for e, f in pairs) if enough else None
-    return Summary(
-        checkpoint=name,
-        photos=len(fast),
-        size=size,
-        fast=means(fast),
-        slow=[
-            {"init": init, "step": step, **means(rows)} for (init, step), rows in by_step.items()
-        ],
-        equal_step=steps,
-        speedup=speedups,
-        reached=reached,
-        judge=judge,
-        spread={term: pstdev(getattr(row, term) for row in fast) for term in terms},
-        equal_seconds=seconds,
-        start_as_good=as_good,
-        refined={**means(refined), "step": fmean(r.step for r in refined)} if refined else {},
-    )
-
-
-def equal_row(rows: Sequence[SlowRow], total: float) -> SlowRow | None:
-    """Return the first row whose total is no more than `total`; None where there is none."""
-    return next((row for row in rows if row.total <= total), None)
 
 
 def _hash(parts: Any) -> str:

@@ -37,8 +37,9 @@ from faststyle.engines.verify import Check, compare, too_far
 from faststyle.errors import FaststyleError, OutputError, PhotosError, did_you_mean
 from faststyle.extras import require
 from faststyle.files import check_free, sha256, writing
-from faststyle.images import read_image, resize
+from faststyle.images import read_image
 from faststyle.networks.network import MIN_SIDE
+from faststyle.sizes import resize
 from faststyle.training.photos import NumberedPhotos, held_out_photos, open_photos
 
 Format = Literal["onnx", "openvino"]

@@ -26,7 +26,8 @@ from faststyle.engines.options import EngineOptions
 from faststyle.engines.torch_engine import TorchEngine
 from faststyle.errors import DeviceError, OutputError
 from faststyle.files import sha256, write_bytes
-from faststyle.images import read_image, resize
+from faststyle.images import read_image
+from faststyle.sizes import resize
 
 MAX_DIFFERENCE = 2 / 255  # of float32: two of the 256 levels of a picture
 # structural similarity, 1 for the same picture

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from faststyle.errors import ImageError
-from faststyle.images import ImageSource, bounded_size, cut_strip, read_image
+from faststyle.images import ImageSource, read_image
 from faststyle.judge.features import (
     CLEAR,
     CONTENT_LAYER,
@@ -36,6 +36,7 @@ from faststyle.judge.pixels import border, edges, grid, high_frequency, light, s
 from faststyle.paintings import read_painting
 from faststyle.perceptual.vgg import VGG
 from faststyle.perceptual.weights import find_weights, load_vgg
+from faststyle.sizes import bounded_size, cut_strip
 
 SIZE = 256  # pixels, the side of the protocol's photos
 PAINTING_SCALE = 1.5  # shorter side of the painting over the side of the photos

@@ -7,7 +7,8 @@ from PIL import Image
 from torch import Tensor
 
 from faststyle.errors import ImageError
-from faststyle.images import fitted_size, read_image, to_pil
+from faststyle.images import read_image, to_pil
+from faststyle.sizes import fitted_size
 
 SMALLEST = 64  # pixels: at a quarter of it, relu5_1 is one pixel
 # pixels: in smaller pictures the bins around one frequency of a grid reach into the next frequency

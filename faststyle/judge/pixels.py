@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from faststyle.images import LUMA
 from faststyle.judge.pictures import SMALLEST_GRID, centre_square, checked, shrink
+from faststyle.perceptual.light import luminance
 
 NEAR = 2  # bins around a frequency that count as it: the width of the Hann window's main lobe
 RING = (8, 20)  # bins around a frequency that its power is compared with
@@ -150,9 +150,7 @@ def high_frequency(image: Tensor, painting: Tensor) -> float:
 
 def _luminance(image: Tensor) -> Tensor:
     """Return the luminance of (1, 3, H, W) at 1/8 of the size, (h, w)."""
-    weights = torch.tensor(LUMA).view(1, 3, 1, 1)
-    grey = (image.cpu().float() * weights).sum(1, keepdim=True)
-    return shrink(grey, LIGHT_SCALE)[0, 0].double()
+    return shrink(luminance(image.cpu().float()), LIGHT_SCALE)[0, 0].double()
 
 
 def _hann(side: int) -> Tensor:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from faststyle.images import fitted_size
+from faststyle.sizes import fitted_size
 from faststyle.video.frames import Rgb
 from faststyle.video.options import VideoError, require_av
 

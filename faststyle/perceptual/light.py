@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from faststyle.images import LUMA
 from faststyle.perceptual.moments import TINY
 
+LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601, as in JPEG
 SQUARE = 8  # pixels: side of the squares
 PALETTE = 256  # number of colours that stand for a painting
 FINE = 2  # pixels: side of the squares whose means they are; larger squares have less contrast
@@ -39,9 +39,18 @@ def squares(image: Tensor) -> Tensor:
 
 
 def luminance(x: Tensor) -> Tensor:
-    """Return the luminance, (B, 1, h, w), of squares (B, 3, h, w) in RGB, by ITU-R BT.601."""
+    """Return the luminance, (B, 1, H, W), of pictures (B, 3, H, W) in RGB, by ITU-R BT.601."""
     luma: Tensor = LUMA[0] * x[:, :1] + LUMA[1] * x[:, 1:2] + LUMA[2] * x[:, 2:3]
     return luma
+
+
+def transfer_luma(stylized: Tensor, photo: Tensor) -> Tensor:
+    """Return the lightness of `stylized` with the colours of `photo`, both (B, 3, H, W) in [0, 1].
+
+    Source: Gatys et al., "Preserving color in neural artistic style transfer" (2016), section 3.2,
+    https://arxiv.org/abs/1606.05897. They use luminance in YIQ, which has the weights of luma.
+    """
+    return (photo + (luminance(stylized) - luminance(photo))).clamp(0, 1)
 
 
 def palette(painting: Tensor) -> Tensor:

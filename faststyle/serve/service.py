@@ -21,7 +21,6 @@ from faststyle.images import (
     TooManyPixelsError,
     check_format_size,
     encode_picture,
-    fitted_size,
     open_picture,
     read_header,
 )
@@ -31,6 +30,7 @@ from faststyle.serve.options import RequestError, ServeOptions
 from faststyle.serve.styles import Blend, Catalogue, Shelf, Style
 from faststyle.serve.wanted import Wanted, choose_format
 from faststyle.serve.worker import Job, Worker
+from faststyle.sizes import fitted_size
 from faststyle.stylize.stylizer import Look
 
 NAME = "the photo"  # in messages

@@ -20,18 +20,12 @@ from torch import Tensor
 
 from faststyle.devices import find_device, find_precision, keep_freed_memory
 from faststyle.errors import ImageError, RecipeError, did_you_mean
-from faststyle.images import cut_strip, fit_bounded, fit_shorter, resize
 from faststyle.perceptual.features import Layers, extract
-from faststyle.perceptual.losses import (
-    LossConfig,
-    PerceptualLoss,
-    WeightedPainting,
-    deepest_layers,
-    resolve_layers,
-    total_variation,
-)
+from faststyle.perceptual.loss_config import LossConfig, deepest_layers, resolve_layers
+from faststyle.perceptual.losses import PerceptualLoss, WeightedPainting, total_variation
 from faststyle.perceptual.vgg import Feats
 from faststyle.perceptual.weights import VGGWeights, find_weights, load_vgg
+from faststyle.sizes import cut_strip, fit_bounded, fit_shorter, resize
 from faststyle.slow.descent import Descent, Objective, Step, check_optimizer
 
 # Shorter side of the first size, in pixels. Large shapes are settled there at little cost.

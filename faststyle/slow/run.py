@@ -29,22 +29,15 @@ from faststyle.errors import (
     did_you_mean,
 )
 from faststyle.files import check_place, write_bytes, writing
-from faststyle.images import (
-    Picture,
-    fit_shorter,
-    fitted_size,
-    open_picture,
-    output_format,
-    read_image,
-    to_pil,
-    transfer_luma,
-    write_image,
-)
+from faststyle.images import Picture, open_picture, output_format, read_image, to_pil, write_image
 from faststyle.paintings import painting_note, read_painting
-from faststyle.perceptual.losses import LossConfig, WeightedPainting
+from faststyle.perceptual.light import transfer_luma
+from faststyle.perceptual.loss_config import LossConfig
+from faststyle.perceptual.losses import WeightedPainting
 from faststyle.perceptual.weights import VGGWeights, find_weights
 from faststyle.progress import StepProgress
 from faststyle.signals import Stop, noted_signals
+from faststyle.sizes import fit_shorter, fitted_size
 from faststyle.slow.optimize import (
     INITS,
     LAYERS,

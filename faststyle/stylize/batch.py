@@ -26,12 +26,12 @@ from faststyle.images import (
     check_format_size,
     encode_picture,
     fit_metadata,
-    fitted_size,
     looks_like_picture,
     notes_on,
     open_picture,
     output_format,
 )
+from faststyle.sizes import fitted_size
 from faststyle.stylize.huge import (
     SUFFIXES,
     check_pixels,

@@ -15,7 +15,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from faststyle.checkpoint import About, find_checkpoint, load_checkpoint, read_about
+from faststyle.checkpoint import (
+    About,
+    find_checkpoint,
+    load_checkpoint,
+    read_about,
+    strictest,
+)
 from faststyle.engines.engine import Engine
 from faststyle.engines.options import is_exported
 from faststyle.errors import CheckpointError
@@ -70,7 +76,14 @@ def mean_network(paths: Sequence[Path], weights: Sequence[float]) -> tuple[Style
         }
     )
     # The metadata of a single painting would be wrong for a mix of two.
-    return network, dataclasses.replace(about, painting={}, scores={}, recipe={}, measured={})
+    return network, dataclasses.replace(
+        about,
+        painting={},
+        scores={},
+        recipe={},
+        measured={},
+        license=strictest(other.license for _, other in loaded),
+    )
 
 
 class MeanOfPictures(Engine):

@@ -23,7 +23,8 @@ from PIL import Image
 from faststyle.errors import ImageError, Interrupted, OutputError
 from faststyle.extras import require
 from faststyle.files import output_error, writing
-from faststyle.images import DAMAGED, MAX_PIXELS, copied_icc, is_cut_bmp
+from faststyle.image_metadata import copied_icc
+from faststyle.images import DAMAGED, MAX_PIXELS, is_cut_bmp
 from faststyle.networks.network import MIN_SIDE, StyleNetwork
 from faststyle.signals import noted_signals
 from faststyle.stylize.tiles import TILE, Pixels, stylize_tiles

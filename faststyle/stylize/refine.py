@@ -25,12 +25,13 @@ from faststyle.devices import find_device, find_precision, keep_freed_memory
 from faststyle.engines.options import AUTO, EngineOptions, is_exported
 from faststyle.errors import CheckpointError, ImageError, TrainingError
 from faststyle.files import sha256
-from faststyle.images import fit_shorter
 from faststyle.paintings import SMALL, read_painting
 from faststyle.perceptual.light import SQUARE, luminance
-from faststyle.perceptual.losses import PerceptualLoss, Terms, smallest_side
+from faststyle.perceptual.loss_config import smallest_side
+from faststyle.perceptual.losses import PerceptualLoss, Terms
 from faststyle.perceptual.texture import textured
 from faststyle.perceptual.weights import VGGWeights, find_weights
+from faststyle.sizes import fit_shorter
 from faststyle.slow.descent import Descent, Step
 from faststyle.slow.optimize import LEAN_FROM
 from faststyle.training.objective import check_trained_on, recipe_of

@@ -13,7 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from faststyle.checkpoint import About
-from faststyle.images import ImageSource, fit_shorter, read_image, to_pil
+from faststyle.images import ImageSource, read_image, to_pil
+from faststyle.sizes import fit_shorter
 from faststyle.stylize.stylizer import Stylizer
 
 GAP = 8  # pixels between pictures

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
-from faststyle.images import fit_shorter
 from faststyle.perceptual.light import luminance
+from faststyle.sizes import fit_shorter
 
 AUTO = "auto"  # the size of strokes that is in proportion to the picture
 SIDE = 512  # pixels: shorter side at which strokes have their size. Smaller photos stay as they are

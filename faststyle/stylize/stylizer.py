@@ -24,20 +24,11 @@ from faststyle.engines.engine import Engine, engine_line
 from faststyle.engines.opening import open_engine
 from faststyle.engines.options import AUTO, EngineOptions, is_exported
 from faststyle.errors import ImageError
-from faststyle.images import (
-    MAX_PIXELS,
-    ImageSource,
-    Picture,
-    fit_shorter,
-    fitted_size,
-    mirror_to,
-    open_picture,
-    resize,
-    to_pil,
-    transfer_luma,
-)
+from faststyle.images import MAX_PIXELS, ImageSource, Picture, open_picture, to_pil
 from faststyle.networks import bytes_per_pixel
 from faststyle.networks.network import MIN_SIDE, StyleNetwork
+from faststyle.perceptual.light import transfer_luma
+from faststyle.sizes import fit_shorter, fitted_size, mirror_to, resize
 from faststyle.stylize.blend import MeanOfPictures, can_be_mixed, mean_network, parse_style
 from faststyle.stylize.huge import stylize_huge
 from faststyle.stylize.strokes import AUTO as AUTO_STROKES

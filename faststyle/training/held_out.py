@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from faststyle.images import crop_centre, fit_shorter, read_image, write_image
+from faststyle.images import read_image, write_image
 from faststyle.judge import Judge, Scores, protocol_photo
 from faststyle.networks.network import StyleNetwork
 from faststyle.perceptual.losses import PerceptualLoss, Terms
+from faststyle.sizes import crop_centre, fit_shorter
 from faststyle.training.photos import held_out_photos
 
 PREVIEW_SIZE = 384  # pixels: side of each picture in preview.png

@@ -35,6 +35,7 @@ class LanePhotos:
 
     strong = False
     description = ""
+    license = ""
 
     def __init__(self, name: str, seed: int, shards: int) -> None:
         self.name = name

@@ -27,7 +27,14 @@ from faststyle.images import READABLE, decode, flatten
 from faststyle.training.lanes import FEW, LanePhotos, Raw, draw_row
 from faststyle.training.leaves import dead_leaves
 from faststyle.training.remote import is_url
-from faststyle.training.shards import PARQUET, ParquetPhotos, TarPhotos, TarStream, find_shards
+from faststyle.training.shards import (
+    NOT_KNOWN,
+    PARQUET,
+    ParquetPhotos,
+    TarPhotos,
+    TarStream,
+    find_shards,
+)
 
 COCO = "detection-datasets/coco:train:image"
 MIN_SIDE = 32  # pixels: a crop of a smaller photo is all blur
@@ -62,10 +69,11 @@ class PhotoSource(Protocol):
     """A source of photos. `photo(n, attempt)` is a pure function.
 
     `strong` asks for strong augmentation: the photos are few. `attempt` above 0 asks for another
-    photo in place of a bad one.
+    photo in place of a bad one. `license` is that of the photos; `description` names it too.
     """
 
     description: str
+    license: str
     strong: bool
 
     def photo(self, number: int, attempt: int) -> tuple[str, Raw]:
@@ -96,9 +104,9 @@ def open_photos(photos: str, seed: int) -> PhotoSource:
     if photos == "sample":
         return SamplePhotos(seed)
     if photos == "coco":
-        return StreamPhotos(COCO, seed, licence="COCO photos: licences of their authors on Flickr")
+        return StreamPhotos(COCO, seed, "licences of their authors on Flickr")
     if photos.startswith("hf:"):
-        return StreamPhotos(photos.removeprefix("hf:"), seed, licence="see the dataset's card")
+        return StreamPhotos(photos.removeprefix("hf:"), seed, "see the dataset's card")
     if not photos:  # Path("") is the working folder
         raise PhotosError("`photos` is empty: name sample, coco, hf:NAME or a folder")
     shards = find_shards(photos)
@@ -130,6 +138,7 @@ class SamplePhotos:
     """The photos that scikit-image carries, and generated dead-leaves images between them."""
 
     strong = True
+    license = "public domain, CC0, Middlebury Stereo 2014"
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -139,9 +148,8 @@ class SamplePhotos:
             raise PhotosError(
                 f"scikit-image carries no {', '.join(missing)}: pip install 'scikit-image>=0.25'"
             )
-        terms = "public domain, CC0, Middlebury Stereo 2014"
         self.description = (
-            f"{len(self.paths)} photos of scikit-image ({terms}) and dead-leaves images"
+            f"{len(self.paths)} photos of scikit-image ({self.license}) and dead-leaves images"
         )
 
     def photo(self, number: int, attempt: int) -> tuple[str, Raw]:
@@ -156,6 +164,7 @@ class FolderPhotos:
     """The image files of a folder tree, each once in a random order, then again in another."""
 
     strong = False
+    license = NOT_KNOWN
 
     def __init__(self, folder: Path, seed: int) -> None:
         from datasets import Dataset as Table
@@ -178,9 +187,7 @@ class FolderPhotos:
         self.table = Table.from_dict({"image": paths}).cast_column(
             "image", ImageFeature(decode=False)
         )
-        self.description = (
-            f"{len(paths)} photos of the folder {folder.name} (licence not known to faststyle)"
-        )
+        self.description = f"{len(paths)} photos of the folder {folder.name} ({self.license})"
         self.strong = len(paths) < FEW
 
     def photo(self, number: int, attempt: int) -> tuple[str, Raw]:
@@ -192,7 +199,7 @@ class FolderPhotos:
 class StreamPhotos(LanePhotos):
     """A dataset of the Hub, or a local one that `datasets` can load, read as a stream in lanes."""
 
-    def __init__(self, name: str, seed: int, licence: str) -> None:
+    def __init__(self, name: str, seed: int, license: str) -> None:
         import datasets
         import huggingface_hub
 
@@ -218,7 +225,8 @@ class StreamPhotos(LanePhotos):
             )
         self.rows = rows.cast_column(column, datasets.Image(decode=False)).select_columns([column])
         super().__init__(name, seed, int(self.rows.num_shards))
-        self.description = f"the dataset {path}, split {split} ({licence})"
+        self.license = license
+        self.description = f"the dataset {path}, split {split} ({license})"
 
     def read(self, shard: int) -> Iterator[tuple[str, Raw]]:
         """Yield the names and the undecoded photos of a shard."""

@@ -21,7 +21,7 @@ import torch
 from faststyle.errors import RecipeError, did_you_mean
 from faststyle.networks import build_network
 from faststyle.networks.network import STRIDE
-from faststyle.perceptual.losses import LossConfig, smallest_side
+from faststyle.perceptual.loss_config import LossConfig, smallest_side
 
 MAX_BYTES = 2**20  # of a file: ours have a hundred lines at most
 

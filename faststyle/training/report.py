@@ -155,6 +155,8 @@ class Reporter:
         say(f"VGG {self.weights.id} from {self.weights.source}")
         if origin.nearest:
             say(f"starts from the base, as it paints {origin.nearest}")
+        if origin.note:
+            say(f"note: {origin.note}")
         for name, reason in self.paintings.left_out:
             say(f"left out {name}: {reason}")
         for note in self.paintings.notes:

@@ -162,6 +162,8 @@ def _suffix(path: str) -> str:
 class TarPhotos:
     """The pictures of tars on this disk, each once in a random order, then again in another."""
 
+    license = NOT_KNOWN
+
     def __init__(self, shards: Shards, seed: int) -> None:
         self.paths = shards.paths
         self.seed = seed
@@ -196,6 +198,8 @@ class TarStream(LanePhotos):
 
     All tars are asked for when it is opened, and the first one must hold a picture.
     """
+
+    license = NOT_KNOWN
 
     def __init__(self, shards: Shards, seed: int) -> None:
         super().__init__(public(shards.name), seed, len(shards.paths))
@@ -267,6 +271,8 @@ class ParquetPhotos:
     the rows, and the rows of a group are shuffled. Sample n comes from lane n mod lanes: every
     picture is seen once before any is seen again, and any sample can be found at once.
     """
+
+    license = NOT_KNOWN
 
     def __init__(self, shards: Shards, seed: int) -> None:
         self.paths = shards.paths

@@ -14,11 +14,20 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from faststyle.checkpoint import MEANS, About, base_file, check_weights, read_about, read_weights
+from faststyle.checkpoint import (
+    MEANS,
+    About,
+    base_file,
+    check_weights,
+    painting_names,
+    read_about,
+    read_weights,
+)
 from faststyle.errors import CheckpointError, RecipeError
 from faststyle.files import sha256
 from faststyle.networks import network_options, one_painting_config
 from faststyle.perceptual.losses import PerceptualLoss
+from faststyle.training.objective import recipe_of
 
 BASE = "base"
 SCRATCH = "scratch"
@@ -27,14 +36,17 @@ SCRATCH = "scratch"
 class Origin(NamedTuple):
     """The history of the weights that a run starts from.
 
-    `photos` they were trained on, how many of them (`photos_seen`), the sha256 of their `base`, and
-    the painting in it that is `nearest`; "" where there is none.
+    `photos` they were trained on, how many of them (`photos_seen`), their `license`, the sha256 of
+    their `base`, and the painting in it that is `nearest`; "" where there is none. `note` says how
+    paintings start whose nearest cannot be found.
     """
 
     photos: str = ""
     base: str = ""
     photos_seen: int = 0
     nearest: str = ""
+    license: str = ""
+    note: str = ""
 
 
 def check_start(init: str, network: Mapping[str, Any]) -> None:
@@ -73,7 +85,10 @@ def start_network(
 
     `names` are those of the paintings that it is for, in the order of `loss`. From a collection
     each painting takes scales, shifts and weight of style of the painting of its own name, else of
-    the nearest. Raises: RecipeError when the start is of another network; CheckpointError.
+    the nearest. It is the first one where the nearest cannot be found, for `loss` has other style
+    layers or another VGG than the collection was trained with.
+
+    Raises: RecipeError when the start is of another network; CheckpointError.
     """
     check_start(init, config)
     if init == SCRATCH:
@@ -84,16 +99,24 @@ def start_network(
         weights = read_weights(path)
     means = weights.pop(MEANS, None)
     nearest = ""
+    note = ""
     if about.paintings and means is not None:
-        rows = _rows(about, means, loss, names)
-        nearest = str(about.paintings[rows[0]]["name"]) if len(rows) == 1 else ""
+        rows, strangers = _rows(path, about, means, loss, names)
+        if strangers:
+            note = (
+                f"{', '.join(strangers)}: starts as {path.stem} paints {painting_names(about)[0]}; "
+                f"the nearest painting cannot be found, for {path.stem} has other style layers or "
+                "another VGG"
+            )
+        elif len(rows) == 1:
+            nearest = painting_names(about)[rows[0]]
         found = torch.tensor([float(about.paintings[row]["balance"]) for row in rows])
         loss.balance.copy_(found)
         weights = _for_paintings(weights, network.state_dict(), rows)
     with check_weights(path):
         network.load_state_dict({k: w.float() for k, w in weights.items()})
     base = sha256(path) if about.paintings else about.base
-    return Origin(about.photos, base, about.photos_seen, nearest)
+    return Origin(about.photos, base, about.photos_seen, nearest, about.license, note)
 
 
 def painting_means(loss: PerceptualLoss) -> Tensor:
@@ -105,18 +128,36 @@ def painting_means(loss: PerceptualLoss) -> Tensor:
     return torch.cat([part / part.norm(dim=1, keepdim=True).clamp_min(1e-12) for part in parts], 1)
 
 
-def _rows(about: About, means: Tensor, loss: PerceptualLoss, names: Sequence[str]) -> list[int]:
-    """Return, for each painting of a loss, the number of the one in a collection to start from."""
-    known = [str(painting["name"]) for painting in about.paintings]
+def _rows(
+    path: Path, about: About, means: Tensor, loss: PerceptualLoss, names: Sequence[str]
+) -> tuple[list[int], list[str]]:
+    """Return, for each painting of a loss, the number of the one in a collection to start from.
+
+    The names that come second are of paintings that start from the first one, for the nearest
+    cannot be found.
+    """
+    known = painting_names(about)
     wanted = painting_means(loss).cpu()
-    if wanted.shape[1] != means.shape[1]:  # other layers: there is nothing to compare with
-        return [known.index(name) if name in known else 0 for name in names]
+    if wanted.shape[1] != means.shape[1] or not _sees_alike(path, about, loss):
+        rows = [known.index(name) if name in known else 0 for name in names]
+        return rows, [name for name in names if name not in known]
     near = torch.cdist(wanted, means.float()).argmin(1).tolist()
     many = len(names) > 1
-    return [
+    rows = [
         known.index(name) if many and name in known else int(row)
         for name, row in zip(names, near, strict=True)
     ]
+    return rows, []
+
+
+def _sees_alike(path: Path, about: About, loss: PerceptualLoss) -> bool:
+    """Return whether a loss sees paintings by the style layers and the VGG of a collection."""
+    try:
+        recipe = recipe_of(path, about)
+    except CheckpointError:  # of another version, or nobody's: its layers are not known
+        return False
+    layers = recipe.loss.layers(recipe.vgg)[1]
+    return (recipe.vgg, list(layers)) == (loss.arch, list(loss.style_layers))
 
 
 def _for_paintings(

@@ -11,12 +11,13 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from faststyle.images import fit_bounded
 from faststyle.networks.layers import ConvNorm, InstanceNorm
 from faststyle.networks.network import StyleNetwork
-from faststyle.perceptual.losses import PerceptualLoss, Terms, WeightedPainting, deepest_layers
+from faststyle.perceptual.loss_config import deepest_layers
+from faststyle.perceptual.losses import PerceptualLoss, Terms, WeightedPainting
 from faststyle.perceptual.vgg import Feats
 from faststyle.perceptual.weights import VGGWeights, load_vgg
+from faststyle.sizes import fit_bounded
 from faststyle.training.accelerators import (
     as_data,
     average_gradients,

@@ -21,7 +21,7 @@ from accelerate.utils import set_seed
 from torch import Tensor
 
 import faststyle
-from faststyle.checkpoint import About, save_checkpoint
+from faststyle.checkpoint import About, save_checkpoint, strictest
 from faststyle.devices import is_out_of_memory
 from faststyle.errors import (
     DeviceError,
@@ -402,6 +402,9 @@ class Trainer:
         if not many:
             recipe["loss"]["balance"] = balance[0]
         photos = dict.fromkeys(filter(None, (self.source.description, self.origin.photos)))
+        licences = [self.weights.license, self.origin.license, f"photos: {self.source.license}"]
+        if self.train_step.teacher is not None:
+            licences.append(self.train_step.teacher.about.license)
         about = About(
             network=self.config,
             painting={} if many else known[0],
@@ -412,6 +415,7 @@ class Trainer:
             recipe=recipe,
             scores=scores,
             versions={"faststyle": faststyle.__version__, "torch": torch.__version__},
+            license=strictest(licences),
             base=self.origin.base,
         )
         if many:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from faststyle.errors import ImageError
-from faststyle.images import READABLE, decode, fitted_size
+from faststyle.images import READABLE, decode
+from faststyle.sizes import fitted_size
 from faststyle.video.options import Container, VideoError, VideoOptions, numbered_files
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from faststyle.images import fitted_size
+from faststyle.sizes import fitted_size
 from faststyle.video.frames import (
     FULL,
     RGB,

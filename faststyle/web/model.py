@@ -25,7 +25,8 @@ from faststyle.engines.options import EXTRAS, EngineOptions
 from faststyle.engines.torch_engine import TorchEngine
 from faststyle.extras import require
 from faststyle.files import write_bytes
-from faststyle.images import read_image, resize
+from faststyle.images import read_image
+from faststyle.sizes import resize
 from faststyle.training.photos import held_out_photos
 
 MAX_DIFFERENCE = 3 / 255  # of any value of a picture
