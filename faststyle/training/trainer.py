@@ -401,10 +401,12 @@ class Trainer:
                 recipe[key] = Path(recipe[key]).name
         if not many:
             recipe["loss"]["balance"] = balance[0]
-        photos = dict.fromkeys(filter(None, (self.source.description, self.origin.photos)))
+        seen = [self.source.description, self.origin.photos]
         licences = [self.weights.license, self.origin.license, f"photos: {self.source.license}"]
         if self.train_step.teacher is not None:
+            seen.append(self.train_step.teacher.about.photos)
             licences.append(self.train_step.teacher.about.license)
+        photos = dict.fromkeys(filter(None, seen))
         about = About(
             network=self.config,
             painting={} if many else known[0],
