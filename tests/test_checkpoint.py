@@ -316,7 +316,7 @@ def test_a_name_is_looked_for_here_then_in_the_users_folder_then_in_the_package(
     monkeypatch.setattr("faststyle.checkpoint.GALLERY", gallery)
     monkeypatch.setenv("FASTSTYLE_DATA", str(tmp_path / "user"))
     for folder, names in (
-        (gallery, ("waves", "dots", "stars-mobile")),
+        (gallery, ("waves", "dots", "stars-small", "stars-mobile")),
         (users, ("dots", "lines", "stars-other")),
     ):
         folder.mkdir(parents=True)

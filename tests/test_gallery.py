@@ -16,6 +16,7 @@ from faststyle.training.photos import held_out_photos
 
 GALLERY = Path(faststyle.__file__).with_name("gallery")
 SHIPPED = sorted(GALLERY.glob("*.safetensors"))
+SMALL = sorted(GALLERY.glob("*-small.safetensors"))
 
 
 def test_there_is_a_network_to_begin_with() -> None:
@@ -27,8 +28,10 @@ def test_there_is_a_network_to_begin_with() -> None:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_it_says_what_it_is_and_how_good(path: Path) -> None:
     about = read_about(path)
-    assert path.stem.rpartition("-")[2] == about.network["name"]
-    assert path.stem.rpartition("-")[0] == Path(about.painting["file"]).stem
+    style, _, kind = path.stem.rpartition("-")
+    assert style == Path(about.painting["file"]).stem
+    assert about.network["name"] == "mobile"
+    assert kind == ("small" if about.recipe["name"] == "distill" else "mobile")
     assert "research use" in about.photos
     assert "research use" in about.license
     assert about.scores["photos"] == 100
@@ -40,6 +43,16 @@ def test_it_says_what_it_is_and_how_good(path: Path) -> None:
     assert about.scores["clear_distance"] < 0.7
     assert about.scores["light"] > 0.7
     assert "/" not in about.recipe["photos"]
+
+
+@pytest.mark.parametrize("path", SMALL, ids=lambda path: path.stem)
+def test_a_small_network_is_hardly_worse_than_the_one_that_it_copied(path: Path) -> None:
+    about = read_about(path)
+    teacher = read_about(GALLERY / f"{about.recipe['teacher']}.safetensors")
+    assert about.painting["sha256"] == teacher.painting["sha256"]
+    assert about.scores["style_closed"] >= teacher.scores["style_closed"] - 0.05
+    assert about.scores["clear_distance"] <= teacher.scores["clear_distance"] + 0.05
+    assert path.stat().st_size < 250_000
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

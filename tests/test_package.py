@@ -156,4 +156,7 @@ def test_the_styles_that_come_along_are_listed_and_found(installed: Path, elsewh
     assert sheet.returncode == 0, sheet.stderr
     missing = run(installed, "faststyle stylize photo.jpg --style nothing -o out.png")
     assert missing.returncode == 1
-    assert "at hand: composition_vii-mobile, great_wave-mobile" in missing.stderr
+    assert (
+        "at hand: composition_vii-mobile, composition_vii-small, great_wave-mobile"
+        in missing.stderr
+    )
