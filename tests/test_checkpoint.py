@@ -337,7 +337,7 @@ def test_a_name_is_looked_for_here_then_in_the_users_folder_then_in_the_package(
     assert find_checkpoint(str(path)) == path
     with pytest.raises(
         CheckpointError,
-        match=r"no checkpoint 'wave', .*; at hand: dots, lines, stars-mobile, stars-other, waves$",
+        match=r"no checkpoint 'wave', .*; at hand: dots, lines, stars-mobile, stars-other, stars-small, waves$",
     ):
         find_checkpoint("wave")
 
