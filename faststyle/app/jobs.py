@@ -152,14 +152,14 @@ class Jobs:
             )
         suffix = self._check_painting(painting)
         with self._changed:
-            self._check_place()
             if name in taken or self._files(name).checkpoint.exists():
                 raise OutputError(f"there is a style {name} already; choose another `name`")
             folder = self._outputs / name
+            if folder.exists():
+                raise OutputError(f"there is a run {name} already; choose another `name`")
+            self._check_place()
             try:
                 folder.mkdir(parents=True)
-            except FileExistsError:
-                raise OutputError(f"there is a run {name} already; choose another `name`") from None
             except OSError as error:
                 raise output_error(folder, error) from error
             write_bytes(folder / f"painting{suffix}", painting)
