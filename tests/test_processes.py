@@ -231,7 +231,8 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from faststyle.perceptual.features import extract
-from faststyle.perceptual.losses import LossConfig, PerceptualLoss, deepest_layers
+from faststyle.perceptual.loss_config import LossConfig, deepest_layers
+from faststyle.perceptual.losses import PerceptualLoss
 from faststyle.perceptual.weights import load_vgg, read_weights
 from faststyle.training.critic import LAYERS, Critic
 
