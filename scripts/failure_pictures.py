@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from faststyle import Stylizer, read_image, write_image
-from faststyle.images import resize
+from faststyle.sizes import resize
 from faststyle.training.photos import sample_folder
 
 TARGET = Path(__file__).parents[1] / "docs" / "pictures" / "failures.jpg"
