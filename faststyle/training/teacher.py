@@ -1,6 +1,6 @@
 """A trained network whose pictures a new, smaller network learns to copy, before it paints itself.
 
-A picture of the teacher costs one forward pass, a step on the objective ten times as much.
+A picture of the teacher costs one forward pass; a step on the objective costs five times as much.
 Source: Hinton et al., "Distilling the knowledge in a neural network" (2015),
 https://arxiv.org/abs/1503.02531; there the outputs are classes, here they are pictures.
 """
