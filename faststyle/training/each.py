@@ -202,14 +202,14 @@ class Job:
         run_name(name, path)  # names that are too long
         paintings = PaintingSet((read_painting(path),))
         going_on = self.resume and files.state.is_dir() and newest_state(files.state) is not None
-        open_teacher(self.recipe.teacher, [painting.name for painting in paintings])
+        teacher = open_teacher(self.recipe.teacher, [painting.name for painting in paintings])
         saved, _ = open_run(files, self.recipe, paintings.sha256, going_on, self.overwrite)
         make_writable(files, saved is None, self.recipe.network)
         accelerator = open_accelerator(self.recipe, self.device)
         if accelerator.num_processes > 1:
             raise DeviceError("`each`: several processes are started with torchrun")
         parts = (self.recipe, paintings, self.source, self.weights, self.judge_weights)
-        trainer = Trainer(accelerator, files, *parts, quiet=True)
+        trainer = Trainer(accelerator, files, *parts, quiet=True, teacher=teacher)
         trainer.prepare(saved, self.overwrite or (going_on and may_replace(files)))
         return Member(name, trainer, saved)
 

@@ -62,7 +62,7 @@ def train_style(
     replaces = overwrite or (resume and may_replace(files))
     check_collection(recipe, paintings)
     check_start(recipe.init, recipe.network)
-    open_teacher(recipe.teacher, [painting.name for painting in paintings])
+    teacher = open_teacher(recipe.teacher, [painting.name for painting in paintings])
     source = open_photos(recipe.photos, recipe.seed)
     set_threads(threads)
     keep_freed_memory()
@@ -75,7 +75,7 @@ def train_style(
             make_writable(files, saved is None, recipe.network)
         accelerator.wait_for_everyone()
         trainer = Trainer(
-            accelerator, files, recipe, paintings, source, weights, judge_weights, quiet
+            accelerator, files, recipe, paintings, source, weights, judge_weights, quiet, teacher
         )
         return trainer.run_to_end(saved, replaces)
     except OSError as error:  # a full disk is no bug

@@ -52,7 +52,7 @@ from faststyle.training.run_state import RunState
 from faststyle.training.start import painting_means, start_network
 from faststyle.training.state import SavedState, newest_state, save_state
 from faststyle.training.step import TrainStep, build_objective
-from faststyle.training.teacher import open_teacher
+from faststyle.training.teacher import Teacher
 
 DEAD_AFTER = 50  # steps that a network gets before a constant or black output is an error
 COLLECTION_DTYPE = torch.float16  # in which a network of many paintings is saved: half the size
@@ -71,6 +71,7 @@ class Trainer:
         weights: VGGWeights,
         judge_weights: VGGWeights,
         quiet: bool,
+        teacher: Teacher | None = None,
     ) -> None:
         self.accelerator = accelerator
         self.files = files
@@ -96,7 +97,6 @@ class Trainer:
         names = [painting.name for painting in paintings]
         self.origin = start_network(self.network, self.config, recipe.init, self.loss, names)
         self.compiled = recipe.compile and self._try_compile()
-        teacher = open_teacher(recipe.teacher, names)
         if teacher is not None:
             teacher.network.to(accelerator.device).to(memory_format=torch.channels_last)
             self.loss.balance.copy_(teacher.balance())
