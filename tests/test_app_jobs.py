@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,23 +49,30 @@ WAIT = 60  # seconds; a process starts slowly where others work
 
 
 @pytest.fixture
-def fake_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def fake_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Replace `python -m faststyle.cli` by FAKE, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     script = tmp_path / "fake.py"
     script.write_text(FAKE)
     start = module.psutil.Popen
+    started = []
 
     def popen(command: list[str], **settings: object) -> object:
         assert command[1:4] == ["-m", "faststyle.cli", "train"]
-        return start([command[0], str(script), *command[4:]], **settings)
+        started.append(start([command[0], str(script), *command[4:]], **settings))
+        return started[-1]
 
     monkeypatch.setattr(module.psutil, "Popen", popen)
-    return tmp_path
+    yield tmp_path
+    for process in started:
+        with contextlib.suppress(module.psutil.NoSuchProcess):
+            process.kill()  # of a test that failed
+        # Two servers in one process: the second may have taken the exit code from the first.
+        process.poll()
 
 
 @pytest.fixture
-def jobs(fake_training: Path):
+def jobs(fake_training: Path) -> Iterator[Jobs]:
     made = Jobs(AppOptions(queue=1))
     made.open()
     yield made
@@ -85,6 +94,14 @@ def wait_for(jobs: Jobs, name: str, status: str, step: int = 0) -> None:
             return
         time.sleep(0.02)
     pytest.fail(f"{name} is {jobs.look(name)}")
+
+
+def wait_for_pid(name: str) -> None:
+    """Wait until app.json names the process: a training may be at step 2 before a slow disk is."""
+    until = time.monotonic() + WAIT
+    while "pid" not in json.loads(Path("outputs", name, "app.json").read_text()):
+        assert time.monotonic() < until, f"{name} has no pid"
+        time.sleep(0.02)
 
 
 def test_a_training_runs_to_its_end_and_the_next_one_starts(jobs: Jobs, painting: bytes) -> None:
@@ -152,11 +169,10 @@ def test_the_end_of_the_server_stops_a_run_and_the_next_server_resumes_it(
     later.close()
 
 
-# Both servers are in one process here, so the second one takes the exit code from the first.
-@pytest.mark.filterwarnings("ignore:Exception ignored in.*Popen.__del__")
 def test_a_run_that_outlived_its_server_is_taken_over(jobs: Jobs, painting: bytes) -> None:
     jobs.add(painting, "sea", "quick")
     wait_for(jobs, "sea", "running", 2)
+    wait_for_pid("sea")
     later = Jobs(AppOptions())
     later.open()
     later.add(painting, "next", "quick")
