@@ -15,6 +15,7 @@ from faststyle.bench.race import Runner, bench_race
 from faststyle.perceptual.weights import VGGWeights
 from faststyle.training import held_out
 from faststyle.training.recipe import Recipe, recipe_from_dict
+from faststyle.training.start import Origin
 
 RECIPE: Recipe = recipe_from_dict(
     {
@@ -52,6 +53,7 @@ def test_a_race_hangs_together(
         runner.seconds = runner.seconds + seconds
 
     monkeypatch.setattr(Runner, "run_for", run_for)
+    monkeypatch.setattr(module, "start_network", lambda *_: Origin(note="it starts as another"))
     lines: list[str] = []
     race = bench_race(
         painting, RECIPE, tiny_weights, seconds=0.4, times=2, turn=0.2, see=lines.append
@@ -66,6 +68,7 @@ def test_a_race_hangs_together(
         )
     else:
         assert race.ratio == race.reference / race.ours
+    assert lines.pop(0) == "note: it starts as another"
     assert len(lines) == len(race.ours_curve) + len(race.reference_curve)
     assert set(json.loads(json.dumps(asdict(race)))) >= {"target", "ours", "reference", "ratio"}
 

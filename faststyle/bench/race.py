@@ -96,12 +96,13 @@ def bench_race(
     """Train ours for `seconds`, and the reference until it is as good.
 
     The reference gives up after `times` as long. `turn` is how many seconds one trains before it is
-    the other's turn. `see` is told of each turn. Everything runs on the CPU, in float32.
+    the other's turn. `see` is told of each turn, and of a start that is not the
+    best. Everything runs on the CPU, in float32.
     """
     keep_freed_memory()
     painting = read_painting(style)
     loss = build_objective(recipe, [painting.image], weights)
-    ours = _ours(recipe, loss, painting.name)
+    ours = _ours(recipe, loss, painting.name, see)
     objective = copy.deepcopy(loss)  # training changes its weights; both are measured by the first
     sized = fit_bounded(painting.image, recipe.painting_size)
     reference = _reference(recipe, sized, weights)
@@ -120,10 +121,12 @@ def bench_race(
     return Race(target, our_time, their_time, ratio, ours.curve, reference.curve)
 
 
-def _ours(recipe: Recipe, loss: PerceptualLoss, name: str) -> Runner:
+def _ours(recipe: Recipe, loss: PerceptualLoss, name: str, see: Callable[[str], None]) -> Runner:
     torch.manual_seed(recipe.seed)
     network = build_network(recipe.network).to(memory_format=torch.channels_last)
-    start_network(network, recipe.network, recipe.init, loss, [name])
+    origin = start_network(network, recipe.network, recipe.init, loss, [name])
+    if origin.note:
+        see(f"note: {origin.note}")
     accelerator = open_accelerator(dataclasses.replace(recipe, precision="float32"), "cpu")
     train_step = TrainStep(accelerator, network, loss, recipe)
 
