@@ -88,8 +88,9 @@ def test_the_objective_of_training_goes_down_from_the_network_s_picture(
     tiny_weights: VGGWeights, painting: Path, photo: Tensor, picture: Tensor
 ) -> None:
     found = refiner(tiny_weights, painting)(photo, picture)
+    config = replace(LOSS, contrast=1.0, light_weight=2 * LOSS.weights().light)
     loss = PerceptualLoss(
-        load_vgg(tiny_weights, ["relu3_1"]), fit_bounded(read_image(painting), 64), LOSS
+        load_vgg(tiny_weights, ["relu3_1"]), fit_bounded(read_image(painting), 64), config
     )
 
     def total(image: Tensor) -> float:

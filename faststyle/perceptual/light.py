@@ -20,8 +20,6 @@ FINE = 2  # pixels: side of the squares whose means they are; larger squares hav
 # Variance, of values in [0, 1], that is added to each colour. Flat and grey photos have next to
 # none, and their noise would be blown up to the painting's colours.
 FLAT = 2e-3
-# The covariance that is asked for, over the painting's: networks reach two thirds of it.
-CONTRAST = 1.5
 # Iterations for the root of a matrix: enough for eigenvalues that differ by a factor of 100,000.
 ROOT_STEPS = 13
 NEAR = 0.05  # standard deviation, in RGB, of the weight of near colours
@@ -61,10 +59,10 @@ def palette(painting: Tensor) -> Tensor:
     return colours
 
 
-def recolour(photo: Tensor, colours: Tensor) -> Tensor:
+def recolour(photo: Tensor, colours: Tensor, contrast: float) -> Tensor:
     """Return a photo, (B, 3, h, w), in a painting's `colours`, (N, 3) or (B, N, 3).
 
-    A linear map gives its colours the mean of the painting's and `CONTRAST` times their covariance.
+    A linear map gives its colours the mean of the painting's and `contrast` times their covariance.
     Of all such maps it moves colours the least: dark places stay dark, and hues stay apart.
     """
     with torch.autocast(photo.device.type, enabled=False):
@@ -74,7 +72,7 @@ def recolour(photo: Tensor, colours: Tensor) -> Tensor:
         wanted_mean, wanted_covariance = _moments(colours.float().view(-1, PALETTE, 3))
         root = _root(covariance)
         inverse = _inverse(root)
-        moved_covariance = _times(_times(CONTRAST * root, wanted_covariance), root)
+        moved_covariance = _times(_times(contrast * root, wanted_covariance), root)
         linear = inverse @ _root(moved_covariance) @ inverse
         moved: Tensor = wanted_mean + (found - mean) @ linear
         return moved.clamp(0, 1).transpose(1, 2).reshape(b, 3, h, w)
@@ -93,18 +91,18 @@ def nearest(x: Tensor, colours: Tensor) -> Tensor:
         return (shares @ wanted).transpose(1, 2).reshape(b, 3, h, w)
 
 
-def wanted_colours(photo: Tensor, colours: Tensor) -> Tensor:
+def wanted_colours(photo: Tensor, colours: Tensor, contrast: float) -> Tensor:
     """Return the squares, (B, 3, h, w), that a picture of the photo should have."""
-    moved = recolour(photo, colours)
+    moved = recolour(photo, colours, contrast)
     return torch.lerp(nearest(moved, colours), moved, OWN)
 
 
-def light_error(x: Tensor, photo: Tensor, colours: Tensor) -> Tensor:
+def light_error(x: Tensor, photo: Tensor, colours: Tensor, contrast: float) -> Tensor:
     """Return how far squares (B, 3, h, w) are from the photo's in a painting's colours: (B,).
 
     It is half the mean squared difference, in units of the covariance of the painting's colours.
     """
-    off = (x - wanted_colours(photo, colours)).flatten(2).transpose(1, 2)  # (B, h w, 3)
+    off = (x - wanted_colours(photo, colours, contrast)).flatten(2).transpose(1, 2)  # (B, h w, 3)
     with torch.autocast(x.device.type, enabled=False):
         _, covariance = _moments(colours.float().view(-1, PALETTE, 3))
         whitened = off @ _inverse(covariance)

@@ -68,7 +68,8 @@ class LossConfig:
     only style. It is the setting for users to turn. `balance` multiplies the style terms too; its
     value is found in training (training/balance.py). With `gram`, relative terms compare Gram
     matrices, as Gatys et al. (2015) do, instead of covariances. With `apart`, flat and textured
-    places are compared apart.
+    places are compared apart. `contrast` is the covariance of colours that the light term asks for,
+    over the painting's; networks reach two thirds of it.
     """
 
     mode: Literal["relative", "absolute"] = "relative"
@@ -78,6 +79,7 @@ class LossConfig:
     balance: float = 1.0
     gram: bool = False
     apart: bool = False
+    contrast: float = 1.5
     content_weight: float | None = None
     style_weight: float | None = None
     mean_weight: float | None = None

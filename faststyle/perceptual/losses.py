@@ -233,6 +233,7 @@ class PerceptualLoss(nn.Module):
         self.lean = lean
         self.gram = config.gram or config.mode == "absolute"
         self.apart = config.apart
+        self.contrast = config.contrast
         self.weights = config.weights()
         self.content_layers, self.style_layers = config.layers(arch)
         self.shares = _shares(styles)
@@ -294,7 +295,7 @@ class PerceptualLoss(nn.Module):
     @torch.no_grad()
     def recoloured(self, photo: Tensor, which: Tensor) -> Tensor:
         """Return photos, (B, 3, H, W), in the colours of the paintings `which`, (B,)."""
-        return recolour(photo, self._of_paintings(PALETTE, which))
+        return recolour(photo, self._of_paintings(PALETTE, which), self.contrast)
 
     def forward(self, stylized: Tensor, targets: Feats, which: Tensor | None = None) -> Terms:
         """Return the terms of the objective for `stylized`, (B, 3, H, W), against `targets(photo)`.
@@ -331,7 +332,7 @@ class PerceptualLoss(nn.Module):
             style, mean, style_rel = (self._blend(values) for values in zip(*each, strict=True))
         seen_squares = squares(stylized)
         colours = self._of_paintings(PALETTE, which)
-        light = dampen(light_error(seen_squares, targets[SQUARES], colours))
+        light = dampen(light_error(seen_squares, targets[SQUARES], colours, self.contrast))
         # reported only, so it needs no gradient
         kept = light_kept(luminance(seen_squares.detach()), luminance(targets[SQUARES]))
         parts = (content, style, mean, total_variation(stylized.float()), light)

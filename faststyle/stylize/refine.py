@@ -1,8 +1,8 @@
 """Refining a still picture: steps of the slow path go on from the picture of the network.
 
-They minimise the objective that the network was trained on, for this one photo. The optimiser is
-L-BFGS (slow/descent.py). The time is given, and the picture of the lowest objective is taken, so it
-is never higher than that of the network's own picture.
+They minimise the objective that the network was trained on, for this one photo, but for its light
+term (`CONTRAST`, `LIGHT`). The optimiser is L-BFGS (slow/descent.py). The time is given, and the
+picture of the lowest objective is taken, so it is never higher than that of the network's own.
 
 Source: Gatys, Ecker, Bethge (2015), https://arxiv.org/abs/1508.06576
 """
@@ -50,6 +50,11 @@ PAINTINGS = (Path(), Path("data/styles"))
 
 # How fast flat places of the photo get finer light and dark, over the speed of textured ones.
 FLAT = 0.25
+
+# The light term, beside that of training. A network reaches a part of the contrast that it is asked
+# for, steps reach all of it: white walls would become dirty. And steps buy style with odd hues.
+CONTRAST = 1.0
+LIGHT = 2.0  # times its weight in training
 
 Progress = Callable[[float, float], None]  # is called with seconds spent, and how many there are
 
@@ -104,7 +109,10 @@ class Refiner:
     ) -> None:
         if not 0 < seconds < math.inf:
             raise ImageError(f"`refine` takes seconds, more than 0, got {seconds:g}")
-        self.recipe = replace(recipe, adversarial_weight=0.0)  # no critic: a fixed function
+        light = LIGHT * recipe.loss.weights().light
+        loss = replace(recipe.loss, contrast=CONTRAST, light_weight=light)
+        # without the critic it is a fixed function
+        self.recipe = replace(recipe, loss=loss, adversarial_weight=0.0)
         self.painting = painting
         self.weights = weights
         self.seconds = seconds

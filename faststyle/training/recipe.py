@@ -242,6 +242,7 @@ def learning_rate(step: int, recipe: Recipe) -> float:
 def _check_loss(loss: LossConfig) -> None:
     weights = {
         "strength": loss.strength,
+        "contrast": loss.contrast,
         **{f"{key}_weight": w for key, w in loss.weights()._asdict().items()},
     }
     for key, value in weights.items():
