@@ -20,7 +20,7 @@ from faststyle.app.background import StoppedError, Stops, followed
 from faststyle.app.curves import Line, chart
 from faststyle.app.options import AppOptions
 from faststyle.app.parts import as_upload, duration, in_words, label, read_upload
-from faststyle.app.server import POLICY, Guard
+from faststyle.app.server import POLICY, QUEUE_TICK, Guard
 from faststyle.app.thumbnails import Thumbnails, thumbnail_folder
 from faststyle.cli import app
 from faststyle.errors import DeviceError, ImageError, ServerError
@@ -33,6 +33,20 @@ def polylines(svg: str) -> list[list[tuple[float, float]]]:
         [(float(x), float(y)) for x, y in (pair.split(",") for pair in points.split())]
         for points in found
     ]
+
+
+@needs("gradio")
+def test_gradio_s_queue_has_the_pause_that_the_server_sets() -> None:
+    """It is private: a release without it, or with a longer one, needs another look."""
+    import gradio
+
+    async def pause() -> float:  # in a loop, else Gradio opens one and leaves it open
+        with gradio.Blocks(analytics_enabled=False) as page:
+            gradio.Markdown("a page")
+        found: float = page.queue()._queue.sleep_when_free
+        return found
+
+    assert 0 < asyncio.run(pause()) < QUEUE_TICK
 
 
 def test_a_chart_goes_from_left_to_right_and_small_values_lie_low() -> None:

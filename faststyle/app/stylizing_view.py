@@ -21,7 +21,7 @@ CAMERA = {"width": {"ideal": 640}, "height": {"ideal": 480}}
 FRAME = 256  # pixels: shorter side of frames of the webcam, unless asked otherwise
 STREAM_EVERY = 0.1  # seconds between two frames of the webcam
 LONGEST_STREAM = 3600  # seconds
-GALLERY_EVERY = 3.0  # seconds between two looks for new styles
+GALLERY_EVERY = 6.0  # seconds between two looks for new styles
 ONE_STYLE = "one style alone"
 
 

@@ -11,7 +11,7 @@ from faststyle.app.jobs import Jobs, Run, plain_name
 from faststyle.app.parts import Upload, duration, read_upload, takes_any_file, told
 from faststyle.app.studio import Studio
 
-EVERY = 2.0  # seconds between two looks at a run: what it shows changes every ten seconds or so
+EVERY = 4.0  # seconds between two looks at a run: what it shows changes every ten seconds or so
 CURVES = {"content_rel": "content", "style_rel": "style", "total": "total"}
 WORDS = {
     "waiting": "waits for the training before it",
@@ -134,8 +134,9 @@ class TrainingView:
             [self.run, self.name],
             **private,
         )
-        self.stop.click(self.in_words(self.jobs.stop), self.run, None, **private)
-        self.resume.click(self.in_words(self.jobs.resume), self.run, None, **private)
+        for button, act in ((self.stop, self.jobs.stop), (self.resume, self.jobs.resume)):
+            done = button.click(self.in_words(act), self.run, None, **private)
+            done.then(self._look, **looks, **private)
 
     def _start(self, painting: Upload, name: str, recipe: str) -> Any:
         data = read_upload(painting, self.studio.options.max_bytes)
