@@ -96,8 +96,8 @@ def bench_race(
     """Train ours for `seconds`, and the reference until it is as good.
 
     The reference gives up after `times` as long. `turn` is how many seconds one trains before it is
-    the other's turn. `see` is told of each turn, and of a start that is not the
-    best. Everything runs on the CPU, in float32.
+    the other's turn. `see` is told of each turn, and of a start that is not the best.
+    Everything runs on the CPU, in float32.
     """
     keep_freed_memory()
     painting = read_painting(style)
