@@ -59,8 +59,8 @@ def test_a_step_is_compiled_once_and_its_losses_are_those_of_torch(
     plain = train(sys.executable, folders[1], vgg_file, painting)
     totals = [[step["total"] for step in run["steps"]] for run in (on_xla, plain)]
     assert totals[0][:2] == pytest.approx(totals[1][:2], rel=1e-5)
-    # Rounding grows from step to step. Torch with AVX2 and torch with SSE 4.1 alone are 1.6e-5 apart
-    # in 5 steps and 1.4e-2 in 24; torch with AVX2 and XLA 3e-5 and 7e-3.
+    # Rounding grows from step to step. Torch with AVX2 and torch with SSE 4.1 alone are 1.6e-5
+    # apart in 5 steps and 1.4e-2 in 24; torch with AVX2 and XLA 3e-5 and 7e-3.
     assert totals[0][:5] == pytest.approx(totals[1][:5], rel=1e-4)
     assert totals[0][:FIRST] == pytest.approx(totals[1][:FIRST], rel=1e-3)
     assert totals[0] == pytest.approx(totals[1], rel=0.02)
