@@ -41,6 +41,7 @@ PYTORCH = (".pth", ".pt", ".ckpt", ".model")  # of weights that other programs w
 MEANS = "paintings.means"  # the tensor by which a collection finds the painting nearest to another
 # Licences that allow any use, the one that asks for least first
 FREE = ("CC0-1.0", "MIT", "BSD-3-Clause", "CC BY 4.0")
+PHOTOS = "photos: "  # before the terms of photos, in a licence
 
 
 # The types of metadata that is not a table
@@ -99,6 +100,15 @@ def strictest(licences: Iterable[str]) -> str:
     if restricting:
         return "; ".join(restricting)
     return max(short.values(), key=FREE.index, default="")
+
+
+def with_photos(about: About, photos: str) -> str:
+    """Return the licence of a network, now that the terms of its photos are known: `photos`.
+
+    What else restricts it stays.
+    """
+    others = [term for term in about.license.split("; ") if not term.startswith(PHOTOS)]
+    return strictest([photos, about.vgg.get("license", ""), *others])
 
 
 def save_checkpoint(
@@ -332,7 +342,8 @@ def find_checkpoint(name: str) -> Path:
     "hf:USER/REPO" and "hf:USER/REPO@REVISION/FILE" are files of the Hugging Face Hub (hub.py).
     In the gallery the network may be left out: "the_scream" finds the_scream-mobile. Last comes the
     collection of the package. "COLLECTION:PAINTING" is one painting of a collection: a checkpoint
-    of its own, which is written to the cache. The name of the painting may be cut short.
+    of its own, as precise as the collection, which is written to the cache. The name of the
+    painting may be cut short.
 
     Raises: CheckpointError that lists the names at hand.
     """
@@ -391,6 +402,7 @@ def _one_of(path: Path, name: str) -> Path:
         with check_weights(path):
             mix = torch.eye(len(names))[row]
             single = one_painting(network, about.network, mix)
+            types = {value.dtype for value in read_weights(path).values()}
         own = replace(
             about,
             network=one_painting_config(about.network),
@@ -400,7 +412,7 @@ def _one_of(path: Path, name: str) -> Path:
             measured={},
             base=digest,
         )
-        save_checkpoint(target, single, own)
+        save_checkpoint(target, single, own, types.pop() if len(types) == 1 else None)
     return target
 
 
@@ -419,11 +431,26 @@ def checkpoints_at_hand() -> list[Path]:
 
 def names_at_hand() -> list[str]:
     """Return the names of all styles at hand: of a collection "COLLECTION:PAINTING" for each."""
-    names: list[str] = []
-    for path in checkpoints_at_hand():
-        try:
-            paintings = painting_names(read_about(path))
-        except CheckpointError:  # a damaged file is named, and says so when it is used
-            paintings = []
-        names += [f"{path.stem}:{painting}" for painting in paintings] or [path.stem]
-    return names
+    return [name for path in checkpoints_at_hand() for name in _names_in(path, path.stem)]
+
+
+def names_of(style: str) -> list[str]:
+    """Return the name of a style; of a collection, "COLLECTION:PAINTING" for each painting.
+
+    Example:
+        >>> names_of("collection")[:2]
+        ['collection:arcimboldo_vertumnus', 'collection:balla_street_light']
+    """
+    try:
+        return _names_in(find_checkpoint(style), style)
+    except CheckpointError:  # it says so when it is used
+        return [style]
+
+
+def _names_in(path: Path, style: str) -> list[str]:
+    """Return the names of what a file holds; that of a damaged one too, for it to say so."""
+    try:
+        paintings = painting_names(read_about(path))
+    except CheckpointError:
+        paintings = []
+    return [f"{style}:{painting}" for painting in paintings] or [style]

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from faststyle.checkpoint import MEANS, base_file, read_about, save_checkpoint
+from faststyle.checkpoint import MEANS, base_file, read_about, save_checkpoint, with_photos
 from faststyle.networks import build_network
 from faststyle.training.start import SCRATCH
 
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument(
         "--photos", required=True, help="what it saw, and what that may be used for"
     )
-    parser.add_argument("--license", required=True)
+    parser.add_argument("--license", required=True, help="the terms of the photos")
     args = parser.parse_args()
     about = read_about(args.newest)
     weights = load_file(args.newest)
@@ -35,7 +35,8 @@ def main() -> None:
     network.load_state_dict({name: value.float() for name, value in weights.items()})
     # Where it went on from a file, that file began from scratch and is nowhere else.
     recipe = {**about.recipe, "photos": args.photos, "init": SCRATCH}
-    about = dataclasses.replace(about, photos=args.photos, license=args.license, recipe=recipe)
+    license = with_photos(about, args.license)
+    about = dataclasses.replace(about, photos=args.photos, license=license, recipe=recipe)
     target = base_file()
     target.parent.mkdir(exist_ok=True)
     save_checkpoint(target, network, about, torch.float16, means)

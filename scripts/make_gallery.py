@@ -29,7 +29,7 @@ import typer
 from gallery_card import write_card
 
 from faststyle import checkpoint
-from faststyle.checkpoint import SUFFIX, load_checkpoint, save_checkpoint
+from faststyle.checkpoint import SUFFIX, load_checkpoint, save_checkpoint, with_photos
 from faststyle.cli.common import (
     Device,
     Threads,
@@ -107,7 +107,8 @@ def make_gallery(
         typer.Option(help="What the photos are, and what they may be used for.", metavar="TEXT"),
     ] = None,
     license: Annotated[
-        str | None, typer.Option(help="What the networks may be used for.", metavar="TEXT")
+        str | None,
+        typer.Option(help="The terms of the photos; other terms are kept.", metavar="TEXT"),
     ] = None,
     recipe: Annotated[str, typer.Option(help="A recipe's name, or a .toml file.")] = "long",
     seed: Annotated[int, typer.Option(help="Seed of photos and weights.")] = 0,
@@ -237,7 +238,7 @@ def _make(style: str, painting: Path, recipe: Recipe, settings: Settings) -> Pat
         about,
         # The base saw photos before; the same ones are named once.
         photos=BEFORE.join(dict.fromkeys([settings.photos_are, *about.photos.split(BEFORE)[1:]])),
-        license=settings.license,
+        license=with_photos(about, settings.license),
         recipe={
             **about.recipe,
             "photos": settings.photos_are,

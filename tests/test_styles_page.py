@@ -17,10 +17,11 @@ from conftest import draw, write_random_network
 from PIL import Image
 from typer.testing import CliRunner
 
-from faststyle.checkpoint import load_checkpoint, save_checkpoint
+from faststyle.checkpoint import About, load_checkpoint, save_checkpoint
 from faststyle.cli import app
 from faststyle.errors import RecipeError
 from faststyle.images import read_image
+from faststyle.networks import build_network
 from faststyle.sizes import fit_shorter
 from faststyle.stylize.stylizer import Stylizer
 from faststyle.titles import painting_words, read_titles
@@ -111,6 +112,21 @@ def test_without_a_photo_it_is_the_one_of_the_thumbnails(workplace: Path) -> Non
     assert page.all("img")[0]["alt"] == f"The photo {example_photo().name} as it is"
     assert "faststyle stylize photo.jpg --style plain -o out.png" in page.words
     assert "1 style on chelsea.png" in page.words
+
+
+def test_a_collection_is_all_of_its_paintings(workplace: Path) -> None:
+    config = {"name": "mobile", "width": 8, "paintings": 2}
+    paintings = ({"name": "red", "file": "red.png"}, {"name": "blue", "file": "blue.png"})
+    about = About(config, {}, {}, "none", {}, paintings=paintings)
+    save_checkpoint(Path("checkpoints/two.safetensors"), build_network(config), about)
+    wanted = ["my photo.png", "--style", "plain", "--style", "two"]
+    page = call(*wanted, "--size", "24")
+    assert page.exit_code == 0, page.output
+    commands = Page(Path("styles.html").read_text()).words
+    for name in ("plain", "two:red", "two:blue"):
+        assert f"--style {name} -o out.png" in commands
+    sheet = CliRunner().invoke(app, ["sheet", *wanted, "--size", "24", "-o", "sheet.png"])
+    assert sheet.stdout == "wrote sheet.png: plain, red, blue\n"
 
 
 def test_a_file_that_is_there_is_only_replaced_with_overwrite(workplace: Path) -> None:

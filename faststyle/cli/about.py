@@ -134,21 +134,33 @@ def _milliseconds(style: str) -> float | None:
 
 
 def _print_styles(rows: list[dict[str, Any]]) -> None:
+    from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
+    from faststyle.checkpoint import base_file, names_of
+
     timed = ["ms"] if any("milliseconds" in row for row in rows) else []
-    table = Table("name", "network", "MB", "painting", *SCORES, *timed)
+    scores = [name.replace("_", "\n", 1) for name in SCORES]  # narrow: all fits into 80 columns
+    table = Table("name", "network", "MB", *scores, *timed, box=SIMPLE)
+    for column in table.columns[2:]:
+        column.justify = "right"
     table.columns[0].no_wrap = True  # it is what one types
     table.columns[0].min_width = max((len(row["name"]) for row in rows), default=0)
     for row in rows:
         network = f"{row['network'].get('name', '')} {row['network'].get('width', '')}".strip()
-        scores = (f"{row['scores'][key]:.2f}" if key in row["scores"] else "" for key in SCORES)
-        cells = [row["name"], network, f"{row['megabytes']:.1f}", row["painting"], *scores]
+        values = (f"{row['scores'][key]:.2f}" if key in row["scores"] else "" for key in SCORES)
+        cells = [row["name"], network, f"{row['megabytes']:.1f}", *values]
         if timed:
             cells.append("" if row["milliseconds"] is None else f"{row['milliseconds']:.0f}")
         table.add_row(*(one_line(str(cell)) for cell in cells))
     Console(markup=False).print(table)  # names may have [brackets]
+    more = names_of(base_file().stem)
+    if len(more) > 1 and more[0] not in [row["name"] for row in rows]:
+        typer.echo(
+            f"and {len(more)} paintings of the collection, such as {more[-1]}.\n"
+            f"faststyle styles PHOTO --style {base_file().stem} shows them all."
+        )
 
 
 @app.command()

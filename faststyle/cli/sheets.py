@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 Styles = Annotated[
     list[str] | None,
-    typer.Option("--style", help="A style, several times if wanted; default: all."),
+    typer.Option(
+        "--style",
+        help="A style, several times if wanted; `collection` is all of its paintings. "
+        "Default: all styles but those.",
+    ),
 ]
 
 
@@ -145,11 +149,14 @@ def show_styles(
 
 
 def _names(styles: list[str] | None) -> list[str]:
-    """Return the styles that were asked for, else all at hand. Raises: CheckpointError for none."""
-    from faststyle.checkpoint import names_at_hand
+    """Return the styles that were asked for, else all at hand. Raises: CheckpointError for none.
+
+    A collection is all of its paintings.
+    """
+    from faststyle.checkpoint import names_at_hand, names_of
     from faststyle.errors import CheckpointError
 
-    names = styles or names_at_hand()
+    names = [name for style in styles for name in names_of(style)] if styles else names_at_hand()
     if not names:
         raise CheckpointError(
             "no checkpoints at hand; train one with: faststyle train --style PAINTING"

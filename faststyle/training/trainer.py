@@ -21,7 +21,7 @@ from accelerate.utils import set_seed
 from torch import Tensor
 
 import faststyle
-from faststyle.checkpoint import About, save_checkpoint, strictest
+from faststyle.checkpoint import PHOTOS, About, save_checkpoint, strictest
 from faststyle.devices import is_out_of_memory
 from faststyle.errors import (
     DeviceError,
@@ -402,7 +402,7 @@ class Trainer:
         if not many:
             recipe["loss"]["balance"] = balance[0]
         seen = [self.source.description, self.origin.photos]
-        licences = [self.weights.license, self.origin.license, f"photos: {self.source.license}"]
+        licences = [self.weights.license, self.origin.license, f"{PHOTOS}{self.source.license}"]
         if self.train_step.teacher is not None:
             seen.append(self.train_step.teacher.about.photos)
             licences.append(self.train_step.teacher.about.license)
