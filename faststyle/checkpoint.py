@@ -327,6 +327,11 @@ def base_file() -> Path:
     return Path(__file__).with_name("training") / "bases" / f"collection{SUFFIX}"
 
 
+def package_collections() -> list[Path]:
+    """Return the files of all collections in the package: the base, and faster ones beside it."""
+    return sorted(base_file().parent.glob(f"*{SUFFIX}"))
+
+
 def style_folders() -> list[Path]:
     """Return the folders in which names of styles are looked for, the first one first.
 
@@ -340,8 +345,8 @@ def find_checkpoint(name: str) -> Path:
     """Return the file that `name` means: a path, else a name in one of `style_folders`.
 
     "hf:USER/REPO" and "hf:USER/REPO@REVISION/FILE" are files of the Hugging Face Hub (hub.py).
-    In the gallery the network may be left out: "the_scream" finds the_scream-mobile. Last comes the
-    collection of the package. "COLLECTION:PAINTING" is one painting of a collection: a checkpoint
+    In the gallery the network may be left out: "the_scream" finds the_scream-mobile. Last come the
+    collections of the package. "COLLECTION:PAINTING" is one painting of a collection: a checkpoint
     of its own, as precise as the collection, which is written to the cache. The name of the
     painting may be cut short.
 
@@ -369,8 +374,7 @@ def _find_file(name: str) -> Path | None:
     candidates = [Path(name), *(folder / f"{name}{SUFFIX}" for folder in style_folders())]
     if Path(name).name == name:
         candidates += sorted(GALLERY.glob(f"{glob.escape(name)}-*{SUFFIX}"))
-    if name == base_file().stem:
-        candidates.append(base_file())
+        candidates.append(base_file().with_name(f"{name}{SUFFIX}"))
     return next((path for path in candidates if path.is_file()), None)
 
 
@@ -419,8 +423,7 @@ def _one_of(path: Path, name: str) -> Path:
 def checkpoints_at_hand() -> list[Path]:
     """Return the files in all `style_folders`, by name; of two of one name the first.
 
-    The collection of the package is not among them: `faststyle info collection` names its
-    paintings.
+    The collections of the package are not among them (`package_collections`).
     """
     found: dict[str, Path] = {}
     for folder in style_folders():

@@ -23,7 +23,13 @@ import torch
 from torch import Tensor
 
 import faststyle
-from faststyle.checkpoint import base_file, checkpoints_at_hand, read_about, style_folders
+from faststyle.checkpoint import (
+    base_file,
+    checkpoints_at_hand,
+    package_collections,
+    read_about,
+    style_folders,
+)
 from faststyle.devices import cpu_facts, find_device, has_fast_bf16
 from faststyle.engines.engine import Engine
 from faststyle.engines.graph import NEEDS, to_onnx
@@ -244,7 +250,7 @@ def _count_styles() -> tuple[dict[str, int], tuple[str, ...]]:
     """Return how many checkpoints are in each folder, and the errors of those that are damaged."""
     found = dict.fromkeys(map(str, (*style_folders(), base_file().parent)), 0)
     damaged = []
-    for path in (*checkpoints_at_hand(), base_file()):
+    for path in (*checkpoints_at_hand(), *package_collections()):
         try:
             read_about(path)
         except FaststyleError as error:

@@ -1,9 +1,10 @@
-"""Make the newest weights of a collection the base of the package,
-faststyle/training/bases/collection.safetensors.
+"""Put the newest weights of a collection into the package, training/bases/NAME.safetensors.
 
     python scripts/add_base.py outputs/collection/newest.safetensors \
         --photos "1,291 photos of BSDS500 and of ImageNet's classes (research use)" \
         --license "research use"
+
+The one named collection is the base, from which training starts.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from faststyle.checkpoint import MEANS, base_file, read_about, save_checkpoint, with_photos
+from faststyle.checkpoint import MEANS, SUFFIX, base_file, read_about, save_checkpoint, with_photos
 from faststyle.networks import build_network
 from faststyle.training.start import SCRATCH
 
@@ -27,6 +28,7 @@ def main() -> None:
         "--photos", required=True, help="what it saw, and what that may be used for"
     )
     parser.add_argument("--license", required=True, help="the terms of the photos")
+    parser.add_argument("--name", default=base_file().stem, help="default: %(default)s")
     args = parser.parse_args()
     about = read_about(args.newest)
     weights = load_file(args.newest)
@@ -37,7 +39,7 @@ def main() -> None:
     recipe = {**about.recipe, "photos": args.photos, "init": SCRATCH}
     license = with_photos(about, args.license)
     about = dataclasses.replace(about, photos=args.photos, license=license, recipe=recipe)
-    target = base_file()
+    target = base_file().with_name(f"{args.name}{SUFFIX}")
     target.parent.mkdir(exist_ok=True)
     save_checkpoint(target, network, about, torch.float16, means)
     count = len(about.paintings)

@@ -64,7 +64,7 @@ def main() -> None:
     vgg = Path(sys.argv[1])
     # Only the styles of the folder: the others take minutes to be rendered.
     checkpoint.GALLERY = Path("no gallery")
-    styles.base_file = lambda: Path("no base.safetensors")
+    styles.package_collections = list
     options = AppOptions(
         port=0,
         engine=EngineOptions(engine="torch", device="cpu", precision="float32", threads=1),

@@ -251,7 +251,7 @@ def test_thumbnails_are_rendered_once_and_anew_for_a_new_checkpoint(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("faststyle.serve.styles.base_file", lambda: tmp_path / "none.safetensors")
+    monkeypatch.setattr("faststyle.serve.styles.package_collections", list)
     (tmp_path / "checkpoints").mkdir()
     style = tmp_path / "checkpoints" / "dots.safetensors"
     style.write_bytes(checkpoint.read_bytes())

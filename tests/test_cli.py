@@ -607,7 +607,7 @@ def test_list_names_what_is_in_checkpoints_and_in_the_package(
     assert "…" not in table  # nothing is cut short
     assert max(map(len, table.splitlines())) <= 80
     count = len(read_about(base_file()).paintings)
-    assert f"and {count} paintings of the collection, such as collection:" in table
+    assert f"\ncollection: {count} paintings, such as collection:" in table
 
 
 def test_the_list_names_no_other_collection_than_what_is_found_by_that_name(
@@ -616,7 +616,7 @@ def test_the_list_names_no_other_collection_than_what_is_found_by_that_name(
     (workplace / "checkpoints" / "collection.safetensors").write_bytes(
         (workplace / "checkpoints" / "dots.safetensors").read_bytes()
     )
-    assert "paintings of the collection" not in call("list").stdout
+    assert "\ncollection: " not in call("list").stdout
 
 
 def test_the_list_measures_speed_where_it_is_asked_to(
@@ -634,6 +634,7 @@ def test_the_list_measures_speed_where_it_is_asked_to(
     table = call("list", "--speed").stdout
     assert " ms " in table
     assert " 1234 " in table
+    assert re.search(r"\ncollection: .* MB, 1234 ms\n", table)
 
 
 def test_a_sheet_has_the_photo_and_every_style(workplace: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -81,7 +82,7 @@ def list_styles(
     if as_json:
         typer.echo(json.dumps(rows))
     else:
-        _print_styles(rows)
+        _print_styles(rows, speed)
 
 
 def _style_rows(speed: bool) -> list[dict[str, Any]]:
@@ -133,14 +134,12 @@ def _milliseconds(style: str) -> float | None:
     return round(1000 * seconds, 1)
 
 
-def _print_styles(rows: list[dict[str, Any]]) -> None:
+def _print_styles(rows: list[dict[str, Any]], speed: bool) -> None:
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
-    from faststyle.checkpoint import base_file, names_of
-
-    timed = ["ms"] if any("milliseconds" in row for row in rows) else []
+    timed = ["ms"] if speed else []
     scores = [name.replace("_", "\n", 1) for name in SCORES]  # narrow: all fits into 80 columns
     table = Table("name", "network", "MB", *scores, *timed, box=SIMPLE)
     for column in table.columns[2:]:
@@ -148,19 +147,39 @@ def _print_styles(rows: list[dict[str, Any]]) -> None:
     table.columns[0].no_wrap = True  # it is what one types
     table.columns[0].min_width = max((len(row["name"]) for row in rows), default=0)
     for row in rows:
-        network = f"{row['network'].get('name', '')} {row['network'].get('width', '')}".strip()
         values = (f"{row['scores'][key]:.2f}" if key in row["scores"] else "" for key in SCORES)
-        cells = [row["name"], network, f"{row['megabytes']:.1f}", *values]
+        cells = [row["name"], _words(row["network"]), f"{row['megabytes']:.1f}", *values]
         if timed:
             cells.append("" if row["milliseconds"] is None else f"{row['milliseconds']:.0f}")
         table.add_row(*(one_line(str(cell)) for cell in cells))
     Console(markup=False).print(table)  # names may have [brackets]
-    more = names_of(base_file().stem)
-    if len(more) > 1 and more[0] not in [row["name"] for row in rows]:
-        typer.echo(
-            f"and {len(more)} paintings of the collection, such as {more[-1]}.\n"
-            f"faststyle styles PHOTO --style {base_file().stem} shows them all."
-        )
+    _print_collections([row["name"] for row in rows], speed)
+
+
+def _print_collections(listed: list[str], speed: bool) -> None:
+    """Print a line for each collection of the package, unless another one is found by its name."""
+    from faststyle.checkpoint import names_of, package_collections, read_about
+
+    shown = []
+    for path in package_collections():
+        names = names_of(path.stem)
+        if path.stem in listed or names[0] in listed:
+            continue
+        milliseconds = _milliseconds(names[0]) if speed else None
+        details = [
+            f"{len(names)} paintings, such as {names[-1]}",
+            _words(read_about(path).network),
+            f"{path.stat().st_size / 1e6:.1f} MB",
+            *([f"{milliseconds:.0f} ms"] if milliseconds else []),
+        ]
+        typer.echo(f"{path.stem}: {', '.join(details)}")
+        shown.append(path.stem)
+    if shown:
+        typer.echo(f"faststyle styles PHOTO --style {shown[0]} shows all of its paintings.")
+
+
+def _words(network: Mapping[str, Any]) -> str:
+    return f"{network.get('name', '')} {network.get('width', '')}".strip()
 
 
 @app.command()

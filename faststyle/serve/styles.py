@@ -14,9 +14,9 @@ from typing import Any
 
 from faststyle.checkpoint import (
     GALLERY,
-    base_file,
     checkpoints_at_hand,
     find_checkpoint,
+    package_collections,
     painting_names,
     read_about,
 )
@@ -168,7 +168,7 @@ class Shelf:
 
 def _list_styles() -> Iterator[Style]:
     """Yield the styles at hand; a checkpoint that cannot be read is left out."""
-    for path in [*checkpoints_at_hand(), base_file()]:
+    for path in [*checkpoints_at_hand(), *package_collections()]:
         try:
             about = read_about(path)
         except CheckpointError:
