@@ -1,7 +1,8 @@
 """What is known of paintings: a table, paintings.toml, in a folder of checkpoints.
 
 It has an entry for each painting, under the name of its file without suffix. Only `title` must be
-there. `notes` are for those who choose a network, by the network's name:
+there. `notes` are for those who choose a network, by the network's name; an empty line ends a
+paragraph:
 
     notes = "What holds for all networks of the folder."
 
@@ -15,6 +16,7 @@ there. `notes` are for those who choose a network, by the network's name:
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -66,7 +68,7 @@ def read_titles(folder: Path) -> Titles:
         raise RecipeError(f"{path}: more than {MAX_BYTES:,} bytes: no table of paintings")
     notes = values.pop("notes", "")
     return Titles(
-        _text(f"{path}: notes", notes),
+        _notes(f"{path}: notes", notes),
         {name: _read_entry(f"{path}: {name}", entry) for name, entry in values.items()},
     )
 
@@ -82,7 +84,7 @@ def _read_entry(where: str, entry: Any) -> Title:
     if not isinstance(notes, dict):
         raise RecipeError(f'{where}: notes are those of a network, as in notes.mobile = "..."')
     texts = {key: _text(f"{where}.{key}", entry[key]) for key in entry if key != "notes"}
-    by_network = {key: _text(f"{where}.notes.{key}", value) for key, value in notes.items()}
+    by_network = {key: _notes(f"{where}.notes.{key}", value) for key, value in notes.items()}
     return Title(**texts, notes=by_network)
 
 
@@ -91,6 +93,12 @@ def _text(where: str, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise RecipeError(f"{where} must be a text, got {value!r}")
     return " ".join(str(value).split())
+
+
+def _notes(where: str, value: Any) -> str:
+    """Return a text of paragraphs, each one line, with an empty line between them."""
+    paragraphs = re.split(r"\n\s*\n", value) if isinstance(value, str) else [value]
+    return "\n\n".join(filter(None, (_text(where, paragraph) for paragraph in paragraphs)))
 
 
 def painting_words(checkpoint: Path, painting: Mapping[str, Any]) -> str:

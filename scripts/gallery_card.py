@@ -68,7 +68,7 @@ def card(gallery: Path) -> str:
         painting = painted or facts(about)["painting"]
         network = "{name}-{width}".format(**network_options(about.network))
         lines.append(table_row(file.stem, painting, network, *_scores(about)))
-    lines += ["", *_paragraph(titles.notes)]
+    lines += ["", *_paragraphs(titles.notes)]
     for file, about in known.items():
         lines += _section(file, about, titles.paintings.get(_painting(about)))
     return "\n".join(lines)
@@ -135,7 +135,7 @@ def _section(file: Path, about: About, title: Title | None) -> Iterator[str]:
     yield ""
     if title is not None:
         network = file.stem.removeprefix(f"{_painting(about)}-")
-        yield from _paragraph(title.notes.get(network, ""))
+        yield from _paragraphs(title.notes.get(network, ""))
 
 
 def _network(file: Path, about: About) -> str:
@@ -148,9 +148,11 @@ def _network(file: Path, about: About) -> str:
     return f"{words}, {count:,} parameters{precision}"
 
 
-def _paragraph(text: str) -> list[str]:
-    """Return a text as lines and an empty one; no lines for no text."""
-    return [textwrap.fill(text, 100), ""] if text else []
+def _paragraphs(text: str) -> Iterator[str]:
+    """Yield a text of paragraphs in lines, an empty one after each; nothing for no text."""
+    for paragraph in filter(None, text.split("\n\n")):
+        yield textwrap.fill(paragraph, 100)
+        yield ""
 
 
 def _scores(about: About) -> Iterator[str]:

@@ -28,7 +28,13 @@ ROOT = Path(__file__).parents[1]
 SHIPPED = Path(faststyle.__file__).with_name("gallery")
 TERMS = "6 drawn photos (research use)"
 TABLE = """
-notes = "All of them are tiny."
+notes = '''
+All of them
+are tiny.
+
+They are quick.
+'''
+
 [dots]
 title = "Dots | lines"
 painter = "Anna"
@@ -115,7 +121,7 @@ def test_a_network_is_trained_judged_and_shipped_and_one_that_fails_is_listed(ma
         f"| hours of training | {shipped.measured['seconds'] / 3600:.2f} |",
         "| equal L-BFGS step | ",
         "It is not without faults.",
-        "All of them are tiny.",
+        "\nAll of them are tiny.\n\nThey are quick.\n",
     ):
         assert part in card
     assert "blank" not in card
