@@ -442,7 +442,7 @@ def names_of(style: str) -> list[str]:
 
     Example:
         >>> names_of("collection")[:2]
-        ['collection:arcimboldo_vertumnus', 'collection:balla_street_light']
+        ['collection:arcimboldo_vertumnus', 'collection:bihzad_siege_zafarnama']
     """
     try:
         return _names_in(find_checkpoint(style), style)

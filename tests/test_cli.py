@@ -619,6 +619,18 @@ def test_the_list_names_no_other_collection_than_what_is_found_by_that_name(
     assert "\ncollection: " not in call("list").stdout
 
 
+def test_a_collection_of_the_package_that_is_damaged_is_named(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = workplace / "collection.safetensors"
+    damaged.write_bytes(b"nothing")
+    monkeypatch.setattr("faststyle.checkpoint.package_collections", lambda: [damaged])
+    result = call("list")
+    assert result.exit_code == 0
+    assert "dots" in result.stdout
+    assert result.stderr.startswith("left out: ")
+
+
 def test_the_list_measures_speed_where_it_is_asked_to(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -158,17 +158,22 @@ def _print_styles(rows: list[dict[str, Any]], speed: bool) -> None:
 
 def _print_collections(listed: list[str], speed: bool) -> None:
     """Print a line for each collection of the package, unless another one is found by its name."""
-    from faststyle.checkpoint import names_of, package_collections, read_about
+    from faststyle.checkpoint import package_collections, painting_names, read_about
 
     shown = []
     for path in package_collections():
-        names = names_of(path.stem)
+        try:
+            about = read_about(path)
+        except CheckpointError as error:
+            typer.echo(f"left out: {error}", err=True)
+            continue
+        names = [f"{path.stem}:{painting}" for painting in painting_names(about)]
         if path.stem in listed or names[0] in listed:
             continue
         milliseconds = _milliseconds(names[0]) if speed else None
         details = [
             f"{len(names)} paintings, such as {names[-1]}",
-            _words(read_about(path).network),
+            _words(about.network),
             f"{path.stat().st_size / 1e6:.1f} MB",
             *([f"{milliseconds:.0f} ms"] if milliseconds else []),
         ]
