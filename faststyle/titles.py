@@ -11,11 +11,15 @@ paragraph:
     painter = "Katsushika Hokusai"
     year = "about 1831"
     licence = "public domain"
+    strength = 1.0
     notes.mobile = "It sets small curls evenly on textured places."
+
+`strength` is that of style in training, as in `faststyle train --strength`; 1 where it is left out.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -37,6 +41,7 @@ class Title:
     painter: str = ""
     year: str = ""
     licence: str = ""
+    strength: float = 1.0
     notes: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -83,9 +88,18 @@ def _read_entry(where: str, entry: Any) -> Title:
     notes = entry.get("notes", {})
     if not isinstance(notes, dict):
         raise RecipeError(f'{where}: notes are those of a network, as in notes.mobile = "..."')
-    texts = {key: _text(f"{where}.{key}", entry[key]) for key in entry if key != "notes"}
+    others = ("strength", "notes")
+    texts = {key: _text(f"{where}.{key}", entry[key]) for key in entry if key not in others}
+    strength = _strength(f"{where}.strength", entry.get("strength", 1.0))
     by_network = {key: _notes(f"{where}.notes.{key}", value) for key, value in notes.items()}
-    return Title(**texts, notes=by_network)
+    return Title(**texts, strength=strength, notes=by_network)
+
+
+def _strength(where: str, value: Any) -> float:
+    number = not isinstance(value, bool) and isinstance(value, int | float)
+    if not number or not 0 < value < math.inf:
+        raise RecipeError(f"{where} must be a number above 0, got {value!r}")
+    return float(value)
 
 
 def _text(where: str, value: Any) -> str:

@@ -36,6 +36,7 @@ OPTIONS = (
     "precision",
     "seed",
     "stroke_size",
+    "loss.strength",
 )
 
 
@@ -89,7 +90,7 @@ def train_command(about: About) -> str:
     for key, value in _flat(about.recipe):
         if key in NOT_SET or key.startswith("network.") or value in (None, by_key.get(key)):
             continue
-        option = ["--" + key.replace("_", "-"), str(value)]
+        option = ["--" + key.removeprefix("loss.").replace("_", "-"), str(value)]
         words += option if key in OPTIONS else ["--set", f"{key}={json.dumps(value)}"]
     return shlex.join(words)
 

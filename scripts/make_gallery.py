@@ -177,6 +177,9 @@ def make_gallery(
                 if network == SMALL:
                     teacher = gallery / f"{name}-{TEACHER}{SUFFIX}"
                     wanted = dataclasses.replace(wanted, teacher=str(teacher))
+                else:
+                    loss = dataclasses.replace(wanted.loss, strength=titles[name].strength)
+                    wanted = dataclasses.replace(wanted, loss=loss)
                 announce(f"{style}: begins")
                 target = _make(style, painting, wanted, settings)
                 write_card(gallery)

@@ -20,6 +20,7 @@ import faststyle
 from faststyle.checkpoint import About, read_about, read_weights, save_checkpoint
 from faststyle.cli.common import Program
 from faststyle.networks.johnson import Johnson
+from faststyle.titles import read_titles
 from faststyle.training.recipe import load_recipe
 
 pytestmark = pytest.mark.usefixtures("small_run")
@@ -79,9 +80,9 @@ def make(scripts: Any, painting: Path, photo_folder: Path, vgg_file: Path, tmp_p
     program = Program()
     program.command()(scripts.make_gallery)
 
-    def run(*args: str, gallery: str = "gallery", work: str = "work") -> Any:
+    def run(*args: str, gallery: str = "gallery", work: str = "work", table: str = TABLE) -> Any:
         Path(gallery).mkdir(exist_ok=True)
-        Path(gallery, "paintings.toml").write_text(TABLE)
+        Path(gallery, "paintings.toml").write_text(table)
         words = ["--paintings", "paintings", "--photos", str(photo_folder)]
         words += ["--judged-on", "held_out", "--photos-are", TERMS, "--license", "research use"]
         words += ["--recipe", "tiny.toml", "--networks", "johnson", "--compare-photos", "0"]
@@ -155,6 +156,23 @@ def test_what_is_finished_is_left_alone_and_what_was_stopped_goes_on(
     again = make()
     assert again.exit_code == 0, again.output
     assert about().scores == about("whole").scores
+
+
+def test_the_table_says_how_strong_the_style_of_a_painting_is(
+    make: Any, scripts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+    made = scripts._make
+
+    def keep(style: str, painting: Path, recipe: Any, settings: Any) -> Path:
+        asked.append(recipe.loss.strength)
+        target: Path = made(style, painting, recipe, settings)
+        return target
+
+    monkeypatch.setattr(scripts, "_make", keep)
+    make(table=TABLE.replace("year = 1901", "strength = 2"))
+    assert asked == [1.0, 2.0]  # blank, dots
+    assert about().recipe["loss"]["strength"] == 2.0
 
 
 def test_a_network_with_a_fault_is_not_shipped(
@@ -245,7 +263,8 @@ def test_the_command_of_a_card_trains_with_the_same_recipe(scripts: Any) -> None
     for file in SHIPPED.glob("*.safetensors"):
         known = read_about(file)
         painting = known.painting["file"]
-        recipe = "quick"
+        strength = read_titles(SHIPPED).paintings[known.painting["name"]].strength
+        recipe = "quick" if strength == 1 else f"quick --strength {strength}"
         if file.stem.endswith("-small"):
             recipe = f"distill --teacher {file.stem.removesuffix('-small')}-mobile"
         assert command(known) == (
@@ -254,6 +273,9 @@ def test_the_command_of_a_card_trains_with_the_same_recipe(scripts: Any) -> None
     small = load_recipe("distill", (), {"teacher": "dots-mobile"}).to_dict()
     copied = About({"name": "mobile", "width": 32}, known.painting, {}, "none", small)
     assert command(copied).endswith("--photos FOLDER --recipe distill --teacher dots-mobile")
+    quick = load_recipe("quick", (), {"loss.strength": 2.0}).to_dict()
+    stronger = About(quick["network"], known.painting, {}, "none", quick)
+    assert command(stronger).endswith("--photos FOLDER --recipe quick --strength 2.0")
     recipe = {**known.recipe, "seed": 7, "init": "scratch", "copying": 0.05}
     other = About({"name": "johnson"}, known.painting, {}, "none", recipe)
     assert command(other).endswith(

@@ -182,6 +182,9 @@ def test_words_on_a_painting_come_from_the_table_beside_the_checkpoint(tmp_path:
         ('[wave]\ntitle = "a"\npanter = "b"', "unknown key 'panter'. Did you mean 'painter'"),
         ('[wave]\ntitle = "a"\nnotes = "b"', "notes are those of a network"),
         ("[wave]\ntitle = 1.5", "title must be a text, got 1.5"),
+        ('[wave]\ntitle = "a"\nstrength = true', "strength must be a number above 0, got True"),
+        ('[wave]\ntitle = "a"\nstrength = inf', "strength must be a number above 0, got inf"),
+        ('[wave]\ntitle = "a"\nstrength = "2"', "strength must be a number above 0, got '2'"),
     ],
 )
 def test_a_table_that_is_wrong_says_where(tmp_path: Path, text: str, message: str) -> None:
