@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from faststyle.errors import CheckpointError, FaststyleError, OutputError, did_you_mean
 from faststyle.files import cache_folder, data_folder, sha256, write_bytes
-from faststyle.hub import PREFIX, fetch, parse_address
+from faststyle.hub import PREFIX, PYTORCH, fetch, parse_address
 from faststyle.images import READABLE
 from faststyle.networks import build_network, one_painting, one_painting_config
 from faststyle.networks.network import StyleNetwork
@@ -37,7 +37,6 @@ GALLERY = Path(__file__).with_name("gallery")  # the networks that come with the
 # Bytes that are read of a file's description of itself; ours have some thousands.
 MAX_METADATA = 2**20
 MAX_HEADER = 2 * MAX_METADATA  # of safetensors: the metadata, and the names and shapes of tensors
-PYTORCH = (".pth", ".pt", ".ckpt", ".model")  # of weights that other programs wrote
 MEANS = "paintings.means"  # the tensor by which a collection finds the painting nearest to another
 # Licences that allow any use, the one that asks for least first
 FREE = ("CC0-1.0", "MIT", "BSD-3-Clause", "CC BY 4.0")
@@ -329,7 +328,12 @@ def base_file() -> Path:
 
 def package_collections() -> list[Path]:
     """Return the files of all collections in the package: the base, and faster ones beside it."""
-    return sorted(base_file().parent.glob(f"*{SUFFIX}"))
+    return sorted(_checkpoints_in(base_file().parent))
+
+
+def _checkpoints_in(folder: Path) -> Iterator[Path]:
+    """Yield the checkpoints of a folder, without those that are half written (`writing`)."""
+    return (path for path in folder.glob(f"*{SUFFIX}") if not path.name.startswith("."))
 
 
 def style_folders() -> list[Path]:
@@ -375,7 +379,8 @@ def _find_file(name: str) -> Path | None:
     if Path(name).name == name:
         candidates += sorted(GALLERY.glob(f"{glob.escape(name)}-*{SUFFIX}"))
         candidates.append(base_file().with_name(f"{name}{SUFFIX}"))
-    return next((path for path in candidates if path.is_file()), None)
+    # Unlike is_file, it takes names that are too long.
+    return next((path for path in candidates if os.path.isfile(path)), None)
 
 
 def painting_names(about: About) -> list[str]:
@@ -427,7 +432,7 @@ def checkpoints_at_hand() -> list[Path]:
     """
     found: dict[str, Path] = {}
     for folder in style_folders():
-        for path in folder.glob(f"*{SUFFIX}"):
+        for path in _checkpoints_in(folder):
             found.setdefault(path.stem, path)
     return [found[name] for name in sorted(found)]
 

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,8 +63,9 @@ def writing(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     # It has the suffix of `path`, since some writers choose the format by it, and is in the same
-    # folder, since a rename cannot go to another disk.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    # folder, since a rename cannot go to another disk. Each thread has its own.
+    mine = f"{os.getpid()}-{threading.get_ident()}"
+    temporary = path.with_name(f".{path.stem}.{mine}.part{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

@@ -53,7 +53,10 @@ def why_refused(scope: Mapping[str, Any], allowed: Collection[str], command: str
     # A page of a stranger may send forms to us, from the browser of somebody who can reach us.
     origin = headers.get(b"origin")
     if origin is not None:
-        page = host_name(urlsplit(origin).netloc)
+        try:
+            page = host_name(urlsplit(origin).netloc)
+        except ValueError:  # no address at all
+            page = ""
         if page not in allowed and page != own:
             return f"pages of {origin!r:.80} may not use this service"
     return ""

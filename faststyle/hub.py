@@ -18,6 +18,7 @@ from faststyle.files import cache_folder, write_bytes
 
 PREFIX = "hf:"
 SUFFIX = ".safetensors"
+PYTORCH = (".pth", ".pt", ".ckpt", ".model")  # of weights that other programs wrote
 COMMIT = re.compile(r"[0-9a-f]{40}")
 ADDRESS = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))?(/(?P<file>[^:]+))?")
 # Bytes; our networks have some millions. Larger files are refused before they are downloaded.
@@ -42,7 +43,7 @@ def parse_address(name: str) -> Address | None:
     if found is None:
         return None
     file = found["file"] or ""
-    if file and not Path(file).suffix:
+    if file and Path(file).suffix not in (SUFFIX, *PYTORCH):  # a name may have a dot in it
         file += SUFFIX
     return Address(found["repo"], found["revision"] or "", file)
 
@@ -80,7 +81,9 @@ def fetch(address: Address) -> Path:
     except Exception as error:  # a zoo: no such repository, no access, no network
         raise CheckpointError(f"{_name(address)}: {_reason(error)}") from error
     if not address.revision:
-        _write_pin(address.repo, {"commit": commit, "file": pin.get("file") or file})
+        only = sum(name.endswith(SUFFIX) for name in sizes) == 1
+        named = pin.get("file") or (file if only else "")
+        _write_pin(address.repo, {"commit": commit, "file": named})
     return Path(path)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import faststyle
 from faststyle.checkpoint import About, check_weights, painting_names, read_about, read_weights
 from faststyle.errors import OutputError
+from faststyle.networks import network_options
 
 CARD = "README.md"
 MARK = "<!-- written by faststyle push -->"  # only cards that we wrote are written over
@@ -92,7 +93,7 @@ def write_card(about: About, repo: str, file: str) -> str:
     names = painting_names(about)
     title = f"A network of {len(names)} paintings" if names else f"The style {Path(file).stem}"
     shown = f"{style}:{names[0]}" if names else style
-    network = about.network
+    network = network_options(about.network)
     lines = [
         "---",
         data.to_yaml(),
@@ -110,7 +111,7 @@ def write_card(about: About, repo: str, file: str) -> str:
         "| | |",
         "|---|---|",
         *(table_row(key, value) for key, value in facts(about).items()),
-        f"| network | {network['name']}, width {network.get('width', '')} |",
+        f"| network | {network['name']}, width {network['width']} |",
         f"| faststyle | {faststyle.__version__} |",
         *_score_rows(about),
         "",

@@ -14,9 +14,16 @@ import dataclasses
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
-from faststyle.checkpoint import MEANS, SUFFIX, base_file, read_about, save_checkpoint, with_photos
+from faststyle.checkpoint import (
+    MEANS,
+    SUFFIX,
+    base_file,
+    read_about,
+    read_weights,
+    save_checkpoint,
+    with_photos,
+)
 from faststyle.networks import build_network
 from faststyle.training.start import SCRATCH
 
@@ -31,7 +38,7 @@ def main() -> None:
     parser.add_argument("--name", default=base_file().stem, help="default: %(default)s")
     args = parser.parse_args()
     about = read_about(args.newest)
-    weights = load_file(args.newest)
+    weights = read_weights(args.newest)
     means = weights.pop(MEANS)
     network = build_network(about.network)
     network.load_state_dict({name: value.float() for name, value in weights.items()})

@@ -20,7 +20,7 @@ from faststyle.progress import StepProgress
 
 # A training in a few lines: it writes what `faststyle train` writes, and obeys SIGTERM like it.
 FAKE = """
-import json, pathlib, signal, sys, time
+import json, os, pathlib, signal, sys, time
 arguments = sys.argv[1:]
 name = arguments[arguments.index("--name") + 1]
 folder = pathlib.Path("outputs", name)
@@ -40,6 +40,8 @@ for step in range(first + 1, 5):
         (folder / "run.json").write_text(json.dumps({"status": "interrupted"}))
         print("stopped: stopped after step 2 of 4", flush=True)
         sys.exit(143)
+    if pathlib.Path("crash").exists():
+        os.kill(os.getpid(), signal.SIGKILL)
     if pathlib.Path("fail").exists():
         print("error: no photos", flush=True)
         sys.exit(1)
@@ -152,6 +154,30 @@ def test_a_run_that_fails_says_why(jobs: Jobs, painting: bytes) -> None:
     jobs.add(painting, "sea", "quick")
     wait_for(jobs, "sea", "failed")
     assert jobs.look("sea").progress.error == "no photos"
+
+
+def test_a_run_that_is_killed_says_so(jobs: Jobs, painting: bytes) -> None:
+    Path("crash").touch()
+    jobs.add(painting, "sea", "quick")
+    wait_for(jobs, "sea", "failed")
+    error = jobs.look("sea").progress.error
+    assert error == "the training was killed (signal 9); its log is outputs/sea/train.log"
+    assert jobs.look("sea").can_resume
+
+
+def test_a_name_stays_free_where_its_painting_cannot_be_written(
+    jobs: Jobs, painting: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OutputError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_bytes", full)
+        with pytest.raises(OutputError, match="the disk is full"):
+            jobs.add(painting, "sea", "quick")
+    Path("go").touch()
+    jobs.add(painting, "sea", "quick")
+    wait_for(jobs, "sea", "finished")
 
 
 def test_the_end_of_the_server_stops_a_run_and_the_next_server_resumes_it(
@@ -269,6 +295,17 @@ def test_the_log_is_read_as_the_trainer_writes_it(
         "style_rel": [(10, 0.25), (20, 0.2)],
         "total": [(20, 2.0)],
     }
+
+
+def test_a_run_that_began_anew_has_a_curve_of_its_own() -> None:
+    step = "step {0}/40  1.50 images/s  total 2.{0}00  0:20 left".format
+    progress = Progress()
+    for line in ("painting a.png", step(1), step(2), step(3), "painting a.png", step(1), step(2)):
+        progress.add(line)
+    assert progress.curves == {"total": [(1, 2.1), (2, 2.2)]}
+    for line in ("painting a.png", "resumed after step 1", step(2)):
+        progress.add(line)
+    assert progress.curves == {"total": [(1, 2.1), (2, 2.2)]}
 
 
 def test_lines_that_are_no_steps_change_nothing() -> None:

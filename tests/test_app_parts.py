@@ -241,6 +241,8 @@ def test_the_guard_lets_in_what_is_for_this_machine(monkeypatch: pytest.MonkeyPa
     assert answer(guard, "/gradio_api/proxy=http://x", host="localhost")["status"] == 403
     large = answer(guard, "/gradio_api/queue/join", host="localhost", content_length="900000")
     assert large["status"] == 413
+    endless = answer(guard, "/gradio_api/queue/join", host="localhost", transfer_encoding="chunked")
+    assert endless["status"] == 411
     upload = answer(guard, "/gradio_api/upload", host="localhost", content_length="900000")
     assert upload["status"] == 200
     monkeypatch.setenv("SPACE_HOST", "me-faststyle.hf.space")

@@ -294,6 +294,8 @@ def test_a_painting_is_never_written_outside_of_the_cache(tmp_path: Path, path: 
 
 
 def test_a_name_that_is_too_long_is_one_line(path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no checkpoint 'kkk"):
+        find_checkpoint("k" * 300)
     network = Johnson(width=8, blocks=2, paintings=1)
     config = {**ABOUT.network, "paintings": 1}
     about = replace(ABOUT, network=config, paintings=({"name": "k" * 300},))
@@ -347,6 +349,7 @@ def test_a_name_is_looked_for_here_then_in_the_users_folder_then_in_the_package(
     assert find_checkpoint("lines") == users / "lines.safetensors"
     Path("checkpoints").mkdir()
     Path("checkpoints/dots.safetensors").touch()
+    Path("checkpoints/.half.42-1.part.safetensors").touch()  # that is being written
     assert find_checkpoint("dots") == Path("checkpoints/dots.safetensors")
     assert find_checkpoint("dots.safetensors") == Path("dots.safetensors")
     assert find_checkpoint(str(path)) == path

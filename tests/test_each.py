@@ -18,7 +18,14 @@ from test_trainer import stop_after, tiny
 from typer.testing import CliRunner
 
 from faststyle.cli import app
-from faststyle.errors import ImageError, Interrupted, PhotosError, RecipeError, StateError
+from faststyle.errors import (
+    CheckpointError,
+    ImageError,
+    Interrupted,
+    PhotosError,
+    RecipeError,
+    StateError,
+)
 from faststyle.perceptual.losses import PerceptualLoss
 from faststyle.training.each import EachResult, name_paintings, train_each
 from faststyle.training.photos import SamplePhotos
@@ -131,6 +138,12 @@ def test_one_that_fails_while_it_trains_does_not_stop_the_others(
     assert failed.keys() == {"apples", "blank"}
     assert "term is not finite" in failed["apples"]
     assert not Path("checkpoints/apples.safetensors").exists()
+
+
+def test_a_network_of_one_painting_teaches_no_others(train: Any, checkpoint: Path) -> None:
+    with pytest.raises(CheckpointError, match="of one painting; 4 need a collection"):
+        train(tiny(copying=1.0, init="scratch", teacher=str(checkpoint)))
+    assert not Path("outputs").exists()
 
 
 def test_stopping_and_resuming_ends_in_the_same_bits(train: Any) -> None:

@@ -6,7 +6,9 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,21 @@ def test_the_new_file_takes_the_place_of_the_old_one_at_once(tmp_path: Path) -> 
         write_bytes(path, b"new")
         assert reader.read() == "old"  # renamed over it, not written into it
     assert path.read_text() == "new"
+
+
+def test_threads_that_write_one_file_do_not_meet(tmp_path: Path) -> None:
+    path = tmp_path / "out.txt"
+    together = threading.Barrier(2)
+
+    def write(letter: str) -> None:
+        with writing(path) as temporary:
+            temporary.write_text(letter * 10)
+            together.wait(60)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(write, "ab"))
+    assert path.read_text() in ("a" * 10, "b" * 10)
+    assert os.listdir(tmp_path) == ["out.txt"]
 
 
 def test_the_temporary_name_keeps_the_suffix(tmp_path: Path) -> None:

@@ -81,6 +81,7 @@ def find(hub: Models, folder: Path, name: str, **more: str) -> str:
         ("hf:me/dots/blue", Address("me/dots", "", "blue.safetensors")),
         ("hf:me/dots/more/blue.safetensors", Address("me/dots", "", "more/blue.safetensors")),
         ("hf:me/dots@v1", Address("me/dots", "v1", "")),
+        ("hf:me/dots/blue_v1.5", Address("me/dots", "", "blue_v1.5.safetensors")),
         ("hf:me/dots@v1/blue.pth", Address("me/dots", "v1", "blue.pth")),
         ("hf:dots", None),
         ("hf:me/dots:klee", None),
@@ -154,6 +155,10 @@ def test_a_style_of_the_hub_stays_as_it_was_first_used(
     # A newer version changes nothing, and nobody is asked.
     save_checkpoint(style, Johnson(4, 1), read_about(style))
     hub.repos["me/dots"].append({"dots.safetensors": style.read_bytes()})
+    hub.repos["me/two"] = [{"a.safetensors": first, "b.safetensors": first}]
+    find(hub, tmp_path, "hf:me/two/a")
+    several = run(hub, tmp_path, "-c", FIND, "hf:me/two")
+    assert "hf:me/two has 2 styles; name one" in several.stderr
     asked = len(hub.asked)
     assert find(hub, tmp_path, "hf:me/dots") == path
     assert find(hub, tmp_path, "hf:me/dots/dots") == path

@@ -39,6 +39,7 @@ from faststyle.networks import build_network
 from faststyle.serve import styles as styles_module
 from faststyle.serve.app import PACKAGES, build_app
 from faststyle.serve.options import RequestError, ServeOptions
+from faststyle.serve.page import render_page
 from faststyle.serve.server import bound_socket, is_public, run_server, serve_until
 from faststyle.serve.service import Service
 from faststyle.serve.styles import Catalogue, Shelf
@@ -290,10 +291,12 @@ def test_what_is_left_out_of_a_photo_is_said(client: Client) -> None:
         ("style=dots&stroke_size=0.1&size=900", 413, "ask for more than"),
         ("style=dots&size=0", 422, "`size` '0': use pixels"),
         ("style=dots&size=99999", 413, "ask for more than 16,000,000 pixels"),
+        ("style=dots&size=00000099999", 422, "`size` '00000099999': use pixels"),
         ("style=dots&size=" + "9" * 5000, 422, "`size` '999"),
         ("style=dots&keep_colors=maybe", 422, "use true or false"),
         ("style=dots&format=tiff", 422, "`format` 'tiff': use png, jpeg, webp"),
         ("style=dots&quality=0", 422, "use 1 to 100"),
+        ("style=dots&quality=0000000501", 422, "use 1 to 100"),
         ("style=dots&strength=2", 422, "no option 'strength'"),
         ("style=dots&style=dots", 422, "`style` is given twice"),
     ],
@@ -379,6 +382,7 @@ def test_other_errors_are_json_too(shared: Client) -> None:
         ({"Origin": "http://localhost:9"}, 200),
         ({"Origin": "https://evil.example"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": "http://["}, 403),
     ],
 )
 def test_requests_name_this_machine(shared: Client, headers: dict[str, str], status: int) -> None:
@@ -538,6 +542,23 @@ def test_photos_that_wait_hold_a_bounded_number_of_pixels(gate: Gate) -> None:
         assert {found.result()[0] for found in taken} == {200}
 
 
+def test_photos_of_clients_that_went_away_make_room(gate: Gate) -> None:
+    with serving(max_pixels=40 * 52) as client, ThreadPoolExecutor(8) as pool:
+        taken = [pool.submit(client.stylize, PHOTO)]
+        assert gate.reached.wait(120)
+        head = f"Host: localhost\r\nContent-Length: {len(PHOTO)}\r\n\r\n"
+        with contextlib.ExitStack() as stack:
+            for _ in range(4):
+                gone = stack.enter_context(socket.create_connection(("127.0.0.1", client.port)))
+                gone.sendall(f"POST /stylize?style=dots HTTP/1.1\r\n{head}".encode() + PHOTO)
+            until(lambda: len(client.service.worker) == 4)
+        until(lambda: client.service.in_progress == 1)
+        taken.append(pool.submit(client.stylize, PHOTO))
+        until(lambda: len(client.service.worker) == 1)
+        gate.open.set()
+        assert [found.result()[0] for found in taken] == [200, 200]
+
+
 def test_a_request_that_takes_too_long_is_503_or_504(gate: Gate) -> None:
     with serving(timeout=1.0) as client, ThreadPoolExecutor(4) as pool:
         running = pool.submit(client.error, PHOTO)
@@ -666,6 +687,12 @@ def test_the_page_loads_nothing_from_elsewhere(shared: Client) -> None:
     assert "two:red" in text
     assert not re.search(r"(src|href)=", text)
     assert headers["content-security-policy"].startswith("default-src 'none'")
+
+
+def test_names_of_any_kind_are_shown_as_they_are_asked_for() -> None:
+    page = render_page(["tom & jerry's"], "http://localhost/")
+    assert "style=tom%20%26%20jerry%27s&quot; -o painted.jpg" in page
+    assert "<option>tom &amp; jerry&#x27;s</option>" in page
 
 
 def test_metrics_have_no_names_of_strangers(shared: Client) -> None:

@@ -20,7 +20,7 @@ from web import Web, open_web
 
 from faststyle.bench.photos import made_sources, make_photos, write_tar
 from faststyle.errors import PhotosError
-from faststyle.training import remote
+from faststyle.training import lanes, remote
 from faststyle.training.lanes import count_lanes
 from faststyle.training.photos import NumberedPhotos, open_photos, photo_loader
 from faststyle.training.remote import RemoteFile
@@ -134,6 +134,23 @@ def test_bad_pictures_are_replaced_and_listed(tmp_path: Path) -> None:
                 found = [data[number] for number in range(12)]
                 assert all(sample["failure"] is None for sample in found)
                 assert len({name for sample in found for name, _ in sample["skipped"]}) == 2
+
+
+def test_a_block_of_bad_pictures_is_replaced_from_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last block, or row group, holds bad pictures only; the next ones are whole."""
+    monkeypatch.setattr(lanes, "BLOCK", 9)
+    files = [(f"{i}.jpg", jpeg(i)) for i in range(9)]
+    for bad in (1, 9):
+        broken = [(f"bad{i}.jpg", b"no picture") for i in range(bad)]
+        write_tar(tmp_path / f"{bad}.tar", files + broken)
+        write_parquet(tmp_path / f"{bad}.parquet", files + broken)
+        for name in (f"{bad}.tar", f"{bad}.parquet"):
+            data = NumberedPhotos(open_photos(str(tmp_path / name), 0), SIZE, 0)
+            found = [data[number] for number in range(9 + bad)]
+            assert [sample["failure"] for sample in found] == [None] * (9 + bad), name
+            assert {n for sample in found for n, _ in sample["skipped"]}, name
 
 
 def test_a_failing_server_is_asked_again_then_told(photos: Path, web: Web) -> None:

@@ -150,6 +150,16 @@ def test_what_cannot_be_started_from(tmp_path: Path) -> None:
         check_start(str(tmp_path / "broken.safetensors"), NETWORK)
 
 
+def test_a_collection_does_not_start_from_a_network_of_one_painting(tmp_path: Path) -> None:
+    path = tmp_path / "one.safetensors"
+    save_checkpoint(path, randomised(NETWORK), About(NETWORK, {}, {}, "few", {}))
+    check_start(str(path), NETWORK)
+    with pytest.raises(RecipeError, match="of one painting, and a collection cannot start from it"):
+        check_start(str(path), {**NETWORK, "paintings": 2})
+    with pytest.raises(RecipeError, match="there is no file 'xxx"):
+        check_start("x" * 300, NETWORK)
+
+
 @pytest.mark.parametrize("recipe", ["instant", "quick", "long"])
 def test_the_base_fits_the_recipes_and_says_what_it_is(recipe: str) -> None:
     network = load_recipe(recipe).network

@@ -21,7 +21,7 @@ from faststyle.training.train import train_style
 
 pytestmark = pytest.mark.usefixtures("small_run")
 
-COPIES = {"steps": 80, "learning_rate": 2e-3, "log_every": 10, "warmup": 0.0}
+COPIES = {"steps": 160, "learning_rate": 2e-3, "log_every": 10, "warmup": 0.0}
 
 
 @pytest.fixture(scope="module")

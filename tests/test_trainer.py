@@ -23,6 +23,7 @@ from faststyle.checkpoint import load_checkpoint, read_about, save_checkpoint
 from faststyle.errors import DeviceError, Interrupted, OutputError, StateError, TrainingError
 from faststyle.progress import StepProgress
 from faststyle.training import held_out, run_files
+from faststyle.training import state as state_module
 from faststyle.training import trainer as module
 from faststyle.training.recipe import Recipe, learning_rate, recipe_from_dict
 from faststyle.training.report import Result
@@ -288,6 +289,13 @@ def test_a_damaged_state_gives_way_to_the_one_before(train: Any) -> None:
     assert train(tiny(), overwrite=True).steps == 8
 
 
+def test_the_newest_states_are_kept_after_a_million_steps_too(tmp_path: Path) -> None:
+    for name in ("step-999900", "step-1000000", "step-1000100", "step-x"):
+        (tmp_path / name).mkdir()
+    found = [path.name for path in state_module._folders(tmp_path)]
+    assert found == ["step-1000100", "step-1000000", "step-999900"]
+
+
 def test_resuming_something_else_is_refused(train: Any, tmp_path: Path) -> None:
     with pytest.raises(StateError, match="nothing to resume"):
         train(resume=True)
@@ -334,6 +342,26 @@ def test_a_term_that_is_not_finite_stops_the_run_and_spares_the_weights(
     assert len(seen) == 6
     assert all(seen)
     assert not Path("checkpoints/dots.safetensors").exists()
+
+
+def test_the_step_of_such_a_term_is_counted_from_the_first_one(
+    train: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It breaks at the third batch after step 2 of a run that takes two batches a step."""
+    with stop_after(2), pytest.raises(Interrupted):
+        train(tiny(accumulate=2))
+    calls = 0
+    original = module.PerceptualLoss._style
+
+    def broken(self: Any, *args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        style, mean, rel = original(self, *args)
+        return (style * float("nan") if calls == 3 else style), mean, rel
+
+    monkeypatch.setattr(module.PerceptualLoss, "_style", broken)
+    with pytest.raises(TrainingError, match="step 4: the style term is not finite"):
+        train(tiny(accumulate=2), resume=True)
 
 
 @pytest.mark.parametrize(("value", "word"), [(0.0, "black"), (0.5, "constant")])

@@ -130,15 +130,20 @@ class ComparingView:
         if not 1 <= steps <= MOST_STEPS:
             raise RecipeError(f"steps: 1 to {MOST_STEPS}, got {steps}")
         data = read_upload(photo, options.max_bytes)
-        self.studio.service.check_header(data, Wanted("", None, PLAIN, None, QUALITY))
+        self._check(data)
         chosen = self.studio.service.catalogue.find(style)
         file = self._find_painting(chosen, painting)
         return (yield from run_comparison(data, chosen, file, steps, self.folder, options, stop))
+
+    def _check(self, data: bytes) -> None:
+        """Refuse a picture that is too large, or of a format that is not decoded here."""
+        self.studio.service.check_header(data, Wanted("", None, PLAIN, None, QUALITY))
 
     def _find_painting(self, style: Style, given: Upload) -> Path | None:
         """Return the file of a style's painting: the one that was given, else one at hand."""
         if given is not None:
             data = read_upload(given, self.studio.options.max_bytes)
+            self._check(data)
             path = self.folder / "given" / f"{hashlib.sha256(data).hexdigest()[:16]}.png"
             write_bytes(path, data)
             return path

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shutil
 import subprocess  # nosec B404
 import sys
 import threading
@@ -24,7 +25,7 @@ from typing import Any, Literal
 import psutil
 
 from faststyle.app.options import AppOptions
-from faststyle.app.run_log import Progress, RunLog
+from faststyle.app.run_log import ERROR, Progress, RunLog
 from faststyle.errors import ImageError, OutputError, RecipeError, StateError, did_you_mean
 from faststyle.files import output_error, write_bytes
 from faststyle.images import read_header
@@ -34,6 +35,7 @@ from faststyle.training.run_files import RunFiles, checkpoint_path
 OUTPUTS = Path("outputs")
 ABOUT = "app.json"
 LOG = "train.log"
+STOPPED = (130, 143)  # exit codes of trainings that were asked to end, and saved their state
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
 SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "HEIF": ".heic"}
 LAST_STATE = 30.0  # seconds that a run has to save its state, when the server ends
@@ -124,7 +126,7 @@ class Jobs:
         self._check_known(name)
         log = self._logs.setdefault(name, RunLog(self._outputs / name / LOG))
         files = self._files(name)
-        strips = sorted(files.strips.glob("*.png"))
+        strips = sorted(files.strips.glob("*.png"), key=lambda file: (len(file.name), file.name))
         progress = log.read()
         status = self._status(name, files, progress)
         recipe = str(self._about(name).get("recipe", ""))
@@ -162,8 +164,12 @@ class Jobs:
                 folder.mkdir(parents=True)
             except OSError as error:
                 raise output_error(folder, error) from error
-            write_bytes(folder / f"painting{suffix}", painting)
-            self._write_about(name, {"recipe": recipe, "painting": f"painting{suffix}"})
+            try:
+                write_bytes(folder / f"painting{suffix}", painting)
+                self._write_about(name, {"recipe": recipe, "painting": f"painting{suffix}"})
+            except OutputError:  # the name is free again
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
             self._enqueue(name)
         return name
 
@@ -275,9 +281,15 @@ class Jobs:
 
     def _watch(self, process: psutil.Process) -> None:
         """Wait until a process ends."""
+        code = None
         with contextlib.suppress(psutil.NoSuchProcess):
-            process.wait()
-        self._end()
+            code = process.wait()  # None for that of an earlier server
+        log = self._outputs / self._running / LOG
+        if not code or code in STOPPED or self._stopping or RunLog(log).read().error:
+            self._end()
+            return
+        why = f"was killed (signal {-code})" if code < 0 else f"failed (exit code {code})"
+        self._end(f"{ERROR}the training {why}; its log is {log}")
 
     def _end(self, line: str = "") -> None:
         with self._changed:
@@ -310,7 +322,8 @@ class Jobs:
                 start_new_session=True,
             )
         found: psutil.Process = process
-        with contextlib.suppress(psutil.NoSuchProcess):
+        # Without it, a later server does not find the process; this one does.
+        with contextlib.suppress(psutil.NoSuchProcess, OutputError):
             self._write_about(name, {**about, "pid": found.pid, "started": found.create_time()})
         return found
 

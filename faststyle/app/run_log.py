@@ -14,6 +14,7 @@ from pathlib import Path
 STEP = re.compile(r"step (\d+)/(\d+)  (?:([\d.]+) images/s  )?(.*?)(?:  )?(\d+):(\d\d) left")
 TERM = re.compile(r"(\w+) (-?\d+\.\d+)")
 RESUMED = re.compile(r"resumed after step (\d+)")
+BEGUN = "painting "
 ERROR = "error: "
 
 
@@ -27,6 +28,7 @@ class Progress:
     images_per_second: float = 0.0
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     last_line: str = ""
+    begun: bool = False  # a process has begun, and no step was logged since
 
     @property
     def error(self) -> str:
@@ -36,9 +38,15 @@ class Progress:
     def add(self, line: str) -> None:
         """Take in one line."""
         self.last_line = line
+        if line.startswith(BEGUN):
+            self.begun = True
         if found := RESUMED.fullmatch(line):
+            self.begun = False
             self._forget_after(int(found[1]))
         if found := STEP.fullmatch(line):
+            if self.begun:  # it did not go on from a state
+                self.begun = False
+                self._forget_after(0)
             self.step = int(found[1])
             self.steps = int(found[2])
             self.images_per_second = float(found[3] or 0)

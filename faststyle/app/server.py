@@ -51,10 +51,10 @@ def served(options: AppOptions, announce: Callable[[str], None] = lambda _: None
     DeviceError without the extra; ServerError for an address or port that cannot be had.
     """
     folder = Path(tempfile.mkdtemp(prefix="faststyle-app-"))
-    # Gradio reads both when its components are made.
-    os.environ["GRADIO_TEMP_DIR"] = str(folder)
-    gr = load_gradio()
     try:
+        # Gradio reads it when its components are made.
+        os.environ["GRADIO_TEMP_DIR"] = str(folder)
+        gr = load_gradio()
         with bound_socket(options.serving()) as probe:
             port = probe.getsockname()[1]
         shop = Workshop(options, folder, announce)
@@ -159,7 +159,14 @@ class Guard:
             await answer(scope, receive, send)
             return
         if not path.startswith("upload"):  # Gradio counts those itself
-            length = dict(scope["headers"]).get(b"content-length", b"0")
+            headers = dict(scope["headers"])
+            if b"transfer-encoding" in headers:
+                answer = JSONResponse(
+                    {"error": "the request must say its length"}, HTTPStatus.LENGTH_REQUIRED
+                )
+                await answer(scope, receive, send)
+                return
+            length = headers.get(b"content-length", b"0")
             if not length.isdigit() or int(length[:18]) > self._largest:
                 answer = JSONResponse(
                     {"error": "the request is too large"}, HTTPStatus.REQUEST_ENTITY_TOO_LARGE
@@ -185,5 +192,9 @@ def _sweep(folder: Path, ended: threading.Event) -> None:
     while not ended.wait(SWEEP_EVERY):
         for path in folder.rglob("*"):
             with contextlib.suppress(OSError):
-                if path.is_file() and time.time() - path.stat().st_mtime > KEPT:
+                if time.time() - path.stat().st_mtime <= KEPT:
+                    continue
+                if path.is_file():
                     path.unlink()
+                else:
+                    path.rmdir()  # only where it is empty

@@ -285,7 +285,6 @@ class StylizingView:
         names = self.studio.names()
         pictures = self.thumbnails.get(names)
         now = [[name, str(pictures[name])] for name in names if name in pictures]
-        listed = [name for name, _ in now]
         if now == shown:
             return (gr.skip(),) * 4
         choices = [(label(name), name) for name in names]
@@ -293,8 +292,6 @@ class StylizingView:
         return (
             [(path, label(name)) for name, path in now],
             gr.update(choices=choices, value=first),
-            gr.update(
-                choices=[(ONE_STYLE, ""), *choices], value=second if second in listed else ""
-            ),
+            gr.update(choices=[(ONE_STYLE, ""), *choices], value=second if second in names else ""),
             now,
         )

@@ -88,8 +88,7 @@ class Thumbnails:
 
     def _render(self, style: Style, path: Path) -> None:
         try:
-            # In torch: other engines would have to convert the network first. With one thread,
-            # so that somebody who paints meanwhile does not wait.
+            # In torch: other engines would have to convert the network first.
             stylizer = Stylizer.load(style.checkpoint(), engine="torch", device="cpu")
             picture = stylizer(_photo())
             write_bytes(path, encode_image(picture, "JPEG", quality=QUALITY))

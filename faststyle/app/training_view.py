@@ -10,6 +10,7 @@ from faststyle.app.curves import Line, chart
 from faststyle.app.jobs import Jobs, Run, plain_name
 from faststyle.app.parts import Upload, duration, read_upload, takes_any_file, told
 from faststyle.app.studio import Studio
+from faststyle.errors import ImageError
 
 EVERY = 4.0  # seconds between two looks at a run: what it shows changes every ten seconds or so
 CURVES = {"content_rel": "content", "style_rel": "style", "total": "total"}
@@ -139,6 +140,8 @@ class TrainingView:
             done.then(self._look, **looks, **private)
 
     def _start(self, painting: Upload, name: str, recipe: str) -> Any:
+        if painting is None:
+            raise ImageError("there is no painting: choose one first")
         data = read_upload(painting, self.studio.options.max_bytes)
         if not name.strip() and isinstance(painting, Path):
             name = plain_name(painting.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from urllib.parse import quote
 
 import faststyle
 from faststyle.serve.wanted import FORMATS, PARAMETERS, PHOTO
@@ -26,7 +27,7 @@ PATHS = (
 
 def render_page(styles: Sequence[str], address: str) -> str:
     """Return the page as HTML. `address` is that of the service, for the example."""
-    first = escape(styles[0] if styles else "NAME")
+    first = quote(styles[0] if styles else "NAME")
     example = f'curl -F {PHOTO}=@photo.jpg "{address}stylize?style={first}" -o painted.jpg'
     rows = _rows((f"<code>{escape(path)}</code>", escape(about)) for path, about in PATHS)
     options = _rows(

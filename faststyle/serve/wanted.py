@@ -54,16 +54,25 @@ def _read_format(text: str) -> str:
 
 
 def _read_quality(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text[:9]) <= 100:
+    number = _read_whole(text)
+    if not 1 <= number <= 100:
         raise ValueError("1 to 100")
-    return int(text)
+    return number
 
 
 def _read_size(text: str) -> int:
-    # Digits beyond the ninth are far above any limit, and long numbers are slow to read.
-    if not text.isdecimal() or not 1 <= int(text[:10]) < 10**9:
+    number = _read_whole(text)
+    if not 1 <= number < 10**9:
         raise ValueError("pixels, 1 or more")
-    return int(text[:10])
+    return number
+
+
+def _read_whole(text: str) -> int:
+    """Return a whole number, 0 for a text that is none, or that is too long for one.
+
+    Digits beyond the tenth are far above any limit, and long numbers are slow to read.
+    """
+    return int(text) if text.isdecimal() and len(text) <= 10 else 0
 
 
 def _read_number(text: str) -> float:

@@ -75,6 +75,8 @@ class Worker:
     def submit(self, job: Job) -> None:
         """Put a job into the queue. Raises: RequestError where it holds too many pixels."""
         with self._changed:
+            # Those whose clients went away are let go, with their photos.
+            self._jobs = deque(job for job in self._jobs if not job.result.cancelled())
             waiting = sum(waiting.pixels for waiting in self._jobs)
             if waiting + job.pixels > WAITING_PHOTOS * self._options.max_pixels:
                 raise self.too_busy()

@@ -54,7 +54,7 @@ from faststyle.training.run_files import (
 )
 from faststyle.training.start import check_start
 from faststyle.training.state import SavedState, newest_state
-from faststyle.training.teacher import open_teacher
+from faststyle.training.teacher import check_teacher, open_teacher
 from faststyle.training.trainer import Trainer, as_floats
 
 AT_ONCE = 4  # networks that take turns in a process
@@ -142,6 +142,7 @@ def train_each(
     if recipe.name == "collection":
         raise RecipeError("the recipe collection is one network of all paintings: leave out `each`")
     check_start(recipe.init, recipe.network)
+    check_teacher(recipe.teacher, len(named))
     source = open_photos(recipe.photos, recipe.seed)
     set_threads(threads)
     keep_freed_memory()

@@ -19,6 +19,7 @@ from faststyle.errors import PhotosError
 LANES = 16  # at most; fixed by the shards, so that the order never depends on workers
 BLOCK = 32  # photos of one lane that are shuffled among themselves
 FEW = 100  # photos: fewer are augmented strongly
+TRIED_NEAR = 5  # bad photos beside each other, before others are taken from elsewhere
 UNEVEN = 1.1  # times the mean of the shards of a lane is the most that one may have
 
 Raw = str | bytes | Image.Image
@@ -53,6 +54,8 @@ class LanePhotos:
         """Return the name and the undecoded photo of a sample number. Raises: PhotosError."""
         position, lane = divmod(number, self.lanes)
         first, block = self._block(lane, position)
+        if attempt >= min(len(block), TRIED_NEAR):  # they may all be bad: look elsewhere
+            return self.photo(number + attempt * (self.lanes + 1), 0)
         order = draw_order(self.seed, first * LANES + lane, len(block))
         name, raw = block[order[(position - first + attempt) % len(block)]]
         return name or f"{self.name}, sample {number}", raw

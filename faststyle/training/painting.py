@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor
 from faststyle.errors import ImageError
 from faststyle.files import sha256
 from faststyle.images import READABLE
+from faststyle.networks import one_painting_config
 from faststyle.paintings import painting_note
 from faststyle.paintings import read_painting as read_pixels
 
@@ -63,6 +64,11 @@ class PaintingSet:
 
     def __getitem__(self, number: int) -> Painting:
         return self.paintings[number]
+
+    def network_config(self, network: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the configuration of such a network for these paintings."""
+        config = one_painting_config(network)
+        return {**config, "paintings": len(self)} if self.is_collection else config
 
     def __str__(self) -> str:
         return f"{len(self)} paintings" if self.is_collection else str(self[0].path)
@@ -127,8 +133,10 @@ def list_paintings(folder: str | Path) -> list[Path]:
 
 
 def _image_files(folder: Path) -> list[Path]:
+    try:
+        files = sorted(folder.iterdir())
+    except OSError as error:
+        raise ImageError(f"`style` {folder}: cannot be read ({error.strerror})") from None
     return [
-        file
-        for file in sorted(folder.iterdir())
-        if file.suffix.lower() in READABLE and not file.name.startswith(".")
+        file for file in files if file.suffix.lower() in READABLE and not file.name.startswith(".")
     ]

@@ -21,6 +21,7 @@ import torch
 from faststyle.errors import RecipeError, did_you_mean
 from faststyle.networks import build_network
 from faststyle.networks.network import STRIDE
+from faststyle.paintings import SMALLEST
 from faststyle.perceptual.loss_config import LossConfig, smallest_side
 
 MAX_BYTES = 2**20  # of a file: ours have a hundred lines at most
@@ -169,6 +170,14 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
     for key in POSITIVE:
         if not getattr(recipe, key) > 0:  # not "<= 0": that would let nan pass
             raise RecipeError(f"{key} must be above 0, got {getattr(recipe, key)}")
+    if not recipe.stroke_size < math.inf:
+        raise RecipeError(f"stroke_size must be a number, got {recipe.stroke_size}")
+    side = round(recipe.painting_size * recipe.stroke_size)
+    if side < SMALLEST:
+        raise RecipeError(
+            f"the painting would be seen with {side} pixels a side, {SMALLEST} are needed: make "
+            "painting_size or stroke_size larger"
+        )
     if recipe.image_size < 32:
         raise RecipeError(f"image_size must be at least 32 pixels, got {recipe.image_size}")
     if not 0 <= recipe.content_target < 1:

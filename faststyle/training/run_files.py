@@ -98,7 +98,7 @@ def checkpoint_path(name: str, given: str | Path | None) -> Path:
     Raises: OutputError.
     """
     path = Path("checkpoints") / f"{name}{SUFFIX}" if given is None else Path(given)
-    if path.suffix != SUFFIX or path.is_dir():
+    if path.suffix != SUFFIX or os.path.isdir(path):  # not Path.is_dir: see `check_writable`
         raise OutputError(f"`output` {path}: a checkpoint is a file that ends in {SUFFIX}")
     return path
 

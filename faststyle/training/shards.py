@@ -28,7 +28,7 @@ import pyarrow.parquet
 
 from faststyle.errors import PhotosError
 from faststyle.images import READABLE
-from faststyle.training.lanes import FEW, LanePhotos, Raw, draw_order, draw_row
+from faststyle.training.lanes import FEW, TRIED_NEAR, LanePhotos, Raw, draw_order, draw_row
 from faststyle.training.remote import RemoteFile, is_url, public
 
 TAR = ".tar"
@@ -310,6 +310,8 @@ class ParquetPhotos:
         turn = bisect_right(ends, position)
         group = int(order[turn])
         count = int(self.counts[group])
+        if attempt >= min(count, TRIED_NEAR):  # they may all be bad: look elsewhere
+            return self.photo(number + attempt * (self.lanes + 1), 0)
         within = position - int(ends[turn]) + count
         shuffled = draw_order(self.seed, epoch * len(self.counts) + group, count)
         row = int(shuffled[(within + attempt) % count])

@@ -7,6 +7,7 @@ from the scales and shifts of the painting in it that is nearest.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,10 +51,13 @@ class Origin(NamedTuple):
 
 
 def check_start(init: str, network: Mapping[str, Any]) -> None:
-    """Raise RecipeError when there is no such start for a network of that configuration."""
+    """Raise RecipeError when there is no such start for a network of that configuration.
+
+    It has a number of `paintings` where it is a collection.
+    """
     if init == SCRATCH:
         return
-    if init != BASE and not Path(init).is_file():
+    if init != BASE and not os.path.isfile(init):  # unlike is_file, it takes names of any length
         raise RecipeError(
             f"`init` is {BASE}, {SCRATCH} or the file of a checkpoint; there is no file {init!r}"
         )
@@ -61,9 +65,10 @@ def check_start(init: str, network: Mapping[str, Any]) -> None:
     if init == BASE and not path.is_file():
         raise RecipeError(f"this installation has no base; use `init` {SCRATCH}")
     try:
-        held = _shape(read_about(path).network)
+        about = read_about(path)
     except CheckpointError as error:
         raise CheckpointError(f"`init` {error}") from None
+    held = _shape(about.network)
     wanted = _shape(network)
     if held != wanted:
         name = "the base" if init == BASE else f"`init` {init}"
@@ -71,6 +76,11 @@ def check_start(init: str, network: Mapping[str, Any]) -> None:
         raise RecipeError(
             f"{name} holds another network: {differing}. Choose that one with `network`, or use "
             f"`init` {SCRATCH}"
+        )
+    if network.get("paintings") and not about.network.get("paintings"):
+        raise RecipeError(
+            f"`init` {init} is a network of one painting, and a collection cannot start from it; "
+            f"use `init` {BASE} or {SCRATCH}"
         )
 
 

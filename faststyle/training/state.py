@@ -112,4 +112,5 @@ def _manifest_hash(manifest: dict[str, Any]) -> str:
 
 def _folders(folder: Path) -> list[Path]:
     """Return the state folders, newest first."""
-    return sorted(folder.glob("step-*"), reverse=True)
+    steps = (path for path in folder.glob("step-*") if path.name[5:].isdecimal())
+    return sorted(steps, key=lambda path: int(path.name[5:]), reverse=True)

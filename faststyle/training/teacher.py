@@ -52,6 +52,17 @@ class Teacher(NamedTuple):
         return torch.tensor([float(entry.get("balance", 1.0)) for entry in entries])
 
 
+def check_teacher(name: str, count: int) -> None:
+    """Raise CheckpointError where a network of one painting is to teach `count` of them.
+
+    It paints every photo as its own painting would.
+    """
+    if name and count > 1 and not painting_names(read_about(find_checkpoint(name))):
+        raise CheckpointError(
+            f"`teacher` {name} is a network of one painting; {count} need a collection"
+        )
+
+
 def open_teacher(name: str, paintings: Sequence[str]) -> Teacher | None:
     """Return the teacher `name`, a style or a file, for paintings of those names; None for "".
 
@@ -68,9 +79,7 @@ def open_teacher(name: str, paintings: Sequence[str]) -> Teacher | None:
         raise CheckpointError(
             f"`teacher` {name} does not hold {', '.join(missing[:3])}: it cannot teach them"
         )
-    if not known and len(paintings) > 1:
-        raise CheckpointError(
-            f"`teacher` {name} is a network of one painting; {len(paintings)} need a collection"
-        )
+    if not known:
+        check_teacher(name, len(paintings))
     rows = [known.index(painting) for painting in paintings] if known else []
     return Teacher(load_network(path, about).eval(), about, rows)

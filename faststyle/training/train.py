@@ -61,7 +61,7 @@ def train_style(
     saved, recipe = open_run(files, recipe, paintings.sha256, resume, overwrite)
     replaces = overwrite or (resume and may_replace(files))
     check_collection(recipe, paintings)
-    check_start(recipe.init, recipe.network)
+    check_start(recipe.init, paintings.network_config(recipe.network))
     teacher = open_teacher(recipe.teacher, [painting.name for painting in paintings])
     source = open_photos(recipe.photos, recipe.seed)
     set_threads(threads)

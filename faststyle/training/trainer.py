@@ -7,6 +7,7 @@ https://arxiv.org/abs/1610.07629
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Iterator
@@ -35,7 +36,7 @@ from faststyle.files import output_error
 from faststyle.hub import PREFIX
 from faststyle.judge import LAYERS as JUDGE_LAYERS
 from faststyle.judge import Judge, Scores
-from faststyle.networks import build_network, one_painting_config
+from faststyle.networks import build_network
 from faststyle.perceptual.losses import PerceptualLoss
 from faststyle.perceptual.weights import VGGWeights, load_vgg
 from faststyle.signals import Stop, noted_signals
@@ -90,9 +91,7 @@ class Trainer:
         set_seed(recipe.seed)
         loss = build_objective(recipe, [p.image for p in paintings], weights)
         self.loss: PerceptualLoss = loss.to(accelerator.device)
-        self.config = one_painting_config(recipe.network)
-        if paintings.is_collection:
-            self.config["paintings"] = len(paintings)
+        self.config = paintings.network_config(recipe.network)
         self.network = build_network(self.config).to(memory_format=torch.channels_last)
         names = [painting.name for painting in paintings]
         self.origin = start_network(self.network, self.config, recipe.init, self.loss, names)
@@ -296,7 +295,8 @@ class Trainer:
     def _check_finite(self) -> None:
         bad = self.train_step.guard.first_bad(self.accelerator)
         if bad:
-            step, term = bad
+            batch, term = bad  # counted from the start of this process
+            step = self.first + math.ceil(batch / self.recipe.accumulate)
             raise TrainingError(
                 f"step {step}: the {term} is not finite; the weights were kept from it, "
                 f"{self._last_state()}. Try `overwrite` with "
