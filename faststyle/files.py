@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -79,6 +80,16 @@ def writing(path: Path | str) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # it is gone where all went well
             temporary.unlink()
+
+
+def half_written(path: Path | str) -> list[Path]:
+    """Return what killed processes left of a file beside it: see `writing`."""
+    path = Path(path)
+    pattern = re.compile(re.escape(f".{path.stem}.") + r"\d+(-\d+)?\.part" + re.escape(path.suffix))
+    try:
+        return [file for file in path.parent.iterdir() if pattern.fullmatch(file.name)]
+    except OSError:  # no folder yet
+        return []
 
 
 def check_place(path: Path | str) -> None:

@@ -299,6 +299,9 @@ def fit_metadata(picture: Picture, format: str) -> Picture:
     """Return a picture without the metadata that a format cannot hold, and with a note of it."""
     if format != "JPEG":
         return picture
+    if picture.alpha is not None and bool((picture.alpha < 1).any()):
+        note = "JPEG has no alpha: transparent pixels lie on white"
+        picture = replace(picture, notes=(*picture.notes, note))
     if picture.exif and len(picture.exif) > LONGEST_EXIF:
         note = "EXIF that is too long for JPEG is left out"
         picture = replace(picture, exif=None, notes=(*picture.notes, note))

@@ -70,6 +70,13 @@ def test_the_structure_of_a_folder_is_kept(album: Path) -> None:
     }
 
 
+def test_hidden_folders_are_left_out(album: Path) -> None:
+    before = plan_jobs(["album"], "out")
+    Path("album/.thumbnails").mkdir()
+    draw(0, 20, 20).save("album/.thumbnails/a.png")
+    assert plan_jobs(["album"], "out") == before
+
+
 def test_a_format_replaces_the_extensions(album: Path) -> None:
     targets = pairs(plan_jobs(["album"], "out", "webp")).values()
     assert sorted(targets) == [
@@ -106,6 +113,8 @@ def test_globs_are_expanded(album: Path) -> None:
     }
     draw(0, 20, 20).save("album/[1].png")
     assert pairs(plan_jobs(["album/[1].png"], "out")) == {"album/[1].png": "out/[1].png"}
+    draw(0, 20, 20).save("album/deep/out.png")
+    assert "album/deep/c.png" not in pairs(plan_jobs(["album/**/*.png"], "album/deep"))
 
 
 def test_finding_nothing_is_an_error(album: Path) -> None:

@@ -214,11 +214,58 @@ def test_a_bomb_is_refused_unless_it_is_allowed(
     assert reason == "60000x50000 pixels go to .png or .tif files only, with no other options"
     taken: list[Path] = []
     monkeypatch.setattr(batch, "require_vips", lambda: None)
+    monkeypatch.setattr(batch, "why_not_by_vips", lambda source: "")
+    monkeypatch.setattr(batch, "has_alpha", lambda source: False)
     monkeypatch.setattr(
         stylizer_module, "stylize_huge", lambda network, source, *_: taken.append(source)
     )
     assert run_jobs(stylizer, jobs, allow_huge=True).failed == []
     assert taken == [photo]
+
+
+@NEEDS_VIPS
+def test_what_vips_would_lose_goes_through_memory(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alpha, levels that are no whole numbers, and formats that it does not read."""
+    folder = checkpoint.parent
+    photo = draw(0, 99, 130)
+    clear = photo.convert("RGBA")
+    clear.putalpha(Image.linear_gradient("L").resize(clear.size))
+    clear.save(folder / "clear.png")
+    Image.fromarray(np.asarray(photo.convert("L"), np.float32) / 255).save(folder / "float.tif")
+    photo.save(folder / "a.bmp")
+    stylizer = Stylizer.load(checkpoint, engine="torch", tile=64)
+    monkeypatch.setattr(stylizer_module, "stylize_huge", None)
+    names = ("clear.png", "float.tif", "a.bmp")
+    jobs = plan_jobs([str(folder / name) for name in names], str(folder / "out"), "png")
+    assert run_jobs(stylizer, jobs).failed == []
+    with Image.open(folder / "out" / "clear.png") as out:
+        assert out.mode == "RGBA"
+        assert out.getextrema()[3] == clear.getextrema()[3]
+    assert pixels(folder / "out" / "float.png").std() > 10
+    monkeypatch.setattr(batch, "MAX_PIXELS", 99 * 130 - 1)
+    failed = dict(run_jobs(stylizer, jobs[1:], allow_huge=True, keep=False).failed)
+    assert "levels that are no whole numbers; save it" in failed[str(folder / "float.tif")]
+    assert "a kind that libvips cannot read; save it" in failed[str(folder / "a.bmp")]
+
+
+@NEEDS_VIPS
+def test_a_signal_after_the_last_tile_ends_the_run_with_the_picture(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = checkpoint.with_name("a.png")
+    draw(0, 99, 130).save(photo)
+
+    def stop(done: int, of: int) -> None:
+        if done == of:
+            signal.raise_signal(signal.SIGTERM)
+
+    stylizer = Stylizer.load(checkpoint, engine="torch", tile=64, progress=stop)
+    out = checkpoint.with_name("out.png")
+    with pytest.raises(Interrupted, match="stopped after .*out.png was written"):
+        run_jobs(stylizer, plan_jobs([str(photo)], str(out)))
+    assert pixels(out).shape == (99, 130, 3)
 
 
 @NEEDS_VIPS

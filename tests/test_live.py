@@ -181,6 +181,17 @@ def test_a_recording_of_nothing_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_recording_replaces_nothing_without_being_asked(tmp_path: Path) -> None:
+    path = tmp_path / "live.mp4"
+    path.write_bytes(b"an older one")
+    with pytest.raises(OutputError, match="is there already"):
+        open_output(str(path), 25)
+    open_output(str(path), 25, overwrite=True).close()
+    assert path.read_bytes() == b"an older one"
+    with pytest.raises(OutputError, match="frames need 2 pixels a side"):
+        FileOutput(path, 25).show(np.zeros((1, 1, 3), np.uint8), 0)
+
+
 def test_a_recording_into_no_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     output = FileOutput(tmp_path / "file" / "live.mp4", 25)

@@ -517,6 +517,13 @@ def test_a_dream_needs_no_painting(slow: Slow) -> None:
     assert set(json.loads(result.stdout)["terms"]) == {"total", "tv", "dream"}
 
 
+def test_what_is_left_out_of_a_photo_is_told(slow: Slow, workplace: Path) -> None:
+    first, second = (draw(seed, 64, 64) for seed in (1, 2))
+    first.save(workplace / "photo.gif", save_all=True, append_images=[second])
+    result = slow("--steps", "1", content="photo.gif")
+    assert "only the first frame of an animation is used" in result.stderr
+
+
 def test_it_starts_from_a_file(slow: Slow) -> None:
     result = slow("--init", "waves.png", "--steps", "1", "--learning-rate", "1e-6")
     assert result.exit_code == 0, result.stderr

@@ -20,6 +20,7 @@ from hub import COUNT, NAME, open_hub
 from PIL import Image
 
 from faststyle.errors import ImageError, OutputError
+from faststyle.files import writing
 from faststyle.stylize.batch import Report
 from faststyle.stylize.collection import Task, run_items
 from faststyle.stylize.processes import Process
@@ -198,7 +199,11 @@ def test_a_stopped_shard_leaves_no_file(
     with pytest.raises(Stopped):
         run(task, stylizer, ["shards"])
     assert [p.name for p in Path("out").rglob("*") if p.is_file()] == ["a.parquet"]
-    for name in (".b.4711.part.parquet", ".b.c.4711.part.parquet"):  # of kill -9, and of others
+    with writing("out/deep/b.parquet") as half:
+        half.write_bytes(b"half")
+        left = half.name
+    Path("out/deep/b.parquet").unlink()
+    for name in (left, ".b.4711.part.parquet", ".b.c.4711.part.parquet"):  # of kill -9; of others
         Path("out/deep", name).write_bytes(b"half")
     report = run(task, stylizer, ["shards"])
     assert (report.kept, report.pictures) == (["out/a.parquet"], 3)

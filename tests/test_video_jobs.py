@@ -304,14 +304,16 @@ def test_ctrl_c_while_all_is_put_together(source: Path, monkeypatch: pytest.Monk
 
 
 def test_half_outputs_of_killed_jobs_are_removed(source: Path) -> None:
-    for name in (".out.123.part.mp4", ".other.123.part.mp4"):
+    for name in (".out.123-4.part.mp4", ".other.123-4.part.mp4", ".out.2.123-4.part.mp4"):
         Path(name).write_bytes(b"half")
     Path(".frames.123.part").mkdir()
     Path(".frames.123.part/001.png").write_bytes(b"half")
     run(source, "out.mp4")
     run(source, "frames/%03d.png")
-    assert names(".") == [".other.123.part.mp4", "frames", "in.mp4", "out.mp4"]
-    Path(".other.123.part.mp4").unlink()
+    others = [".other.123-4.part.mp4", ".out.2.123-4.part.mp4"]
+    assert names(".") == [*others, "frames", "in.mp4", "out.mp4"]
+    for name in others:
+        Path(name).unlink()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import pairwise
@@ -128,6 +129,29 @@ def test_webm_converts_sound_and_subtitles(rich: Path) -> None:
     assert [t.codec for t in after.tracks] == ["vp9", "opus", "opus", "webvtt"]
     assert after.of("subtitle")[0].data == [b"Hello there"]
     assert click_of(Path("out.webm")) == pytest.approx(CLICK, abs=0.003)
+
+
+def test_damaged_sound_is_told(rich: Path) -> None:
+    with av.open(str(rich)) as old, av.open("bad.mkv", "w") as new:
+        taken = list(old.streams)[:3]
+        streams = {s.index: new.add_stream_from_template(s, opaque=True) for s in taken}
+        for number, packet in enumerate(old.demux(taken)):
+            if not packet.size:
+                continue
+            if packet.stream.type == "audio" and number % 2:
+                damaged = av.Packet(bytes(packet.size))
+                damaged.pts = packet.pts
+                damaged.dts = packet.dts
+                damaged.time_base = packet.time_base
+                damaged.stream = streams[packet.stream.index]
+                new.mux(damaged)
+                continue
+            packet.stream = streams[packet.stream.index]
+            new.mux(packet)
+    notes = run(Path("bad.mkv"), "out.webm").notes
+    assert any(
+        re.fullmatch(r"audio track \d .*: \d+ damaged packets are left out", n) for n in notes
+    )
 
 
 @pytest.mark.parametrize(

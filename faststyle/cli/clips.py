@@ -62,16 +62,26 @@ def stylize_clips(
     if not clips:
         return []
     options = _video_options(settings)
-    with _frame_bar() as frame_done:
-        videos, summary, description = run_clips(
-            clips, styles, options, look, engine, progress=frame_done, announce=announce
-        )
-    record.report.kept += summary.kept
-    record.report.failed += summary.failed
-    record.videos += len(videos)
-    for video in videos:
+    videos: list[VideoReport] = []
+
+    def done(video: VideoReport, description: str) -> None:
+        videos.append(video)
+        record.videos += 1
         if not as_json:
             _print_video(video, description, announce)
+
+    with _frame_bar() as frame_done:
+        run_clips(
+            clips,
+            styles,
+            options,
+            look,
+            engine,
+            summary=record.report,
+            done=done,
+            progress=frame_done,
+            announce=announce,
+        )
     return videos
 
 

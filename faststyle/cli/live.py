@@ -51,7 +51,8 @@ def webcam(
         ),
     ] = None,
     size: Annotated[
-        int | None, typer.Option(help="Shorter side of frames, in pixels; default: as they come.")
+        int | None,
+        typer.Option(help="Shorter side of frames, in pixels; default: as they come.", min=1),
     ] = None,
     mix: Annotated[
         float, typer.Option(help="Strength to begin with: 0 is the photo, 1 the style.")
@@ -64,6 +65,9 @@ def webcam(
     ] = True,
     stills: Annotated[Path, typer.Option(help="Folder that stills are saved in.")] = Path(),
     seconds: Annotated[float | None, typer.Option(help="Stop after so long.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a recording that is there.")
+    ] = False,
     engine: Engine = "auto",
     device: Device = "auto",
     precision: Precision = "auto",
@@ -90,7 +94,7 @@ def webcam(
     look = Look(keep_colors, mix=mix)
     options = EngineOptions(engine, device, precision, threads, convert=True)
     with Camera(source, size) as camera:
-        sink = open_output(output, camera.rate, hosts or ())
+        sink = open_output(output, camera.rate, hosts or (), overwrite)
         try:
             if isinstance(sink, MjpegOutput):
                 announce(f"watch at {sink.address}")

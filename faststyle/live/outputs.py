@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from faststyle.errors import OutputError
-from faststyle.files import writing
+from faststyle.files import check_free, check_place, writing
 from faststyle.live.mjpeg import DEFAULT_PORT, MjpegOutput
 from faststyle.video.frames import Rgb
 from faststyle.video.options import VideoError
@@ -41,11 +41,13 @@ class Output(Protocol):
         ...
 
 
-def open_output(target: str | None, rate: float, hosts: Collection[str] = ()) -> Output:
+def open_output(
+    target: str | None, rate: float, hosts: Collection[str] = (), overwrite: bool = False
+) -> Output:
     """Return the output for None (a window), FILE.mp4, /dev/videoN, or http://127.0.0.1:PORT.
 
     `rate` is the expected number of frames a second. `hosts` are more names that viewers of a
-    stream may ask for.
+    stream may ask for. With `overwrite` a recording replaces a file that is there.
 
     Raises: VideoError for another target; OutputError when it cannot be opened.
     """
@@ -56,6 +58,8 @@ def open_output(target: str | None, rate: float, hosts: Collection[str] = ()) ->
     if target.startswith("/dev/video"):
         return FileOutput(Path(target), rate, "v4l2")
     if Path(target).suffix.lower() in RECORDED:
+        check_free(target, overwrite)
+        check_place(target)
         return FileOutput(Path(target), rate)
     known = ", ".join(RECORDED)
     raise VideoError(
@@ -125,6 +129,8 @@ class FileOutput:
         from av.error import FFmpegError
 
         h, w = (side - side % 2 for side in rgb.shape[:2])  # yuv420p has even sizes only
+        if min(h, w) < 2:
+            raise OutputError(f"cannot write {self.path}: frames need 2 pixels a side; use `size`")
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb[:h, :w]), "rgb24")
         try:
             if self._file is None:

@@ -207,7 +207,8 @@ def run_slow(
     notes = [painting_note(s.painting, p) for s, (p, _) in zip(styles, job.styles, strict=True)]
     check_config(config)  # before weights are looked for
     found = find_weights(config.vgg) if weights is None else weights()
-    recorder = _Recorder(job, config, photo, [note for note in notes if note], quiet)
+    notes = [*photo.notes, *(note for note in notes if note)]
+    recorder = _Recorder(job, config, photo, notes, quiet)
     with noted_signals() as recorder.stop, recorder:
         try:
             optimize_image(photo.rgb, styles, config, found, device, recorder.see)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -35,9 +36,11 @@ from faststyle.sizes import fitted_size
 from faststyle.stylize.huge import (
     SUFFIXES,
     check_pixels,
+    has_alpha,
     picture_size,
     pillow_without_limit,
     require_vips,
+    why_not_by_vips,
 )
 from faststyle.stylize.stylizer import PLAIN, Look, Stylizer
 from faststyle.stylize.tiles import TILE
@@ -220,6 +223,8 @@ def _stylize_one(
     if tile and job.source and job.target:
         with pillow_without_limit():
             notes = notes_on(job.source, name)
+        if has_alpha(job.source):
+            notes += ("too large for memory: alpha is left out, transparent pixels lie on white",)
         stylizer.stylize_on_disk(job.source, job.target, tile)
         return notes
     format = output_format(job.target) if job.target else "PNG"
@@ -297,7 +302,14 @@ def _tile_on_disk(stylizer: Stylizer, job: Job, plain: bool, allow_huge: bool) -
     if reason:
         return 0
     tile = stylizer.find_tile(h, w, on_disk=True) or (TILE if too_large else 0)
-    return tile if stylizer.can_run_tiles() else 0
+    if not tile or not stylizer.can_run_tiles():
+        return 0
+    reason = why_not_by_vips(job.source)
+    if reason and too_large:
+        raise ImageError(f"{job.source}: {h}x{w} pixels{reason}")
+    if reason or (has_alpha(job.source) and not too_large):  # in memory alpha is kept
+        return 0
+    return tile
 
 
 def _why_not_on_disk(job: Job, plain: bool) -> str:
@@ -331,18 +343,19 @@ def _several_files(item: str, output: Path) -> list[tuple[Path, Path]] | None:
     Those in the output folder are left out.
     """
     path = Path(item)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike is_dir, it takes names that are too long
         root = path.resolve()
         files = sorted(p for p in path.rglob("[!.]*") if p.is_file())
         below = [(p, p.relative_to(path)) for p in files]
+        below = [(p, b) for p, b in below if not any(part.startswith(".") for part in b.parts)]
         # The output folder may lie in the input folder. Results of an earlier run are no inputs.
         return [(p, b) for p, b in below if root == output or not (root / b).is_relative_to(output)]
-    if path.exists() or not glob.has_magic(item):
+    if os.path.exists(path) or not glob.has_magic(item):
         return None
     return [
         (Path(p), Path(Path(p).name))
         for p in sorted(glob.glob(item, recursive=True))
-        if Path(p).is_file()
+        if Path(p).is_file() and not Path(p).resolve().is_relative_to(output)
     ]
 
 

@@ -97,18 +97,18 @@ def run_clips(
     look: Look = PLAIN,
     engine: EngineOptions = AUTO,
     *,
+    summary: Report,
+    done: Callable[[VideoReport, str], None],
     progress: Callable[[VideoProgress], None] = lambda progress: None,
     announce: Announce = lambda line: None,
-) -> tuple[list[VideoReport], Report, str]:
+) -> None:
     """Stylize several clips, and go on past one that fails.
 
-    Return a report of each that was done, one that names all, and the line that describes the
-    engine. Outputs that are there are kept unless `options.overwrite`. Raises: OutputError for a
-    full disk, and Interrupted; both end the run.
+    Add to `summary` what was kept and what failed, and call `done` with the report of each that was
+    painted, and with the line that describes the engine. Outputs that are there are kept unless
+    `options.overwrite`. Raises: OutputError for a full disk, and Interrupted; both end the run.
     """
     check_clip_look(look)
-    reports = []
-    summary = Report()
     load = _loader(styles, engine, announce)
     name = _resume_name(styles, look, engine.precision)
     for job in jobs:
@@ -130,9 +130,7 @@ def run_clips(
             reason = str(error).removeprefix(f"{job.source}: ")
             summary.failed.append((str(job.source), reason))
         else:
-            reports.append(report)
-            summary.written.append(report.output)
-    return reports, summary, load().describe() if reports else ""
+            done(report, load().describe())
 
 
 def check_clip_look(look: Look) -> None:

@@ -98,7 +98,7 @@ class Task:
                 self.look,
                 self.keep_metadata,
                 format=self.format,
-                settings=self.settings(),
+                settings=f"{self.settings()} {item.column}",
             )
 
     def settings(self) -> str:

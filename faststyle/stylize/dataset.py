@@ -8,7 +8,6 @@ shard that is missing.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from faststyle.errors import FaststyleError, ImageError, Interrupted, OutputError, one_line
-from faststyle.files import writing
+from faststyle.files import half_written, writing
 from faststyle.images import output_format
 from faststyle.stylize.batch import Notes, Report, paint_file
 from faststyle.stylize.shards import Batches, Shard
@@ -70,10 +69,8 @@ def run_shard(
 
 def _remove_leftovers(target: Path) -> None:
     """Remove what killed processes left of a shard: only one process at a time writes it."""
-    pattern = re.compile(re.escape(f".{target.stem}.") + r"\d+\.part\.parquet")
-    for file in target.parent.glob(".*.part.parquet"):
-        if pattern.fullmatch(file.name):
-            file.unlink(missing_ok=True)
+    for file in half_written(target):
+        file.unlink(missing_ok=True)
 
 
 class _Painter:

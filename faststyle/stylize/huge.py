@@ -102,6 +102,8 @@ def stylize_huge(
                 _stylize_in(Path(folder), vips, network, source, target, tile, check, precision)
         except OSError as error:
             raise output_error(target, error) from error
+        if stop.number:
+            raise Interrupted(f"stopped after {target} was written", stop.number)
 
 
 def _stylize_in(
@@ -182,6 +184,30 @@ def require_vips() -> Any:
     vips = require("pyvips", extra="huge")
     vips.cache_set_max_mem(VIPS_CACHE_BYTES)
     return vips
+
+
+def has_alpha(source: Path) -> bool:
+    """Return whether a picture may have transparent pixels, from its header."""
+    vips = require_vips()
+    try:
+        return bool(vips.Image.new_from_file(str(source)).hasalpha())
+    except vips.Error:
+        return False
+
+
+def why_not_by_vips(source: Path) -> str:
+    """Return why libvips cannot read a picture as we do, the end of a sentence, or an empty text.
+
+    Levels that are no whole numbers have another range there.
+    """
+    vips = require_vips()
+    try:
+        picture = vips.Image.new_from_file(str(source))
+    except vips.Error:
+        return " of a kind that libvips cannot read; save it as .png or .tif"
+    if picture.format in ("float", "double"):
+        return " of levels that are no whole numbers; save it with 8 or 16 bits"
+    return ""
 
 
 def _open(vips: Any, source: Path) -> Any:

@@ -6,6 +6,7 @@ They are parquet files, or the shards of a data set that `datasets` can load fro
 from __future__ import annotations
 
 import glob
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -128,7 +129,8 @@ def _is_dataset(item: str, output: str) -> bool:
     if item.startswith(HUB):
         return True
     path = Path(item)
-    if path.is_dir() or (not path.exists() and glob.has_magic(item)):
+    # Unlike is_dir and exists, they take names that are too long.
+    if os.path.isdir(path) or (not os.path.exists(path) and glob.has_magic(item)):
         place = Path(output).resolve()
         shards: list[Found] = find_files(item, place, PARQUET)
         if shards and find_files(item, place):

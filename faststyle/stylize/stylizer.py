@@ -181,7 +181,10 @@ class Stylizer:
             )
         engines = [open_engine(path, options, announce) for path in paths]
         mean = MeanOfPictures(engines, weights)
-        return cls(mean, _read_about(paths[0]), tile=tile, progress=progress)
+        # Memory is reckoned by the network that needs the most.
+        abouts = [_read_about(path) for path in paths]
+        neediest = max(abouts, key=lambda one: bytes_per_pixel(one.network if one else {}))
+        return cls(mean, neediest, tile=tile, progress=progress)
 
     @classmethod
     def _open(

@@ -159,6 +159,8 @@ class _VideoJob:
         for half in self.target.leftovers():
             with contextlib.suppress(OSError):
                 shutil.rmtree(half) if half.is_dir() else half.unlink()
+        if stop.number:
+            raise Interrupted(f"stopped after {self.target.place} was written", stop.number)
         return self._report(resumed, notes)
 
     def _report(self, resumed: int, notes: list[str]) -> VideoReport:

@@ -7,6 +7,7 @@ encoded before, in write.py.
 from __future__ import annotations
 
 import contextlib
+import functools
 import heapq
 import io
 import math
@@ -94,6 +95,7 @@ def mux(
 
     options = _muxer_options(container, clip)
     notes: list[str] = []
+    lost = Counter[str]()
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(open_input(clip.path)) if has_tracks else None
         first = stack.enter_context(open_input(parts.paths()[0]))
@@ -111,13 +113,14 @@ def mux(
         if source is not None:
             copy_tags(source, output, span)
             _copy_stream_tags(find_stream(source, clip.path), stream)
-            converters = _add_tracks(source, output, clip, container, span, notes)
+            converters = _add_tracks(source, output, clip, container, span, notes, lost)
             packets.append(_track_packets(source, converters, span))
         # In order of time: else the muxer would hold all packets of one track in memory until
         # those of the others come.
         for packet in heapq.merge(*packets, key=_decoding_time):
             raise_if_stopped()
             output.mux(packet)
+    notes += [f"{name}: {count} damaged packets are left out" for name, count in lost.items()]
     return notes
 
 
@@ -261,13 +264,16 @@ def _add_tracks(
     container: Container,
     span: TimeSpan,
     notes: list[str],
+    lost: Counter[str],
 ) -> dict[int, PacketConverter]:
     """Add the other tracks that the container can hold, and return their converters by number.
 
-    A note is added for each track that is converted or left out.
+    A note is added for each track that is converted or left out. `lost` counts the packets of each
+    track that cannot be converted.
     """
     converters: dict[int, PacketConverter] = {}
     for stream, name in _other_tracks(source, clip.path):
+        damaged = functools.partial(lost.update, [name])
         copied = ("audio", "subtitle") + ("attachment",) * (container.format == "matroska")
         if stream.type in copied and _can_copy(container.format, stream):
             converters[stream.index] = _copy_track(stream, output, span.zero)
@@ -277,12 +283,12 @@ def _add_tracks(
             notes.append(f"{name} is left out: {container.format} does not take it")
         elif stream.type == "audio":
             converters[stream.index] = _reencode_audio(
-                cast("AudioStream", stream), output, codec, span.zero
+                cast("AudioStream", stream), output, codec, span.zero, damaged
             )
             notes.append(f"{name} is encoded again as {codec}: {container.format} does not take it")
         elif stream.codec_context.codec.text_sub:
             converters[stream.index] = _convert_subtitles(
-                cast("SubtitleStream", stream), output, codec, span.zero
+                cast("SubtitleStream", stream), output, codec, span.zero, damaged
             )
             notes.append(f"{name} is converted to {codec}: {container.format} does not take it")
         else:
@@ -364,11 +370,15 @@ def _channel_layout(stream: AudioStream) -> str:
 
 
 def _reencode_audio(
-    stream: AudioStream, output: OutputContainer, codec: str, zero: Fraction
+    stream: AudioStream,
+    output: OutputContainer,
+    codec: str,
+    zero: Fraction,
+    damaged: Callable[[], None],
 ) -> PacketConverter:
     """Add a track of another codec for the sound of `stream`, and return its converter.
 
-    `zero` is the time in seconds that becomes 0.
+    `zero` is the time in seconds that becomes 0. `damaged` is called for each packet that is lost.
     """
     import av
     from av.error import FFmpegError
@@ -387,8 +397,7 @@ def _reencode_audio(
     def convert(packet: Packet[Stream] | None) -> list[Packet[Any]]:
         nonlocal clock
         packets: list[Packet[Any]] = []
-        # Damaged sound is left out. The rest keeps its time.
-        with contextlib.suppress(FFmpegError):
+        try:
             for frame in stream.decode(packet):
                 if frame.pts is not None and frame.time_base is not None:
                     start = round((frame.pts * frame.time_base - zero) * frame.sample_rate)
@@ -399,6 +408,8 @@ def _reencode_audio(
                 frame.time_base = Fraction(1, frame.sample_rate)
                 clock = frame.pts + frame.samples
                 packets += encoded.encode(frame)
+        except FFmpegError:  # damaged sound is left out, and the rest keeps its time
+            damaged()
         return packets if packet is not None else packets + encoded.encode(None)
 
     return convert
@@ -421,11 +432,15 @@ def _encodes_layout(codec: str, rate: int, layout: str) -> bool:
 
 
 def _convert_subtitles(
-    stream: SubtitleStream, output: OutputContainer, codec: str, zero: Fraction
+    stream: SubtitleStream,
+    output: OutputContainer,
+    codec: str,
+    zero: Fraction,
+    damaged: Callable[[], None],
 ) -> PacketConverter:
     """Add a track of another codec for the texts of `stream`, and return its converter.
 
-    `zero` is the time in seconds that becomes 0.
+    `zero` is the time in seconds that becomes 0. `damaged` is called for each packet that is lost.
     """
     from av.error import FFmpegError
 
@@ -442,6 +457,7 @@ def _convert_subtitles(
         try:
             decoded = stream.decode2(packet)
         except FFmpegError:
+            damaged()
             decoded = None
         if decoded is None:  # MP4 fills the time between two texts with empty ones
             return []

@@ -5,7 +5,6 @@ Codecs are in write.py.
 
 from __future__ import annotations
 
-import glob
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from faststyle.errors import FaststyleError, OutputError
 from faststyle.extras import require
-from faststyle.files import check_free
+from faststyle.files import check_free, half_written
 from faststyle.images import HEIF, READABLE, WRITABLE, output_format
 
 NUMBERED = re.compile(r"%0?\d*d")  # as in frames/%05d.png
@@ -166,10 +165,7 @@ class Target:
 
     def leftovers(self) -> list[Path]:
         """Return the half outputs of this name that killed jobs left behind."""
-        name = self.place.name if self.container is PICTURES else self.place.stem
-        suffix = "" if self.container is PICTURES else self.place.suffix
-        pattern = f".{glob.escape(name)}.*.part{glob.escape(suffix)}"
-        return list(self.place.parent.glob(pattern))
+        return half_written(self.place)
 
     def pictures(self) -> list[Path]:
         """Return the existing pictures that match the pattern, by number."""

@@ -88,7 +88,7 @@ def write_pictures(
     Raises: OutputError.
     """
     folder = path.parent
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    temporary = folder.with_name(f".{folder.stem}.{os.getpid()}.part{folder.suffix}")
     try:
         for number, picture in enumerate(_stored_frames(parts, clip), 1):
             raise_if_stopped()
