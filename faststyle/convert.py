@@ -6,6 +6,7 @@ Source: https://github.com/pytorch/examples, fast_neural_style, `TransformerNet`
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,7 +112,7 @@ def convert_checkpoint(
 
 def _read(source: Path) -> Any:
     """Return the contents of a file of `torch.save`. Raises: CheckpointError."""
-    if not source.is_file():
+    if not os.path.isfile(source):  # unlike is_file, it takes names that are too long
         raise CheckpointError(f"{source}: no such file")
     try:
         return torch.load(source, map_location="cpu", weights_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import resource
 import sys
@@ -48,6 +49,13 @@ def find_device(name: str = "auto") -> torch.device:
             f"{f' and {found.type}' if found else ' only'} (torch {torch.__version__})"
         )
     return found
+
+
+def cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux: job schedulers give away some of the cores
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def set_threads(count: int | None) -> None:

@@ -30,7 +30,7 @@ from faststyle.checkpoint import (
     read_about,
     style_folders,
 )
-from faststyle.devices import cpu_facts, find_device, has_fast_bf16
+from faststyle.devices import cores, cpu_facts, find_device, has_fast_bf16
 from faststyle.engines.engine import Engine
 from faststyle.engines.graph import NEEDS, to_onnx
 from faststyle.engines.opening import GRAPH_ENGINES
@@ -167,13 +167,12 @@ def _check_package(name: str, extra: str) -> Finding:
 
 def _describe_machine() -> dict[str, str]:
     """Return system, cores, flags of the CPU and memory."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = psutil.virtual_memory()
     flags = _cpu_flags()
     return {
         "system": platform.platform(),
         "cores": f"{psutil.cpu_count(logical=False)} ({psutil.cpu_count()} threads), "
-        f"{usable} usable; torch takes {torch.get_num_threads()}",
+        f"{cores()} usable; torch takes {torch.get_num_threads()}",
         "cpu flags": "unknown here" if flags is None else " ".join(flags) or "none of note",
         "bf16 on cpu": "in hardware" if has_fast_bf16(torch.device("cpu")) else "none",
         "memory": f"{memory.total / 2**30:.1f} GiB, {memory.available / 2**30:.1f} GiB available",

@@ -62,6 +62,8 @@ def read_titles(folder: Path) -> Titles:
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise RecipeError(f"{path}: more than {MAX_BYTES:,} bytes: no table of paintings")
         values = tomllib.loads(data.decode("utf-8"))
     except FileNotFoundError:
         return Titles()
@@ -69,8 +71,6 @@ def read_titles(folder: Path) -> Titles:
         raise RecipeError(f"{path}: cannot be read ({error.strerror})") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise RecipeError(f"{path}: not valid TOML: {error}") from None
-    if len(data) > MAX_BYTES:
-        raise RecipeError(f"{path}: more than {MAX_BYTES:,} bytes: no table of paintings")
     notes = values.pop("notes", "")
     return Titles(
         _notes(f"{path}: notes", notes),

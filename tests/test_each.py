@@ -237,6 +237,8 @@ def test_what_does_not_suit_is_refused(train: Any, paintings: Path, tmp_path: Pa
     done = CliRunner().invoke(app, ["train", "--style", str(paintings), "--each", "--name", "x"])
     assert done.exit_code == 1
     assert "with --each, styles are named by their files: no --name, -o" in done.stderr
+    done = CliRunner().invoke(app, ["train", "--style", str(paintings), "--at-once", "2"])
+    assert (done.exit_code, "--at-once is for --each" in done.stderr) == (1, True)
 
 
 def test_names_are_made_apart() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,35 @@ def test_bad_files_are_replaced_and_listed(tmp_path: Path) -> None:
     assert skipped.keys() == {"cut.jpg", "empty.png", "text.jpg", "tiny.png"}
     assert skipped["empty.png"] == "the file is empty"
     assert skipped["tiny.png"].startswith("7x9 pixels")
+
+
+def test_names_of_files_need_not_be_text(tmp_path: Path) -> None:
+    name = os.path.join(os.fsencode(tmp_path), b"\xff\xfc.png")
+    draw(0, 80, 80).save(tmp_path / "a.png")
+    try:
+        os.rename(tmp_path / "a.png", name)
+    except OSError:
+        pytest.skip("this file system takes names of text only")
+    data = NumberedPhotos(open_photos(str(tmp_path), 0), SIZE, 0)
+    assert data[0]["failure"] is None
+    assert os.fsencode(open_photos(str(tmp_path), 0).photo(0, 0)[0]) == name
+
+
+def test_folders_that_cannot_be_listed_are_errors(
+    photo_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if Path(path).name == "more":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PhotosError, match=r"more: cannot be read \(Permission denied\)"):
+        open_photos(str(photo_folder), 0)
+    with pytest.raises(PhotosError, match="no such folder"):
+        open_photos("x" * 300, 0)
 
 
 def test_a_source_with_nothing_but_bad_files_fails_with_a_reason(tmp_path: Path) -> None:

@@ -113,6 +113,10 @@ def test_a_picture_that_is_missing_is_named(
     with pytest.raises(ImageError, match=r": no picture named as a\.png and 1 more; name"):
         score(tmp_path, painting, album, vgg_file)
     assert score(album, painting, album, vgg_file, limit=1).photos == 1
+    for name in ("a.webp", "a.jpg", "b.jpg"):
+        shutil.copy(album / "a.png", tmp_path / name)
+    with pytest.raises(ImageError, match=r"several pictures named a; which is .*a\.png\?"):
+        score(tmp_path, painting, album, vgg_file)
 
 
 def test_an_empty_folder_of_pictures_is_told_from_one_of_photos(

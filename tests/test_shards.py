@@ -280,6 +280,13 @@ def test_a_server_without_parts_gives_tars_only(photos: Path, web: Web) -> None:
         open_photos(source("web parquet", photos, web), 0)
 
 
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/ü.tar", "http://[a/x.tar?secret"])
+def test_urls_that_are_none_are_one_line(url: str) -> None:
+    with pytest.raises(PhotosError, match="not a valid URL") as caught:
+        open_photos(url, 0).photo(0, 0)
+    assert "secret" not in str(caught.value)
+
+
 def test_a_file_that_changes_on_the_server_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(bytes(range(200)))
     with open_web(tmp_path) as server:

@@ -603,6 +603,11 @@ def test_two_checkpoints_of_one_objective_share_a_descent_at_once(
     assert len(descents) == 4
     measure(checkpoints=[checkpoint, other])
     assert len(descents) == 8
+    apart = save_network(
+        tmp_path / "apart.safetensors", painting, loss=dataclasses.replace(LOSS, contrast=1.0)
+    )
+    measure(checkpoints=[checkpoint, apart])
+    assert len(descents) == 12
 
 
 def test_photos_are_known_by_their_pixels(

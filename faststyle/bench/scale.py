@@ -24,7 +24,7 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
-from faststyle.devices import set_threads
+from faststyle.devices import cores, set_threads
 from faststyle.errors import TrainingError
 from faststyle.networks import build_network
 from faststyle.perceptual.weights import find_weights
@@ -135,12 +135,12 @@ def bench_scale(
 ) -> ScaleBench:
     """Time steps in so many processes, each with one thread, on the CPUs of this machine."""
     found = [_launch(recipe, vgg_weights, count, steps) for count in processes]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    usable = cores()
     first = found[0]
-    alone = first["seconds"] / max(1.0, processes[0] / cores) - first["exchange_seconds"]
+    alone = (first["seconds"] - first["exchange_seconds"]) / max(1.0, processes[0] / usable)
     rows = []
     for count, seen in zip(processes, found, strict=True):
-        expected = alone * max(1.0, count / cores) + seen["exchange_seconds"]
+        expected = alone * max(1.0, count / usable) + seen["exchange_seconds"]
         rows.append(
             ScaleRow(
                 processes=count,
@@ -154,7 +154,7 @@ def bench_scale(
             )
         )
     return ScaleBench(
-        cores=cores,
+        cores=usable,
         network=dict(recipe.network),
         batch_size=recipe.batch_size,
         image_size=recipe.image_size,
@@ -201,7 +201,9 @@ def _launch(recipe: Recipe, vgg_weights: Path | None, processes: int, steps: int
             check=False,
         )
         if not result.is_file():
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            # torchrun ends with words of its own.
+            lines = done.stderr.strip().splitlines() or ["no message"]
+            last = next((line for line in reversed(lines) if "Error: " in line), lines[-1])
             raise TrainingError(f"{processes} processes ended without a result: {last}")
         found: dict[str, Any] = json.loads(result.read_text())
         return found

@@ -202,6 +202,8 @@ def bench_engines(
 
     set_threads(threads)
     names = networks or ["mobile"]
+    if len({Path(name).stem for name in names}) < len(names):
+        raise typer.BadParameter("two networks of one name cannot be told apart; rename one")
     found = bench_stylize(
         {Path(name).stem: parse_network(name) or find_checkpoint(name) for name in names},
         [parse_size(size, LITE_MIN_SIDE) for size in sizes] if sizes else SIZES,
@@ -367,7 +369,7 @@ def bench_service(
     from faststyle.sizes import parse_size
 
     options = ["--max-batch", str(max_batch), "--engine", engine, "--precision", precision]
-    options += ["--device", "cpu", *(["--threads", str(threads)] if threads else [])]
+    options += ["--device", "cpu", *(["--threads", str(threads)] if threads is not None else [])]
     rows = bench_serve(
         parse_network(network) or find_checkpoint(network),
         parse_size(size, 1),

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from faststyle.cli.common import Json, app, reports_errors
+from faststyle.errors import one_line
 
 
 @app.command()
@@ -46,6 +47,8 @@ def convert(
         return
     network = done.network
     typer.echo(
-        f"wrote {done.file}: {network['name']}, width {network['width']}, {network['blocks']} "
-        f"residual blocks; its licence is {source.name}'s, unknown here"
+        one_line(
+            f"wrote {done.file}: {network['name']}, width {network['width']}, {network['blocks']} "
+            f"residual blocks; its licence is {source.name}'s, unknown here"
+        )
     )

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from faststyle.cli.common import Json, announce_for, app, print_notes, reports_errors
+from faststyle.errors import one_line
 
 
 @app.command()
@@ -114,7 +115,8 @@ def _export_file(
         )
     files = " and ".join(map(str, report.files))
     mebibytes = report.size_bytes / 2**20
-    typer.echo(f"wrote {files}: {report.precision}, {mebibytes:.1f} MiB, in {report.seconds:.0f} s")
+    made = f"{report.precision}, {mebibytes:.1f} MiB, in {report.seconds:.0f} s"
+    typer.echo(one_line(f"wrote {files}: {made}"))
 
 
 def _export_web(
@@ -149,9 +151,11 @@ def _export_web(
         )
     print_notes(report.notes, export)
     typer.echo(
-        f"wrote {report.folder}: {report.size_bytes / 1e6:.0f} MB, most of it onnxruntime-web "
-        f"{report.runtime}, in {report.seconds:.0f} s; see it: python -m http.server -d "
-        f"{shlex.quote(str(report.folder))}"
+        one_line(
+            f"wrote {report.folder}: {report.size_bytes / 1e6:.0f} MB, most of it onnxruntime-web "
+            f"{report.runtime}, in {report.seconds:.0f} s; see it: python -m http.server -d "
+            f"{shlex.quote(str(report.folder))}"
+        )
     )
 
 

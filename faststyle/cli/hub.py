@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from faststyle.cli.common import Json, app, print_notes, reports_errors
+from faststyle.errors import one_line
 
 
 @app.command()
@@ -43,4 +44,4 @@ def push(
     if as_json:
         typer.echo(json.dumps({"url": url, "file": path.name}))
         return
-    typer.echo(f"put {path.name} on {url}; use it with: --style hf:{repo}/{path.stem}")
+    typer.echo(one_line(f"put {path.name} on {url}; use it with: --style hf:{repo}/{path.stem}"))

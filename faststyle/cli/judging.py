@@ -20,6 +20,7 @@ from faststyle.cli.common import (
     app,
     reports_errors,
 )
+from faststyle.errors import one_line
 
 if TYPE_CHECKING:  # compare/ imports torch, which --help does not wait for
     from faststyle.compare.results import Comparison
@@ -170,4 +171,4 @@ def _print_comparison(comparison: Comparison, folder: Path, as_json: bool) -> No
         return
     for line in answers(comparison):
         typer.echo(line)
-    typer.echo(f"wrote {folder / 'report.html'}")
+    typer.echo(one_line(f"wrote {folder / 'report.html'}"))

@@ -20,6 +20,7 @@ from faststyle.cli.common import (
     app,
     reports_errors,
 )
+from faststyle.errors import one_line
 
 if TYPE_CHECKING:  # slow/ imports torch, which --help does not wait for
     from faststyle.slow.run import SlowResult
@@ -229,4 +230,4 @@ def _print_result(result: SlowResult, as_json: bool) -> None:
         if name in result.terms
     )
     typer.echo(f"{result.steps} steps in {result.seconds:.0f} s  {terms}")
-    typer.echo(f"wrote {result.output}")
+    typer.echo(one_line(f"wrote {result.output}"))

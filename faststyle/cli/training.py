@@ -21,7 +21,7 @@ from faststyle.cli.common import (
     reports_errors,
     run_alone,
 )
-from faststyle.errors import RecipeError
+from faststyle.errors import RecipeError, one_line
 
 if TYPE_CHECKING:
     from faststyle.training.each import EachResult
@@ -156,13 +156,14 @@ def train(
         ),
     ] = False,
     at_once: Annotated[
-        int,
+        int | None,
         typer.Option(
-            help="With --each: networks that a process trains at once, on the same photos.",
+            help="With --each: networks that a process trains at once, on the same photos "
+            "(default: 4).",
             min=1,
             rich_help_panel=MANY,
         ),
-    ] = 4,
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train a network for one painting, or one network for a folder of paintings.
@@ -170,7 +171,7 @@ def train(
     Example: faststyle train --painting data/styles/nocturne.png --recipe quick
     """
     from faststyle.networks import parse_network
-    from faststyle.training.each import train_each
+    from faststyle.training.each import AT_ONCE, train_each
     from faststyle.training.recipe import load_recipe
     from faststyle.training.train import train_style
 
@@ -190,6 +191,8 @@ def train(
     }
     as_the_run = resume and recipe is None and not sets and all(v is None for v in flags.values())
     settings = None if as_the_run else load_recipe(recipe or "quick", sets or [], flags)
+    if at_once is not None and not each:
+        raise RecipeError("`at_once` is for `each`: add it, or leave `at_once` out")
     if each:
         if name is not None or output is not None:
             raise RecipeError("with `each`, styles are named by their files: no `name`, `output`")
@@ -201,7 +204,7 @@ def train(
             vgg_weights=vgg_weights,
             device=device,
             threads=threads,
-            at_once=at_once,
+            at_once=AT_ONCE if at_once is None else at_once,
             quiet=False,
         )
         if many is not None:  # in the first process
@@ -228,7 +231,7 @@ def _print_result(result: Result, as_json: bool) -> None:
         typer.echo(json.dumps(asdict(result), default=str))
         return
     for name, reason in result.skipped:
-        typer.echo(f"skipped {name}: {reason}", err=True)
+        typer.echo(one_line(f"skipped {name}: {reason}"), err=True)
     minutes = f"{int(result.seconds // 60)}:{int(result.seconds % 60):02d} minutes"
     typer.echo(
         f"{result.steps} steps in {minutes}; on photos it never saw: "
@@ -241,10 +244,10 @@ def _print_result(result: Result, as_json: bool) -> None:
             f"clear_distance {judge.clear_distance:.2f}  light {judge.light:.2f}  "
             f"grid {judge.grid:.1f}"
         )
-    typer.echo(f"checkpoint  {result.checkpoint}")
-    typer.echo(f"preview     {result.preview}")
+    typer.echo(one_line(f"checkpoint  {result.checkpoint}"))
+    typer.echo(one_line(f"preview     {result.preview}"))
     named = f"{result.checkpoint}" if judge is not None else f"{result.checkpoint}:PAINTING"
-    typer.echo(f"use it      faststyle stylize PHOTO --style {named} -o out.png")
+    typer.echo(one_line(f"use it      faststyle stylize PHOTO --style {named} -o out.png"))
 
 
 def _print_each(result: EachResult, as_json: bool) -> None:
@@ -261,8 +264,10 @@ def _print_each(result: EachResult, as_json: bool) -> None:
         for one in result.trained:
             print_notes(one["notes"], train)
             typer.echo(
-                f"{one['name']}: content_rel {one['content_rel']:.3f}, "
-                f"style_rel {one['style_rel']:.3f}, {one['checkpoint']}"
+                one_line(
+                    f"{one['name']}: content_rel {one['content_rel']:.3f}, "
+                    f"style_rel {one['style_rel']:.3f}, {one['checkpoint']}"
+                )
             )
     for name, reason in result.failed:
         announce(f"failed {name}: {reason}")

@@ -7,6 +7,7 @@ for each network writes a clip of three pictures: input, output, and error since
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,7 @@ from faststyle.errors import CheckpointError, Interrupted, OutputError
 from faststyle.extras import require
 from faststyle.files import check_place, output_error, write_bytes, writing
 from faststyle.flow import EXTRA, SMALLEST
-from faststyle.judge.flicker import ErrorMap, FlickerMeter, noise_gain
+from faststyle.judge.flicker import WINDOW, ErrorMap, FlickerMeter, noise_gain
 from faststyle.progress import StepProgress
 from faststyle.signals import Stop, noted_signals
 from faststyle.stylize.stylizer import Announce, Stylizer
@@ -263,9 +264,9 @@ def _check_distinct(outputs: Sequence[Path], clips: Sequence[Path]) -> None:
 
 def _check_files(folder: Path, files: Sequence[Path], overwrite: bool) -> None:
     """Check that all outputs can be written. Raises: OutputError."""
-    if folder.is_file():
+    if os.path.isfile(folder):  # unlike is_file, it takes names that are too long
         raise OutputError(f"`output` {folder}: a file, where a folder is expected")
-    there = next((file for file in files if file.exists()), None)
+    there = next((file for file in files if os.path.exists(file)), None)
     if there and not overwrite:
         raise OutputError(
             f"{there} is there already: replace it with `overwrite`, or choose another `output`"
@@ -308,7 +309,9 @@ def _notes(source: VideoSource | PictureSource, row: FlickerRow) -> list[str]:
     cuts = row.input.warping[0].by_frame.count(None)
     if cuts:
         notes.append(f"frames that share too little with the one before are left out: {cuts}")
-    if row.input.still is None:
+    if row.input.still is None and row.frames < WINDOW:
+        notes.append(f"fewer than {WINDOW} frames: too few for noise and spectrum")
+    elif row.input.still is None:
         notes.append("too few still places for noise and spectrum")
     return notes
 

@@ -76,7 +76,8 @@ def _draw_spectra(axes: Axes, rows: Sequence[FlickerRow]) -> None:
     found = [(flicker.still, look) for _, flicker, look in _lines(rows)]
     spectra = [(still, look) for still, look in found if still is not None and still.noise > 0]
     if not spectra:
-        words = "no still places" if found[0][0] is None else "nothing changes in still places"
+        nothing = "nothing changes in still places"
+        words = nothing if found[0][0] is not None else "too few frames, or still places"
         axes.text(0.5, 0.5, words, ha="center", va="center", transform=axes.transAxes)
         axes.set_axis_off()
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -50,13 +51,17 @@ def judge_results(
 
 def _named_alike(folder: Path, photos: Sequence[Path]) -> list[Path]:
     """Return the picture in `folder` for each photo. Raises: ImageError where one is missing."""
-    by_stem = {p.stem: p for p in list_photos(folder, option="")}
+    there = list_photos(folder, option="")
+    by_stem = {p.stem: p for p in there}
+    count = Counter(p.stem for p in there)
     pictures = []
     missing = []
     for photo in photos:
         # The whole name goes first: it tells photos apart that differ in their extension only.
         whole = folder / photo.name
         picture = whole if whole.is_file() else by_stem.get(photo.stem)
+        if picture is not None and picture != whole and count[photo.stem] > 1:
+            raise ImageError(f"{folder}: several pictures named {photo.stem}; which is {photo}?")
         if picture is None:
             missing.append(photo.name)
         else:

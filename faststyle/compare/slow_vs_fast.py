@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -57,7 +58,7 @@ from faststyle.training.step import build_objective
 # Pictures of these steps, and of the last one, are kept, shown and judged.
 SHOWN_STEPS = (10, 50, 100, 300)
 TIMED_RUNS = 3  # of a network on one photo, after one that warms up; their median counts
-CACHE_VERSION = 4  # of the files that keep results of the slow path; part of their key
+CACHE_VERSION = 5  # of the files that keep results of the slow path; part of their key
 
 
 @dataclass(frozen=True)
@@ -235,13 +236,15 @@ def list_photos(folder: Path, limit: int | None = None, option: str = "`photos` 
     """
     if limit is not None and limit < 1:
         raise RecipeError(f"`limit` must be 1 or more, got {limit}")
-    if folder.is_file():
+    if os.path.isfile(folder):  # unlike is_file, it takes names that are too long
         raise ImageError(f"{option}{folder}: a file, where a folder of pictures is expected")
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise ImageError(f"{option}{folder}: no such folder")
-    files = sorted(
-        p for p in folder.iterdir() if p.suffix.lower() in READABLE and not p.name.startswith(".")
-    )
+    try:
+        there = list(folder.iterdir())
+    except OSError as error:
+        raise ImageError(f"{option}{folder}: cannot be read ({error.strerror})") from None
+    files = sorted(p for p in there if p.suffix.lower() in READABLE and not p.name.startswith("."))
     if not files:
         raise ImageError(
             f"{option}{folder}: no images in it ({', '.join(sorted(READABLE))} are looked for)"
@@ -291,6 +294,9 @@ def _open_subject(
         recipe.painting_size * recipe.stroke_size,
         recipe.loss.mode,
         recipe.loss.balance,
+        recipe.loss.gram,
+        recipe.loss.apart,
+        recipe.loss.contrast,
         layers,
         recipe.loss.weights(),
         weights.id,

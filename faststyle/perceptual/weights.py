@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import socket
 import subprocess  # nosec B404
 import sys
@@ -131,7 +132,7 @@ def read_weights(path: Path, arch: str = "vgg16") -> VGGWeights:
     }
     if path.suffix not in readers:
         raise WeightsError(f"{path}: unknown kind of VGG weights; use .safetensors, .pth or .h5")
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike is_file, it takes names that are too long
         raise WeightsError(f"{path}: no such file of VGG weights")
     try:
         weights = readers[path.suffix](path, arch)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
+from faststyle.devices import cores
 from faststyle.errors import DeviceError, Interrupted
 
 T = TypeVar("T")
@@ -63,13 +64,6 @@ def this_process() -> Process:
     local_rank = _number("LOCAL_RANK") if "LOCAL_RANK" in os.environ else 0
     on_machine = _number("LOCAL_WORLD_SIZE") if "LOCAL_WORLD_SIZE" in os.environ else 1
     return Process(rank, count, local_rank, max(1, on_machine))
-
-
-def cores() -> int:
-    """Return the number of CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # Linux: job schedulers give away some of the cores
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def take_gpu(process: Process) -> None:

@@ -33,6 +33,7 @@ from faststyle.training.shards import (
     ParquetPhotos,
     TarPhotos,
     TarStream,
+    cannot_list,
     find_shards,
 )
 
@@ -171,9 +172,9 @@ class FolderPhotos:
         from datasets import Image as ImageFeature
 
         allowed = f"allowed: {ALLOWED}"
-        if folder.is_file():
+        if os.path.isfile(folder):  # unlike is_file, it takes names that are too long
             raise PhotosError(f"`photos` {folder}: a file that holds no photos; {allowed}")
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise PhotosError(f"`photos` {folder}: no such folder; {allowed}")
         paths = sorted(str(p) for p in _walk(folder))
         if not paths:
@@ -183,8 +184,9 @@ class FolderPhotos:
             )
         self.seed = seed
         # Arrow keeps a hundred thousand paths in shared memory; a Python list would be copied into
-        # each worker.
-        self.table = Table.from_dict({"image": paths}).cast_column(
+        # each worker. It takes text only, and names need not be any: each byte becomes a letter.
+        named = [os.fsencode(path).decode("latin-1") for path in paths]
+        self.table = Table.from_dict({"image": named}).cast_column(
             "image", ImageFeature(decode=False)
         )
         self.description = f"{len(paths)} photos of the folder {folder.name} ({self.license})"
@@ -192,7 +194,7 @@ class FolderPhotos:
 
     def photo(self, number: int, attempt: int) -> tuple[str, Raw]:
         row = draw_row(self.seed, number, attempt, len(self.table))
-        path = self.table[row]["image"]["path"]
+        path = os.fsdecode(self.table[row]["image"]["path"].encode("latin-1"))
         return path, path
 
 
@@ -362,7 +364,7 @@ def _start_worker(_: int) -> None:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    for root, folders, files in os.walk(folder):
+    for root, folders, files in os.walk(folder, onerror=cannot_list):
         folders.sort()
         yield from (
             Path(root) / f

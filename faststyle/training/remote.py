@@ -111,6 +111,11 @@ class RemoteFile(io.RawIOBase):
             except PhotosError:
                 self._close()
                 raise
+            except ValueError as error:  # of letters or brackets that no URL has
+                self._close()
+                raise PhotosError(
+                    f"`photos`: {public(self.url)}: not a valid URL ({error})"
+                ) from error
             time.sleep(WAIT * 2**attempt)
         raise AssertionError("the last try returns or raises")
 
@@ -187,7 +192,10 @@ def public(name: str) -> str:
     """Return a name without what may be secret in a URL: user, password, and query."""
     if not is_url(name):
         return name
-    parts = urlsplit(name)
+    try:
+        parts = urlsplit(name)
+    except ValueError:  # it cannot be told apart what is secret in it
+        return f"{name.partition('://')[0]}://..."
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 

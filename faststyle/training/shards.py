@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TypeVar, cast
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import numpy as np
 import pyarrow
@@ -113,12 +113,13 @@ def _choices(part: str) -> list[str]:
 def _matches(pattern: str) -> list[str]:
     """Return the files of one pattern without braces. Raises: PhotosError where there is none."""
     if is_url(pattern):
-        if "@" in urlsplit(pattern).netloc:
+        parts = _split(pattern)
+        if "@" in parts.netloc:
             raise PhotosError(
                 f"`photos` {public(pattern)}: a user and a password in a URL are not sent; use a "
                 "URL without them"
             )
-        if "*" in urlsplit(pattern).path:
+        if "*" in parts.path:
             raise PhotosError(
                 f"`photos` {public(pattern)}: web servers have no list of files; "
                 "use braces, as in photos-{000..127}.tar"
@@ -134,9 +135,14 @@ def _matches(pattern: str) -> list[str]:
     return found
 
 
+def cannot_list(error: OSError) -> None:
+    """Raise PhotosError for a folder that `os.walk` cannot list, which it would leave out."""
+    raise PhotosError(f"`photos`: {error.filename}: cannot be read ({error.strerror})")
+
+
 def _of_folder(folder: Path) -> Shards | None:
     found: dict[str, list[str]] = {TAR: [], PARQUET: []}
-    for root, folders, files in os.walk(folder):
+    for root, folders, files in os.walk(folder, onerror=cannot_list):
         folders.sort()
         for file in sorted(files):
             suffix = _suffix(file)
@@ -156,7 +162,15 @@ def _of_folder(folder: Path) -> Shards | None:
 
 
 def _suffix(path: str) -> str:
-    return PurePosixPath(urlsplit(path).path if is_url(path) else path).suffix.lower()
+    return PurePosixPath(_split(path).path if is_url(path) else path).suffix.lower()
+
+
+def _split(url: str) -> SplitResult:
+    """Return the parts of a URL. Raises: PhotosError for one that is none."""
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        raise PhotosError(f"`photos` {public(url)}: not a valid URL ({error})") from error
 
 
 class TarPhotos:

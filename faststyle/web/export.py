@@ -5,8 +5,10 @@ The folder is made beside its place, and its files are moved there when all of t
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -164,10 +166,10 @@ def export_web(
 
 def _check_place(output: Path, overwrite: bool) -> None:
     """Raise OutputError where a page must not be written."""
-    if output.exists() and not output.is_dir():
+    if os.path.exists(output) and not output.is_dir():  # Path.exists raises for a name too long
         raise OutputError(f"`output` {output}: a file stands where a folder is needed")
     try:
-        taken = output.is_dir() and any(output.iterdir())
+        taken = os.path.isdir(output) and any(output.iterdir())
     except OSError as error:
         raise output_error(output, error) from error
     if taken and not overwrite:
@@ -313,9 +315,10 @@ def _move(folder: Path, output: Path) -> None:
     for name in earlier - set(names):
         (output / name).unlink(missing_ok=True)
         for parent in (output / name).parents:
-            if parent == output or any(parent.iterdir()):
+            if parent == output or (parent.is_dir() and any(parent.iterdir())):
                 break
-            parent.rmdir()
+            with contextlib.suppress(FileNotFoundError):  # somebody removed it
+                parent.rmdir()
 
 
 def _earlier_files(output: Path) -> set[Path]:

@@ -24,6 +24,7 @@ class App {
     this.painted = new Map(); // canvases, by the id of a style
     this.turn = 0; // what was wanted in an earlier turn is not wanted any more
     this.starts = 0; // the same for the camera
+    this.takes = 0; // and for files that are read
   }
 
   get wanted() {
@@ -42,7 +43,7 @@ class App {
 
   /** Take a file as the photo. */
   async take(file) {
-    const turn = (this.turn += 1);
+    const take = (this.takes += 1);
     view.showError("");
     let photo;
     try {
@@ -51,7 +52,7 @@ class App {
       view.showError(error.message);
       return;
     }
-    if (turn !== this.turn) return;
+    if (take !== this.takes) return;
     this.stopCamera();
     this.photo?.close();
     this.photo = photo;
@@ -100,7 +101,9 @@ class App {
     const result = await this.engine.paint(style, pixelsOf(source), isWanted);
     if (!isWanted() || !result) return;
     this.painted.set(style.id, toCanvas(result));
-    if (this.painted.size > KEPT) this.painted.delete(this.painted.keys().next().value);
+    const wanted = new Set(this.wanted.map((one) => one.id));
+    const oldest = [...this.painted.keys()].find((id) => !wanted.has(id));
+    if (this.painted.size > KEPT) this.painted.delete(oldest);
     const seconds = (result.milliseconds / 1000).toFixed(1);
     view.showStatus(`Painted at ${size} pixels in ${seconds} s.${this.largeNote()}`);
   }
@@ -123,6 +126,7 @@ class App {
     view.showAbout(this.wanted);
     const painted = this.wanted.map((style) => this.painted.get(style.id));
     if (this.camera.isOn || !this.photo || !painted[0]) return;
+    resized(elements.picture, this.source.width, this.source.height); // the camera's size before
     compose(elements.picture, this.source, painted.filter(Boolean), this.shares);
     this.describe(this.photo.name);
   }
@@ -140,6 +144,7 @@ class App {
     }
     view.showError("");
     this.turn += 1;
+    this.takes += 1;
     const start = (this.starts += 1);
     const isWanted = () => start === this.starts;
     elements.camera.disabled = true; // until the question for the camera is answered
@@ -229,6 +234,7 @@ class App {
       }
       const { width, height, name, type } = this.photo;
       const painted = this.wanted.map((style) => this.painted.get(style.id)).filter(Boolean);
+      if (painted.length < this.wanted.length) throw new Error("It is not painted yet: wait.");
       const whole = this.photo.canvas(width, height);
       const canvas = canvasOf(width, height);
       compose(canvas, whole, painted, this.shares);
