@@ -40,9 +40,10 @@ def test_it_says_what_it_is_and_how_good(path: Path) -> None:
     assert about.scores["stripes"] <= 30
     assert about.scores["border"] <= 1.5
     assert about.scores["edges"] <= 0.5
-    assert about.scores["style_closed"] > 0.35
+    assert about.scores["style_closed"] > 0.45
     strength = read_titles(GALLERY).paintings[style].strength
-    assert about.scores["clear_distance"] < 0.8 * strength
+    # A strong style, which is asked for by name, covers more of the photo.
+    assert about.scores["clear_distance"] < (0.7 if strength == 1 else 1.6)
     assert about.scores["light"] > 0.7
     assert "/" not in about.recipe["photos"]
 

@@ -308,11 +308,8 @@ def test_resuming_something_else_is_refused(train: Any, tmp_path: Path) -> None:
         train(style=tmp_path / "other.png", name="dots", resume=True)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_term_that_is_not_finite_stops_the_run_and_spares_the_weights(
-    train: Any, monkeypatch: pytest.MonkeyPatch, value: float
-) -> None:
-    """The style term breaks at batch 6; the log of step 6 sees it; the state of step 4 stays."""
+def break_style_term(monkeypatch: pytest.MonkeyPatch, batch: int, value: float) -> None:
+    """Multiply the style term of one batch, counted from 1 on, by a value."""
     calls = 0
     original = module.PerceptualLoss._style
 
@@ -320,8 +317,16 @@ def test_a_term_that_is_not_finite_stops_the_run_and_spares_the_weights(
         nonlocal calls
         calls += 1
         style, mean, rel = original(self, *args)
-        return (style * value if calls == 6 else style), mean, rel
+        return (style * value if calls == batch else style), mean, rel
 
+    monkeypatch.setattr(module.PerceptualLoss, "_style", broken)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_term_that_is_not_finite_stops_the_run_and_spares_the_weights(
+    train: Any, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    """The style term breaks at batch 6; the log of step 6 sees it; the state of step 4 stays."""
     seen = []
     step = torch.optim.Adam.step
 
@@ -332,7 +337,7 @@ def test_a_term_that_is_not_finite_stops_the_run_and_spares_the_weights(
         )
         return out
 
-    monkeypatch.setattr(module.PerceptualLoss, "_style", broken)
+    break_style_term(monkeypatch, 6, value)
     monkeypatch.setattr(torch.optim.Adam, "step", watched)
     with pytest.raises(
         TrainingError,
@@ -350,16 +355,7 @@ def test_the_step_of_such_a_term_is_counted_from_the_first_one(
     """It breaks at the third batch after step 2 of a run that takes two batches a step."""
     with stop_after(2), pytest.raises(Interrupted):
         train(tiny(accumulate=2))
-    calls = 0
-    original = module.PerceptualLoss._style
-
-    def broken(self: Any, *args: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        style, mean, rel = original(self, *args)
-        return (style * float("nan") if calls == 3 else style), mean, rel
-
-    monkeypatch.setattr(module.PerceptualLoss, "_style", broken)
+    break_style_term(monkeypatch, 3, float("nan"))
     with pytest.raises(TrainingError, match="step 4: the style term is not finite"):
         train(tiny(accumulate=2), resume=True)
 
