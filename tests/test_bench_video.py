@@ -59,6 +59,9 @@ def test_a_clip_of_ones_own_and_what_the_facts_tell_apart(tmp_path: Path) -> Non
         "times 0.00 ms off at most, length 0.00 ms off; sound: the same bytes, 0.00 ms off"
         in done.stdout
     )
+    refused = CliRunner().invoke(app, [*command, "--size", "64x64"])
+    assert refused.exit_code == 2
+    assert "keeps its size" in refused.stderr
     write_clip(cut, 48, 64, 0.4)
     with av.open(str(whole)) as source, av.open(str(mute), "w") as file:
         stream = file.add_stream_from_template(source.streams.video[0])

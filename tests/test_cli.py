@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from faststyle.checkpoint import About, base_file, read_about, save_checkpoint
+from faststyle.checkpoint import About, base_file, painting_names, read_about, save_checkpoint
 from faststyle.cli import app
 from faststyle.cli.common import reports_errors, with_flags
 from faststyle.cli.stylizing import stylize
@@ -593,7 +593,8 @@ def test_list_names_what_is_in_checkpoints_and_in_the_package(
     result = call("list", "--json")
     assert result.exit_code == 0
     rows = json.loads(result.stdout)
-    assert [row["name"] for row in rows] == ["dots", "lines"]
+    paintings = [f"collection:{name}" for name in painting_names(read_about(base_file()))]
+    assert [row["name"] for row in rows] == ["dots", "lines", *paintings]
     assert rows[0]["network"]["width"] == 4
     assert rows[0]["painting"] == "dots.png"
     assert result.stderr.startswith("left out: ")
@@ -606,8 +607,7 @@ def test_list_names_what_is_in_checkpoints_and_in_the_package(
     assert " ms " not in table
     assert "…" not in table  # nothing is cut short
     assert max(map(len, table.splitlines())) <= 80
-    count = len(read_about(base_file()).paintings)
-    assert f"\ncollection: {count} paintings, such as collection:" in table
+    assert f"\ncollection: {len(paintings)} paintings, such as collection:" in table
 
 
 def test_the_list_names_no_other_collection_than_what_is_found_by_that_name(
@@ -617,6 +617,9 @@ def test_the_list_names_no_other_collection_than_what_is_found_by_that_name(
         (workplace / "checkpoints" / "dots.safetensors").read_bytes()
     )
     assert "\ncollection: " not in call("list").stdout
+    names = [row["name"] for row in json.loads(call("list", "--json").stdout)]
+    assert names[:2] == ["collection", "dots"]
+    assert not any(name.startswith("collection:") for name in names)
 
 
 def test_a_collection_of_the_package_that_is_damaged_is_named(

@@ -205,7 +205,7 @@ def test_commands_use_it(pth: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = their_picture(their_network(), read_image(Path("photo.png")))
     assert float((read_image(Path("out.png")) - expected).abs().max()) < 1 / 255
     assert "unknown: that of the file" in run("info", "mosaic")
-    (row,) = json.loads(run("list", "--json"))
+    row = json.loads(run("list", "--json"))[0]
     assert (row["name"], row["painting"]) == ("mosaic", "")
     again = run("convert", "mosaic.pth", "-o", "b.safetensors", "--json")
     assert json.loads(again)["sha256"] == sha256(Path("mosaic.pth"))

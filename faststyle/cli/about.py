@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +14,7 @@ from faststyle.cli.common import Json, VggWeights, app, reports_errors
 from faststyle.errors import CheckpointError, FaststyleError, one_line
 
 if TYPE_CHECKING:
+    from faststyle.checkpoint import About
     from faststyle.doctor import Diagnosis, Finding
 
 SCORES = ("style_closed", "clear_distance", "light", "grid")  # of the judge
@@ -78,29 +80,28 @@ def list_styles(
 
     Example: faststyle list
     """
-    rows = _style_rows(speed)
+    from faststyle.checkpoint import checkpoints_at_hand, package_collections
+
+    rows = _style_rows(checkpoints_at_hand(), speed)
+    listed = {row["name"].partition(":")[0] for row in rows}
+    # A collection of one's own is found before one of the package with the same name.
+    collections = [path for path in package_collections() if path.stem not in listed]
     if as_json:
-        typer.echo(json.dumps(rows))
+        typer.echo(json.dumps(rows + _style_rows(collections, speed)))
     else:
         _print_styles(rows, speed)
+        _print_collections(collections, speed)
 
 
-def _style_rows(speed: bool) -> list[dict[str, Any]]:
+def _style_rows(paths: list[Path], speed: bool) -> list[dict[str, Any]]:
     """Return a row for each style: a checkpoint, or each painting of a collection.
 
     With `speed` they have milliseconds a frame; paintings of a collection share a network.
 
     A checkpoint that cannot be read is named on stderr and left out.
     """
-    from faststyle.checkpoint import checkpoints_at_hand, read_about
-
     rows: list[dict[str, Any]] = []
-    for path in checkpoints_at_hand():
-        try:
-            about = read_about(path)
-        except CheckpointError as error:
-            typer.echo(f"left out: {error}", err=True)
-            continue
+    for path, about in _readable(paths):
         megabytes = round(path.stat().st_size / 1e6, 2)
         paintings = [(f"{path.stem}:{p['name']}", p) for p in about.paintings]
         paintings = paintings or [(path.stem, about.painting)]
@@ -117,6 +118,16 @@ def _style_rows(speed: bool) -> list[dict[str, Any]]:
                 }
             )
     return rows
+
+
+def _readable(paths: list[Path]) -> Iterator[tuple[Path, About]]:
+    from faststyle.checkpoint import read_about
+
+    for path in paths:
+        try:
+            yield path, read_about(path)
+        except CheckpointError as error:
+            typer.echo(f"left out: {error}", err=True)
 
 
 def _milliseconds(style: str) -> float | None:
@@ -153,23 +164,15 @@ def _print_styles(rows: list[dict[str, Any]], speed: bool) -> None:
             cells.append("" if row["milliseconds"] is None else f"{row['milliseconds']:.0f}")
         table.add_row(*(one_line(str(cell)) for cell in cells))
     Console(markup=False).print(table)  # names may have [brackets]
-    _print_collections([row["name"] for row in rows], speed)
 
 
-def _print_collections(listed: list[str], speed: bool) -> None:
-    """Print a line for each collection of the package, unless another one is found by its name."""
-    from faststyle.checkpoint import package_collections, painting_names, read_about
+def _print_collections(paths: list[Path], speed: bool) -> None:
+    """Print a line for each collection of the package."""
+    from faststyle.checkpoint import painting_names
 
     shown = []
-    for path in package_collections():
-        try:
-            about = read_about(path)
-        except CheckpointError as error:
-            typer.echo(f"left out: {error}", err=True)
-            continue
+    for path, about in _readable(paths):
         names = [f"{path.stem}:{painting}" for painting in painting_names(about)]
-        if path.stem in listed or names[0] in listed:
-            continue
         milliseconds = _milliseconds(names[0]) if speed else None
         details = [
             f"{len(names)} paintings, such as {names[-1]}",

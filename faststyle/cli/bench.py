@@ -274,6 +274,11 @@ def bench_videos(
     from faststyle.sizes import parse_size
     from faststyle.stylize.blend import parse_style
 
+    if clips and sizes:
+        raise typer.BadParameter(
+            "a clip of yours keeps its size; leave out --size, or leave out --clip",
+            param_hint="--size",
+        )
     config = parse_network(network)
     if config and precision == "int8":
         raise typer.BadParameter(
