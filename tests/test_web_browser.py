@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -299,7 +300,9 @@ def test_where_webgpu_fails_the_page_goes_on_without_it(
         upload(watched.page, data)
         wait_painted(watched.page)
         assert off(shown(watched.page), painted(styles["dots"], image)) <= 3 * LEVEL
-        assert "Runs on the processor" in watched.page.text_content("#notes")
+        notes = watched.page.text_content("#notes")
+        assert "Runs on the processor" in notes
+        assert re.search(r" The GPU failed: \w", notes)
         assert [url for url in watched.requests if url.endswith("asyncify.wasm")]
 
 
@@ -413,16 +416,25 @@ def test_two_styles_are_blended_live(page: Any) -> None:
     assert page.text_content("#error") == ""
 
 
-def test_a_camera_that_is_refused_is_said_in_words(browser: Any, address: str) -> None:
+def test_a_camera_that_is_refused_is_said_in_words(
+    browser: Any, address: str, styles: dict[str, Path]
+) -> None:
+    """The photo that was being painted is painted all the same."""
     refusal = "new DOMException('no', 'NotAllowedError')"
     with watched_page(browser) as watched:
         watched.page.add_init_script(
             f"navigator.mediaDevices.getUserMedia = () => Promise.reject({refusal})"
         )
         open_page(watched.page, address)
+        data, image = photo()
+        upload(watched.page, data)
+        watched.page.wait_for_selector("#picture:not([hidden])")
         watched.page.click("#camera")
         assert error_of(watched.page).startswith("The camera was refused.")
         assert watched.page.text_content("#camera") == "Use the camera"
+        wait_painted(watched.page)
+        assert off(shown(watched.page), painted(styles["dots"], image)) <= 3 * LEVEL
+        assert watched.page.text_content("#error").startswith("The camera was refused.")
 
 
 def test_memory_is_flat_over_many_frames(browser: Any, page: Any) -> None:

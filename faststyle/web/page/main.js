@@ -59,13 +59,16 @@ class App {
     await this.repaint(true);
   }
 
-  /** Paint the photo in the styles that are wanted. `anew` forgets what was painted before. */
-  async repaint(anew = false) {
+  /**
+   * Paint the photo in the styles that are wanted. `anew` forgets what was painted before. `error`
+   * is shown meanwhile.
+   */
+  async repaint(anew = false, error = "") {
     if (!this.photo || this.camera.isOn) return;
     const turn = (this.turn += 1);
     const isWanted = () => turn === this.turn;
     if (anew) this.show(this.photo);
-    view.showError("");
+    view.showError(error);
     try {
       for (const style of this.wanted) {
         if (!this.painted.has(style.id)) await this.paint(style, isWanted);
@@ -159,7 +162,10 @@ class App {
       elements.camera.textContent = "Stop the camera";
       await this.runCamera(isWanted);
     } catch (error) {
-      if (isWanted()) this.stopCamera(error.message);
+      if (isWanted()) {
+        this.stopCamera(error.message);
+        await this.repaint(false, error.message); // it was left off for the camera
+      }
     } finally {
       elements.camera.disabled = false;
     }

@@ -31,14 +31,15 @@ export function hideProgress() {
   elements.progress.hidden = true;
 }
 
-/** Say what the networks run on, and how it could be faster. */
-export function showDevice({ device, threads, isolated }) {
+/** Say what the networks run on, why it is not the GPU, and how it could be faster. */
+export function showDevice({ device, threads, isolated, failure }) {
   if (device === "webgpu") {
     elements.notes.textContent = "Runs on the GPU of this device.";
     return;
   }
   const plural = threads === 1 ? "thread" : "threads";
   elements.notes.textContent = `Runs on the processor of this device, with ${threads} ${plural}.`;
+  if (failure) elements.notes.textContent += ` The GPU failed: ${failure}`;
   if (!isolated)
     elements.notes.textContent +=
       " More are not allowed here: the server sends this page without the headers COOP and COEP.";

@@ -11,10 +11,13 @@ let runtime = null;
 
 const report = (progress) => self.postMessage({ progress });
 
-/** Open the runtime on a device, and return what it is, for the page to show. */
-async function open(device) {
+/**
+ * Open the runtime on a device, and return what it is, for the page to show. `failure` is why the
+ * GPU was left.
+ */
+async function open(device, failure = "") {
   runtime = await Runtime.open(device, threadsHere(), sizes, report);
-  return { device, threads: runtime.threads, isolated: self.crossOriginIsolated };
+  return { device, threads: runtime.threads, isolated: self.crossOriginIsolated, failure };
 }
 
 /** Run `work` on the runtime. When the GPU fails, it is done again without the GPU. */
@@ -23,8 +26,7 @@ async function withFallback(work) {
     return await work();
   } catch (error) {
     if (runtime.device === "wasm") throw error;
-    const opened = await open("wasm");
-    self.postMessage({ fallback: { ...opened, reason: String(error.message ?? error) } });
+    self.postMessage({ fallback: await open("wasm", String(error.message ?? error)) });
     return work();
   }
 }
@@ -37,7 +39,7 @@ const KINDS = {
       return await open(wanted);
     } catch (error) {
       if (wanted === "wasm") throw error;
-      return open("wasm");
+      return open("wasm", String(error.message ?? error));
     }
   },
 
