@@ -10,9 +10,9 @@ from torch import Tensor
 
 from faststyle.training.stability import (
     EXPOSURE,
+    FAINT,
     NOISE,
     REACH,
-    SPREAD,
     Motion,
     draw_motion,
     instability,
@@ -38,14 +38,28 @@ def test_a_network_that_follows_the_photo_is_stable(photos: Tensor, shift: tuple
     assert (shift == (0, 0)) == torch.equal(frame, photos)
 
 
-def test_what_stays_in_place_is_unstable(photos: Tensor) -> None:
+def test_what_stays_in_place_is_unstable() -> None:
     """A lattice of the network's own, of 0 and 1, does not move with the photo."""
     rows = torch.arange(SIDE).view(-1, 1)
     lattice = ((rows + torch.arange(SIDE)) % 2).float().expand(2, 3, -1, -1)
     odd = STILL._replace(down=1)
     even = STILL._replace(down=1, right=1)
-    assert instability(lattice, lattice, odd, 4) == pytest.approx(1 / SPREAD)
+    # Every pixel changes by 1, and each of both pictures has a variance of 1/4.
+    assert instability(lattice, lattice, odd, 4) == pytest.approx(1 / (0.5 + FAINT))
     assert instability(lattice, lattice, even, 4) == 0
+
+
+def test_paler_strokes_gain_nothing(photos: Tensor) -> None:
+    """Strokes of which half moves along: what counts is their share, not their contrast."""
+    motion = STILL._replace(down=2, right=-3)
+    own = torch.rand(photos.shape, generator=torch.Generator().manual_seed(2))
+    frame = 0.5 * (moved(photos, motion) + own)
+    picture = 0.5 * (photos + own)
+    error = instability(picture, frame, motion, 4)
+    paler = instability(0.5 + 0.4 * (picture - 0.5), 0.5 + 0.4 * (frame - 0.5), motion, 4)
+    assert error == pytest.approx(0.5, abs=0.03)
+    assert paler == pytest.approx(float(error), rel=0.08)
+    assert instability(photos, own, STILL, 4) == pytest.approx(1, abs=0.03)
 
 
 def test_noise_and_light_are_those_of_the_motion() -> None:
@@ -54,8 +68,9 @@ def test_noise_and_light_are_those_of_the_motion() -> None:
     frame = moved(grey, motion)
     assert frame.mean() == pytest.approx(0.51, abs=1e-4)
     assert frame.std() == pytest.approx(2 / 255, rel=0.01)
-    error = instability(grey, frame, motion, 4) * SPREAD
-    assert error == pytest.approx(0.01**2 + (2 / 255) ** 2, rel=0.02)
+    noise = (2 / 255) ** 2
+    error = instability(grey, frame, motion, 4)
+    assert error == pytest.approx((0.01**2 + noise) / (noise + FAINT), rel=0.02)
     assert torch.equal(frame, moved(grey, motion))
 
 

@@ -4,7 +4,8 @@ A network paints each frame by itself. Where the photo is moved by a pixel, or g
 sensor, its strokes jump: video flickers. So each step moves some photos, and compares the pictures.
 Source: temporal consistency as in Ruder et al. (2016), https://arxiv.org/abs/1604.08610. Differs:
 frames are made from stills by whole pixels. Then each pixel of one picture has its own in the
-other, and no resampling blurs what is compared.
+other, and no resampling blurs what is compared. And the change is seen in proportion to the
+contrast of strokes (`instability`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from faststyle.training.view import square
 REACH = 7  # pixels: the longest shift
 EXPOSURE = 0.03  # the largest change of light, as a share
 NOISE = 4 / 255  # the largest standard deviation of noise, of values in [0, 1]
-SPREAD = 0.04  # about the variance of photos, values in [0, 1]
+WINDOW = 16  # pixels: the side of the squares that strokes are compared in
+FAINT = 1e-3  # a variance, values in [0, 1]: fainter strokes may do as they like
 
 
 class Motion(NamedTuple):
@@ -63,13 +65,25 @@ def moved(photos: Tensor, motion: Motion) -> Tensor:
 
 
 def instability(picture: Tensor, next_picture: Tensor, motion: Motion, margin: int) -> Tensor:
-    """Return the mean squared change, over `SPREAD`, of pixels that both pictures show.
+    """Return how far strokes are from following the photo: 0 as the photo does, 1 not at all.
 
     `picture` is that of the photos, `next_picture` that of the moved ones, (B, 3, S, S) each.
-    `margin` pixels at the edges are left out: padding paints there.
+    `margin` pixels at the edges are left out: padding paints there. In each square of `WINDOW`
+    pixels, the mean squared change is divided by the variance of both pictures there. So a picture
+    gains nothing by paler strokes; the change alone had made pictures flat and grey.
     """
     first = margin + REACH
     side = picture.shape[-1] - 2 * first
-    before = square(picture, first + motion.down, first + motion.right, side)
-    after = square(next_picture, first, first, side)
-    return (after.float() - before.float()).square().mean() / SPREAD
+    before = square(picture, first + motion.down, first + motion.right, side).float()
+    after = square(next_picture, first, first, side).float()
+    change = _windows((after - before).square())
+    variance = _variance(before) + _variance(after)
+    return (change / (variance + FAINT)).mean()
+
+
+def _variance(picture: Tensor) -> Tensor:
+    return (_windows(picture.square()) - _windows(picture).square()).clamp_min(0)
+
+
+def _windows(values: Tensor) -> Tensor:
+    return F.avg_pool2d(values, WINDOW, WINDOW // 2)

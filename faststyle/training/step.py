@@ -30,7 +30,7 @@ from faststyle.training.critic import Critic
 from faststyle.training.guard import FiniteGuard
 from faststyle.training.optimizer import Muon
 from faststyle.training.recipe import Recipe, learning_rate
-from faststyle.training.stability import SPREAD, draw_motion, instability, moved
+from faststyle.training.stability import draw_motion, instability, moved
 from faststyle.training.start import SCRATCH
 from faststyle.training.teacher import Teacher
 from faststyle.training.view import draw_view
@@ -39,6 +39,7 @@ from faststyle.training.view import draw_view
 MUON_TIMES = 30.0
 ADAM_TIMES = 5.0  # the head and the norms hold the colours, and have them after 100 steps
 EDGES = 4.0  # edges are few: without it, copies are blurred
+SPREAD = 0.04  # about the variance of photos, values in [0, 1]
 BETAS = (0.9, 0.99)  # Adam's: the second moment forgets the first steps of a short run
 
 
