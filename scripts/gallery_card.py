@@ -27,8 +27,8 @@ NOT_SET = (
     *("name", "photos", "workers", "compile", "log_every", "preview_every", "state_every"),
     "loss.balance",
 )
-# Until 2026-11-30 stability had another form, which is gone (docs/video.md): the value of networks
-# of before means nothing now, and the card says so.
+# Until 2026-11-30 stability had another form (docs/video.md), in which recipes had this weight. The
+# command of such a network is the recipe of now; the notes of the gallery say so.
 EARLIER = {"stability": 15.0}
 OPTIONS = (
     "steps",

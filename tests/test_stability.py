@@ -49,28 +49,32 @@ def test_what_stays_in_place_is_unstable() -> None:
     assert instability(lattice, lattice, even, 4) == 0
 
 
-def test_paler_strokes_gain_nothing(photos: Tensor) -> None:
-    """Strokes of which half moves along: what counts is their share, not their contrast."""
+def test_what_counts_is_the_share_of_strokes_that_moves_along(photos: Tensor) -> None:
+    """Half of the strokes is the photo's, half stays in place: pale or bold, that is 1/2."""
     motion = STILL._replace(down=2, right=-3)
     own = torch.rand(photos.shape, generator=torch.Generator().manual_seed(2))
     frame = 0.5 * (moved(photos, motion) + own)
     picture = 0.5 * (photos + own)
-    error = instability(picture, frame, motion, 4)
-    paler = instability(0.5 + 0.4 * (picture - 0.5), 0.5 + 0.4 * (frame - 0.5), motion, 4)
-    assert error == pytest.approx(0.5, abs=0.03)
-    assert paler == pytest.approx(float(error), rel=0.08)
+    variance = 1 / 24  # half the variance of numbers between 0 and 1
+    for contrast in (1.0, 0.4, 0.1):
+        bold = 2 * contrast**2 * variance
+        paler = [0.5 + contrast * (x - 0.5) for x in (picture, frame)]
+        expected = 0.5 * bold / (bold + FAINT)
+        assert instability(*paler, motion, 4) == pytest.approx(expected, rel=0.05)
     assert instability(photos, own, STILL, 4) == pytest.approx(1, abs=0.03)
+    assert instability(photos, 1 - photos, STILL, 4) == pytest.approx(2, abs=0.03)
 
 
-def test_noise_and_light_are_those_of_the_motion() -> None:
+def test_noise_counts_and_light_does_not() -> None:
     grey = torch.full((1, 3, 256, 256), 0.5)
-    motion = Motion(2, 3, 1.02, 2 / 255, 7)
+    lighter = Motion(2, 3, 1.02, 0.0, 7)
+    motion = lighter._replace(noise=2 / 255)
     frame = moved(grey, motion)
     assert frame.mean() == pytest.approx(0.51, abs=1e-4)
     assert frame.std() == pytest.approx(2 / 255, rel=0.01)
     noise = (2 / 255) ** 2
-    error = instability(grey, frame, motion, 4)
-    assert error == pytest.approx((0.01**2 + noise) / (noise + FAINT), rel=0.02)
+    assert instability(grey, frame, motion, 4) == pytest.approx(noise / (noise + FAINT), rel=0.03)
+    assert instability(grey, moved(grey, lighter), lighter, 4) < 1e-4
     assert torch.equal(frame, moved(grey, motion))
 
 

@@ -425,6 +425,12 @@ def test_a_camera_that_is_refused_is_said_in_words(
         watched.page.add_init_script(
             f"navigator.mediaDevices.getUserMedia = () => Promise.reject({refusal})"
         )
+        held: list[Any] = []  # so that the photo is not painted before
+
+        def hold(route: Any) -> None:
+            held.append(route)
+
+        watched.page.context.route("**/model.onnx", hold)
         open_page(watched.page, address)
         data, image = photo()
         upload(watched.page, data)
@@ -432,6 +438,10 @@ def test_a_camera_that_is_refused_is_said_in_words(
         watched.page.click("#camera")
         assert error_of(watched.page).startswith("The camera was refused.")
         assert watched.page.text_content("#camera") == "Use the camera"
+        assert watched.page.is_enabled("#camera")
+        watched.page.context.unroute("**/model.onnx")
+        for route in held:
+            route.continue_()
         wait_painted(watched.page)
         assert off(shown(watched.page), painted(styles["dots"], image)) <= 3 * LEVEL
         assert watched.page.text_content("#error").startswith("The camera was refused.")

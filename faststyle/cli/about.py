@@ -78,14 +78,17 @@ def list_styles(
 ) -> None:
     """List the styles in checkpoints/ with network, size, and scores on photos never trained on.
 
+    Then the collections of the package: a line for each, in JSON a row for each painting.
+
     Example: faststyle list
     """
     from faststyle.checkpoint import checkpoints_at_hand, package_collections
 
-    rows = _style_rows(checkpoints_at_hand(), speed)
-    listed = {row["name"].partition(":")[0] for row in rows}
-    # A collection of one's own is found before one of the package with the same name.
-    collections = [path for path in package_collections() if path.stem not in listed]
+    paths = checkpoints_at_hand()
+    rows = _style_rows(paths, speed)
+    # A checkpoint of one's own is found before a collection of the package with the same name.
+    own = {path.stem for path in paths}
+    collections = [path for path in package_collections() if path.stem not in own]
     if as_json:
         typer.echo(json.dumps(rows + _style_rows(collections, speed)))
     else:
@@ -97,8 +100,6 @@ def _style_rows(paths: list[Path], speed: bool) -> list[dict[str, Any]]:
     """Return a row for each style: a checkpoint, or each painting of a collection.
 
     With `speed` they have milliseconds a frame; paintings of a collection share a network.
-
-    A checkpoint that cannot be read is named on stderr and left out.
     """
     rows: list[dict[str, Any]] = []
     for path, about in _readable(paths):
@@ -121,6 +122,7 @@ def _style_rows(paths: list[Path], speed: bool) -> list[dict[str, Any]]:
 
 
 def _readable(paths: list[Path]) -> Iterator[tuple[Path, About]]:
+    """Yield what is known of each checkpoint; one that cannot be read is named on stderr."""
     from faststyle.checkpoint import read_about
 
     for path in paths:

@@ -246,11 +246,11 @@ def bench_videos(
     ] = "mobile",
     sizes: Annotated[
         list[str] | None,
-        typer.Option("--size", help="HEIGHTxWIDTH in pixels, several times if wanted."),
+        typer.Option(
+            "--size", help="HEIGHTxWIDTH of the clip that is made, several times if wanted."
+        ),
     ] = None,
-    seconds: Annotated[
-        float, typer.Option(help="Length of the clip, which is made for it.", min=0.2)
-    ] = 5.0,
+    seconds: Annotated[float, typer.Option(help="Length of the clip that is made.", min=0.2)] = 5.0,
     clips: Annotated[
         list[Path] | None,
         typer.Option("--clip", help="A video of yours instead, several times if wanted."),

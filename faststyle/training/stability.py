@@ -24,7 +24,7 @@ REACH = 7  # pixels: the longest shift
 EXPOSURE = 0.03  # the largest change of light, as a share
 NOISE = 4 / 255  # the largest standard deviation of noise, of values in [0, 1]
 WINDOW = 16  # pixels: the side of the squares that strokes are compared in
-FAINT = 1e-3  # a variance, values in [0, 1]: fainter strokes may do as they like
+FAINT = 1e-3  # a variance, values in [0, 1]: strokes much fainter than that count less
 
 
 class Motion(NamedTuple):
@@ -65,23 +65,26 @@ def moved(photos: Tensor, motion: Motion) -> Tensor:
 
 
 def instability(picture: Tensor, next_picture: Tensor, motion: Motion, margin: int) -> Tensor:
-    """Return how far strokes are from following the photo: 0 as the photo does, 1 not at all.
+    """Return how far strokes are from following the photo.
+
+    0: they follow. 1: as two unrelated pictures. 2, the most: light strokes become dark ones.
 
     `picture` is that of the photos, `next_picture` that of the moved ones, (B, 3, S, S) each.
     `margin` pixels at the edges are left out: padding paints there. In each square of `WINDOW`
-    pixels, the mean squared change is divided by the variance of both pictures there. So a picture
-    gains nothing by paler strokes; the change alone had made pictures flat and grey.
+    pixels, the variance of the change is divided by that of both pictures and `FAINT`. So paler
+    strokes are as bad as bold ones: the change alone had made pictures flat and grey. The mean of
+    a square may change, as the light of the photo does.
     """
     first = margin + REACH
     side = picture.shape[-1] - 2 * first
     before = square(picture, first + motion.down, first + motion.right, side).float()
     after = square(next_picture, first, first, side).float()
-    change = _windows((after - before).square())
-    variance = _variance(before) + _variance(after)
-    return (change / (variance + FAINT)).mean()
+    change = _variance(after - before)
+    return (change / (_variance(before) + _variance(after) + FAINT)).mean()
 
 
 def _variance(picture: Tensor) -> Tensor:
+    """Return the variance in squares that overlap by half."""
     return (_windows(picture.square()) - _windows(picture).square()).clamp_min(0)
 
 

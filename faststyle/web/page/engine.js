@@ -10,7 +10,7 @@ export class Engine {
     this.last = Promise.resolve();
   }
 
-  /** Start the worker and load the runtime, once. Return {device, threads, isolated}. */
+  /** Start the worker and load the runtime, once. Return {device, threads, isolated, failure}. */
   open() {
     this.opened ??= this.start().catch((error) => {
       this.opened = null; // so that it can be tried again

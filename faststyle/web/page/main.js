@@ -60,15 +60,15 @@ class App {
   }
 
   /**
-   * Paint the photo in the styles that are wanted. `anew` forgets what was painted before. `error`
-   * is shown meanwhile.
+   * Paint the photo in the styles that are wanted. `anew` forgets what was painted before.
+   * `message` is an error to show meanwhile.
    */
-  async repaint(anew = false, error = "") {
+  async repaint(anew = false, message = "") {
     if (!this.photo || this.camera.isOn) return;
     const turn = (this.turn += 1);
     const isWanted = () => turn === this.turn;
     if (anew) this.show(this.photo);
-    view.showError(error);
+    view.showError(message);
     try {
       for (const style of this.wanted) {
         if (!this.painted.has(style.id)) await this.paint(style, isWanted);
@@ -164,7 +164,8 @@ class App {
     } catch (error) {
       if (isWanted()) {
         this.stopCamera(error.message);
-        await this.repaint(false, error.message); // it was left off for the camera
+        elements.camera.disabled = false;
+        await this.repaint(false, error.message); // the photo was left unpainted for the camera
       }
     } finally {
       elements.camera.disabled = false;

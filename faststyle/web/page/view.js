@@ -39,10 +39,10 @@ export function showDevice({ device, threads, isolated, failure }) {
   }
   const plural = threads === 1 ? "thread" : "threads";
   elements.notes.textContent = `Runs on the processor of this device, with ${threads} ${plural}.`;
-  if (failure) elements.notes.textContent += ` The GPU failed: ${failure}`;
   if (!isolated)
     elements.notes.textContent +=
       " More are not allowed here: the server sends this page without the headers COOP and COEP.";
+  if (failure) elements.notes.textContent += ` The GPU failed: ${failure.split("\n")[0]}`;
 }
 
 /** Name the styles that are chosen, with their licences. */
