@@ -178,6 +178,7 @@ def test_keys_and_types_are_checked(item: str, message: str) -> None:
         ("seed=4294967296", "seed must be 0 or more and below 2**32"),
         ("network.width=-1", "cannot be built with"),
         ("average=1", "average is a decay"),
+        ("spread=0.5", "content_target 0.4 with it in 0 to 1, got 0.5"),
         ("image_size=222", "image_size must be a multiple of 4"),
         ("schedule=linear", "schedule must be cosine, constant"),
         ("loss.strength=-1", "loss.strength must be a number, 0 or more, got -1.0"),

@@ -36,12 +36,17 @@ class Balance:
 
     def __init__(self, loss: PerceptualLoss, target: float, strength: float, steps: int) -> None:
         self.loss = loss
-        self.on = target > 0 and 0 < strength < float("inf")
-        self.target = 1 - (1 - target) ** strength if self.on else 0.0
-        self.last = SETTLED * steps
+        self.strength = strength
+        self.aim(target, steps)
         self.rate = RATE * min(len(loss.balance), FASTER)
         # Of each painting since the last change: errors, variances, photos.
         self.sums = torch.zeros(len(loss.balance), 3, device=loss.balance.device)
+
+    def aim(self, target: float, steps: int) -> None:
+        """Want this content_rel from now on, in a part of a run of so many steps."""
+        self.on = target > 0 and 0 < self.strength < float("inf")
+        self.target = 1 - (1 - target) ** self.strength if self.on else 0.0
+        self.last = SETTLED * steps
 
     def add(self, terms: Terms, which: Tensor) -> None:
         """Count the content errors of a batch; `which`, (B,), is each photo's painting."""
@@ -52,7 +57,10 @@ class Balance:
             self.sums.index_add_(0, which, counted)
 
     def adjust(self, step: int, accelerator: Accelerator) -> None:
-        """Change the weights, if it is due after step `step`; nothing waits for the device."""
+        """Change the weights, if it is due after step `step` of a part of the run.
+
+        Nothing waits for the device.
+        """
         if not self.on or step % EVERY or step > self.last:
             return
         error, variance, photos = accelerator.reduce(self.sums, "sum").unbind(1)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -47,7 +47,9 @@ class Recipe:
     mean of the weights that is looked at and saved (0: the weights themselves). `copying` is the
     share of the steps, the first, in which a network from scratch learns to paint photos as they
     are, in the painting's colours; with a `teacher`, a trained style, it copies what that one
-    paints (teacher.py). `train` is what learns: "all", or the "norms" alone, scales
+    paints (teacher.py). With a `spread` the network learns in two halves, each of them from the
+    start: with a content_target so much lower, then so much higher. The mean of both is looked at
+    and saved (halves.py). `train` is what learns: "all", or the "norms" alone, scales
     and shifts. In a network of many paintings these learn `norm_rate` times as fast.
     """
 
@@ -81,6 +83,7 @@ class Recipe:
     state_every: int = 100
     network: Mapping[str, Any] = field(default_factory=lambda: {"name": "johnson"})
     content_target: float = 0.0
+    spread: float = 0.0
     adversarial_weight: float = 0.0
     stability: float = 0.0
     loss: LossConfig = field(default_factory=LossConfig)
@@ -212,6 +215,15 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
         )
     if not 0 <= recipe.average < 1:
         raise RecipeError(f"average is a decay, at least 0 and below 1, got {recipe.average}")
+    if not 0 <= recipe.spread <= min(recipe.content_target, 1 - recipe.content_target):
+        raise RecipeError(
+            f"spread must be at least 0, and content_target {recipe.content_target} with it in 0 "
+            f"to 1, got {recipe.spread}"
+        )
+    if recipe.spread and (recipe.average or recipe.init == "scratch" or recipe.steps < 2):
+        raise RecipeError(
+            "a `spread` needs an `init` (base or a checkpoint), 2 steps and no `average`"
+        )
     if recipe.image_size % STRIDE:
         raise RecipeError(f"image_size must be a multiple of {STRIDE}, got {recipe.image_size}")
     if recipe.workers < 0:
@@ -232,19 +244,41 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
     return recipe
 
 
+class Part(NamedTuple):
+    """A part of a run that has a schedule of its own: a half, or all of it.
+
+    `step` counts from 0 in this part of so many `steps`; `target` is the content_rel wanted.
+    """
+
+    step: int
+    steps: int
+    target: float
+
+
+def part_of(step: int, recipe: Recipe) -> Part:
+    """Return where a step, counted from 0, lies."""
+    if not recipe.spread:
+        return Part(step, recipe.steps, recipe.content_target)
+    half = recipe.steps // 2
+    if step < half:
+        return Part(step, half, recipe.content_target - recipe.spread)
+    return Part(step - half, recipe.steps - half, recipe.content_target + recipe.spread)
+
+
 def learning_rate(step: int, recipe: Recipe) -> float:
     """Return the rate for a step, counted from 0: a linear rise over `warmup`, then the schedule's.
 
-    That is half a cosine to zero, or a constant. Source: Smith and Topin, "Super-convergence"
-    (2018), https://arxiv.org/abs/1708.07120, with a cosine as descent. Differs from Johnson et al.
-    (2016), who keep 1e-3 throughout.
+    That is half a cosine to zero, or a constant; each half of a run in halves has its own. Source:
+    Smith and Topin, "Super-convergence" (2018), https://arxiv.org/abs/1708.07120, with a cosine as
+    descent. Differs from Johnson et al. (2016), who keep 1e-3 throughout.
     """
-    rise = max(1, round(recipe.warmup * recipe.steps))
-    if step < rise:
-        return recipe.learning_rate * (step + 1) / rise
+    part = part_of(step, recipe)
+    rise = max(1, round(recipe.warmup * part.steps))
+    if part.step < rise:
+        return recipe.learning_rate * (part.step + 1) / rise
     if recipe.schedule == "constant":
         return recipe.learning_rate
-    done = (step + 1 - rise) / (recipe.steps + 1 - rise)
+    done = (part.step + 1 - rise) / (part.steps + 1 - rise)
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 

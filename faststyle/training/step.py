@@ -28,8 +28,9 @@ from faststyle.training.balance import Balance
 from faststyle.training.critic import LAYERS as WATCHED
 from faststyle.training.critic import Critic
 from faststyle.training.guard import FiniteGuard
+from faststyle.training.halves import Halves
 from faststyle.training.optimizer import Muon
-from faststyle.training.recipe import Recipe, learning_rate
+from faststyle.training.recipe import Recipe, learning_rate, part_of
 from faststyle.training.stability import draw_motion, instability, moved
 from faststyle.training.start import SCRATCH
 from faststyle.training.teacher import Teacher
@@ -71,7 +72,7 @@ class TrainStep:
 
     `network` learns, `loss` is the objective, and `teacher` paints what is copied first. `shown` is
     the network to look at and to save: that with the running mean of the weights where the recipe
-    has an `average`, else `network`.
+    has an `average`, with the mean of both halves where there is a `spread`, else `network`.
 
     Example:
         >>> step = TrainStep(accelerator, network, loss, recipe)
@@ -103,10 +104,13 @@ class TrainStep:
         if recipe.average:
             self.average = AveragedModel(network)
             accelerator.register_for_checkpointing(self.average)
+        self.halves: Halves | None = Halves(network, accelerator) if recipe.spread else None
 
     @property
     def shown(self) -> StyleNetwork:
         """Return the network to look at and to save."""
+        if self.halves is not None:
+            return self.halves.mean(self.plain)
         if self.average is None:
             return self.plain
         network: StyleNetwork = self.average.module  # type: ignore[assignment]
@@ -126,6 +130,12 @@ class TrainStep:
         copying = step < copied
         if step == copied:
             self._forget_moments()
+        part = part_of(step, recipe)
+        if self.halves is not None:
+            self.balance.aim(part.target, part.steps)
+            if step and not part.step:
+                self.halves.turn(self.plain)
+                self._forget_moments()
         mix = F.one_hot(which, self.plain.paintings).float() if self.plain.paintings else None
         with accelerator.accumulate(self.network):
             with accelerator.autocast():
@@ -160,7 +170,7 @@ class TrainStep:
             _update(self.average, self.plain, recipe.average)
         run_program(photos.device)
         if accelerator.sync_gradients:
-            self.balance.adjust(step + 1, accelerator)
+            self.balance.adjust(part.step + 1, accelerator)
         return Stepped(stylized.detach(), values)
 
     def _painted(
