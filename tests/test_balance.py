@@ -54,9 +54,7 @@ def test_too_much_content_error_lowers_style_and_too_little_raises_it(
     assert float(loss.balance) == pytest.approx(math.exp(0.1 * SHARE))
 
 
-def test_another_target_counts_from_then_on(
-    loss: PerceptualLoss, accelerator: Accelerator
-) -> None:
+def test_another_target_counts_from_then_on(loss: PerceptualLoss, accelerator: Accelerator) -> None:
     balance = Balance(loss, 0.7, 1.0, 1000)
     balance.aim(0.4, 2 * EVERY)
     go(balance, [0.6] * 2 * EVERY, accelerator)  # settled before the second change
