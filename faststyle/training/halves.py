@@ -3,7 +3,8 @@
 Both begin from the same start. Networks that were trained from one start for different objectives
 can be interpolated by their weights. Source: Wang et al., "Deep Network Interpolation for
 Continuous Imagery Effect Transition" (2019), https://arxiv.org/abs/1811.10515. Each half brings a
-fine hatch of its own, which the mean has less of; strokes are common to both.
+fine hatch of its own, which the mean has less of; strokes are common to both. The weight of style
+that a checkpoint holds is that of the second half, for one objective must be told.
 """
 
 from __future__ import annotations
