@@ -38,6 +38,7 @@ def test_the_second_half_begins_from_the_start_and_the_mean_is_of_both() -> None
     assert halves.mean(network) is network
     halves.turn(network)
     assert values(network) == {0.25}
+    halves.turn(network)  # as the second part of a step that accumulates does
     fill(network, 2.0)
     assert values(halves.mean(network)) == {1.5}
     assert values(network) == {2.0}

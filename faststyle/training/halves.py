@@ -33,7 +33,12 @@ class Halves:
 
     @torch.no_grad()
     def turn(self, network: StyleNetwork) -> None:
-        """Keep the weights of `network` as those of the first half, and give it the start's."""
+        """Keep the weights of `network` as those of the first half, and give it the start's.
+
+        A step of several accumulated parts asks for it with each of them; the first one counts.
+        """
+        if int(self.first.n_averaged):
+            return
         _copy(network, self.first.module)
         _copy(self.start.module, network)
         self.first.n_averaged += 1
