@@ -11,8 +11,10 @@ from torch import Tensor
 from faststyle.training.stability import (
     EXPOSURE,
     FAINT,
+    GRAIN,
     NOISE,
     REACH,
+    WINDOW,
     Motion,
     draw_motion,
     instability,
@@ -38,31 +40,46 @@ def test_a_network_that_follows_the_photo_is_stable(photos: Tensor, shift: tuple
     assert (shift == (0, 0)) == torch.equal(frame, photos)
 
 
+def waves(lengthwise: bool) -> Tensor:
+    """Return stripes from 0 to 1, (1, 3, SIDE, SIDE), each as wide as a square of `WINDOW`."""
+    wave = 0.5 + 0.5 * torch.sin(2 * math.pi * torch.arange(SIDE) / WINDOW)
+    return (wave if lengthwise else wave[:, None]).expand(1, 3, SIDE, SIDE)
+
+
+# Moved by a quarter of a stripe, lengthwise stripes have nothing in common with themselves.
+QUARTER = STILL._replace(right=WINDOW // 4)
+# What is left of the variance of stripes in means of `GRAIN` pixels.
+LEFT = (math.sin(math.pi * GRAIN / WINDOW) / (GRAIN * math.sin(math.pi / WINDOW))) ** 2
+
+
 def test_what_stays_in_place_is_unstable() -> None:
-    """A lattice of the network's own, of 0 and 1, does not move with the photo."""
-    rows = torch.arange(SIDE).view(-1, 1)
-    lattice = ((rows + torch.arange(SIDE)) % 2).float().expand(2, 3, -1, -1)
-    odd = STILL._replace(down=1)
-    even = STILL._replace(down=1, right=1)
-    # Every pixel changes by 1, and each of both pictures has a variance of 1/4.
-    assert instability(lattice, lattice, odd, 4) == pytest.approx(1 / (0.5 + FAINT))
-    assert instability(lattice, lattice, even, 4) == 0
+    """A network's own stripes do not move with the photo."""
+    own = waves(lengthwise=True)
+    variance = 2 * LEFT / 8
+    assert instability(own, own, QUARTER, 4) == pytest.approx(0.25 / (variance + FAINT), rel=0.03)
+    assert instability(own, own, STILL, 4) == 0
+    turned = instability(own, 1 - own, STILL, 4)
+    assert turned == pytest.approx(0.5 / (variance + FAINT), rel=0.03)
 
 
-def test_what_counts_is_the_share_of_strokes_that_moves_along(photos: Tensor) -> None:
+def test_what_counts_is_the_share_of_strokes_that_moves_along() -> None:
     """Half of the strokes is the photo's, half stays in place: pale or bold, that is 1/2."""
-    motion = STILL._replace(down=2, right=-3)
-    own = torch.rand(photos.shape, generator=torch.Generator().manual_seed(2))
-    frame = 0.5 * (moved(photos, motion) + own)
-    picture = 0.5 * (photos + own)
-    variance = 1 / 24  # half the variance of numbers between 0 and 1
+    # Crosswise stripes look the same when the photo moves to the right: they follow it.
+    picture = 0.5 * (waves(lengthwise=True) + waves(lengthwise=False))
     for contrast in (1.0, 0.4, 0.1):
-        bold = 2 * contrast**2 * variance
-        paler = [0.5 + contrast * (x - 0.5) for x in (picture, frame)]
-        expected = 0.5 * bold / (bold + FAINT)
-        assert instability(*paler, motion, 4) == pytest.approx(expected, rel=0.05)
-    assert instability(photos, own, STILL, 4) == pytest.approx(1, abs=0.03)
-    assert instability(photos, 1 - photos, STILL, 4) == pytest.approx(2, abs=0.03)
+        paler = 0.5 + contrast * (picture - 0.5)
+        variance = contrast**2 / 32  # of each half
+        expected = 2 * variance / (4 * LEFT * variance + FAINT)
+        assert instability(paler, paler, QUARTER, 4) == pytest.approx(expected, rel=0.03)
+
+
+def test_grain_that_follows_the_photo_does_not_count_as_strokes() -> None:
+    own = 0.25 + 0.5 * waves(lengthwise=True)
+    rows = torch.arange(SIDE).view(-1, 1)
+    grain = ((rows + torch.arange(SIDE)) % 2).float() - 0.5
+    with_grain = own + 0.5 * grain
+    expected = instability(own, own, QUARTER, 4).item()
+    assert instability(with_grain, with_grain, QUARTER, 4) == pytest.approx(expected, rel=0.03)
 
 
 def test_noise_and_light_are_those_of_the_motion() -> None:
@@ -72,7 +89,7 @@ def test_noise_and_light_are_those_of_the_motion() -> None:
     assert frame.mean() == pytest.approx(0.51, abs=1e-4)
     assert frame.std() == pytest.approx(2 / 255, rel=0.01)
     noise = (2 / 255) ** 2
-    expected = (0.01**2 + noise) / (noise + FAINT)
+    expected = (0.01**2 + noise) / (noise / GRAIN**2 + FAINT)
     assert instability(grey, frame, motion, 4) == pytest.approx(expected, rel=0.03)
     assert torch.equal(frame, moved(grey, motion))
 

@@ -26,9 +26,9 @@ def for_engines(network: nn.Module) -> nn.Module:
 
 
 class AnySize(nn.Module):
-    """A network for photos of any size: small ones get their edge pixels repeated up to 16 pixels.
+    """A network for photos of any size: small ones get their edge pixels repeated up to 32 pixels.
 
-    Networks need 16 pixels a side, because they mirror pixels at the edges.
+    Networks need 32 pixels a side, because they mirror pixels at the edges.
     """
 
     def __init__(self, network: nn.Module) -> None:

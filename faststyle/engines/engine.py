@@ -40,7 +40,7 @@ class Engine(Protocol):
     def __call__(self, images: Tensor) -> Tensor:
         """Return the stylized images, on the device that the images came from.
 
-        Both are float32 RGB, (B, 3, H, W), in [0, 1]. Each side has 16 pixels or more. Raises:
+        Both are float32 RGB, (B, 3, H, W), in [0, 1]. Each side has 32 pixels or more. Raises:
         ImageError.
         """
         ...

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from faststyle.errors import ImageError
 
-MIN_SIDE = 16  # pixels: at 1/4 of the size, reflection padding still has pixels to mirror
+MIN_SIDE = 32  # pixels: reflection padding needs more pixels than a rim has
 STRIDE = 4  # the trunk works at 1/4 of the size
 # Pixels that are mirrored around a photo and cut off again. The padding of convolutions spoils
 # pixels near edges; most of these are cut off with the rim. Johnson et al. (2016) have 40.
-RIM = 12
+RIM = 24
 # How far the tanh reaches beyond [0, 1], so that it is not yet flat at black and white.
 REACH = 0.1
 # No network is larger. A file that asks for more is damaged or malicious: it would take all memory.
@@ -26,7 +26,7 @@ MAX_PAINTINGS = 1000
 class StyleNetwork(nn.Module, ABC):
     """A network from photos to stylized photos of the same size, both RGB, (B, 3, H, W), in [0, 1].
 
-    H and W are at least 16. In evaluation a photo gets a rim of mirrored pixels, which is cut off
+    H and W are at least 32. In evaluation a photo gets a rim of mirrored pixels, which is cut off
     again, and the picture is clamped. In training there is no rim, since the objective leaves the
     margin of crops out; sides of crops must be multiples of 4. The picture may leave [0, 1] by
     `REACH` there, so that every pixel has a gradient.
@@ -64,7 +64,7 @@ class StyleNetwork(nn.Module, ABC):
     def forward(self, photo: Tensor, mix: Tensor | None = None) -> Tensor:
         """Return the stylized photo.
 
-        Raises: ImageError when a side is shorter than 16 pixels.
+        Raises: ImageError when a side is shorter than 32 pixels.
         """
         if self.training:
             return self.in_range(self.paint(photo, mix))
@@ -88,7 +88,7 @@ def in_range(y: Tensor) -> Tensor:
 def with_rim(photo: Tensor, rim: int = RIM, multiple: int = STRIDE) -> Tensor:
     """Return a photo, (B, C, H, W), with mirrored pixels around it, to sides that are multiples.
 
-    Raises: ImageError when a side is shorter than 16 pixels.
+    Raises: ImageError when a side is shorter than 32 pixels.
     """
     h, w = photo.shape[-2:]
     check_size(h, w)
@@ -104,7 +104,7 @@ def without_rim(picture: Tensor, photo: Tensor, rim: int = RIM) -> Tensor:
 
 
 def check_size(height: int, width: int) -> None:
-    """Raise ImageError when a side is shorter than 16 pixels."""
+    """Raise ImageError when a side is shorter than 32 pixels."""
     if min(height, width) < MIN_SIDE:
         raise ImageError(
             f"an image of {height}x{width} pixels is too small: "

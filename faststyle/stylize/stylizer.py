@@ -213,7 +213,7 @@ class Stylizer:
 
         `image` is a path, bytes, a Pillow image, an array (H, W[, 3 or 4]), uint8 or float32, or a
         tensor ([1,] 3, H, W) in [0, 1]. `size` resizes its shorter side first, in pixels. For the
-        rest see `Look`. An image of less than 16 pixels a side is mirrored up to that for the
+        rest see `Look`. An image of less than 32 pixels a side is mirrored up to that for the
         network, and cropped again. Raises: ImageError for an image that cannot be read, or does not
         fit in memory.
         """

@@ -122,7 +122,7 @@ def stylize_tiles(
 
     `progress` is told of tiles done, and of how many there are. `precision` is that of convolutions
     and feature maps, float32 or bf16; moments are in double precision. Raises: ImageError when a
-    side is shorter than 16 pixels.
+    side is shorter than 32 pixels.
 
     Example:
         >>> stylize_tiles(load_checkpoint(path)[0], np.zeros((9000, 9000, 3), np.uint8)).shape

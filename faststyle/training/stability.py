@@ -24,6 +24,7 @@ REACH = 7  # pixels: the longest shift
 EXPOSURE = 0.03  # the largest change of light, as a share
 NOISE = 4 / 255  # the largest standard deviation of noise, of values in [0, 1]
 WINDOW = 16  # pixels: the side of the squares that strokes are compared in
+GRAIN = 4  # pixels: what is finer is no stroke
 FAINT = 1e-3  # a variance, values in [0, 1]: strokes much fainter than that count less
 
 
@@ -72,16 +73,24 @@ def instability(picture: Tensor, next_picture: Tensor, motion: Motion, margin: i
     `picture` is that of the photos, `next_picture` that of the moved ones, (B, 3, S, S) each.
     `margin` pixels at the edges are left out: padding paints there. In each square of `WINDOW`
     pixels, the mean squared change is divided by the variance of both pictures and `FAINT`. So
-    paler strokes are as bad as bold ones: the change alone had made pictures flat and grey. On flat
-    places a change of light counts most, and the result may be more than 2. Without it, viewers
-    liked pictures less (docs/log/objective.md).
+    paler strokes are as bad as bold ones: the change alone had made pictures flat and grey. The
+    variance is that of means of `GRAIN` pixels: fine grain that follows the photo does not help. On
+    flat places a change of light counts most, and the result may be more than 2. Without it,
+    viewers liked pictures less (docs/log/objective.md).
     """
     first = margin + REACH
     side = picture.shape[-1] - 2 * first
     before = square(picture, first + motion.down, first + motion.right, side).float()
     after = square(next_picture, first, first, side).float()
     change = _windows((after - before).square())
-    return (change / (_variance(before) + _variance(after) + FAINT)).mean()
+    variance = _variance(_coarse(before)) + _variance(_coarse(after))
+    return (change / (variance + FAINT)).mean()
+
+
+def _coarse(picture: Tensor) -> Tensor:
+    """Return the means of squares of `GRAIN` pixels around each pixel, at the size of `picture`."""
+    means = F.avg_pool2d(picture, GRAIN, 1, padding=GRAIN // 2, count_include_pad=False)
+    return means[..., :-1, :-1]
 
 
 def _variance(picture: Tensor) -> Tensor:
