@@ -58,7 +58,7 @@ def test_each_gives_what_the_network_gives(
     engine = open_engine(checkpoint, EngineOptions(name, "cpu", "float32", threads))
     torch.set_num_threads(before)
     assert (engine.name, engine.device, engine.precision) == (name, "cpu", "float32")
-    for count, h, w in ((1, 16, 16), (2, 33, 70), (1, 97, 64), (3, 17, 131)):
+    for count, h, w in ((1, 32, 32), (2, 33, 70), (1, 97, 64), (3, 33, 131)):
         images = draw_batch(count, h, w)
         got = engine(images)
         assert got.dtype == torch.float32
@@ -101,8 +101,8 @@ def test_frames_are_images_in_8_bits(checkpoint: Path, name: str) -> None:
         np.testing.assert_allclose(got, wanted[0].permute(1, 2, 0).numpy() * 255, atol=0.8)
         engine.frame(255 - frame)
         assert (got == kept).all()
-    with pytest.raises(ImageError, match="15x40 pixels is too small"):
-        engine.frame(np.zeros((15, 40, 3), np.uint8))
+    with pytest.raises(ImageError, match="31x40 pixels is too small"):
+        engine.frame(np.zeros((31, 40, 3), np.uint8))
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -116,8 +116,8 @@ def test_any_memory_layout_is_taken(checkpoint: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_small_and_wrong_images_are_errors(checkpoint: Path, name: str) -> None:
     engine = open_engine(checkpoint, EngineOptions(name, "cpu"))
-    with pytest.raises(ImageError, match="15x40 pixels is too small: .* at least 16"):
-        engine(torch.zeros(1, 3, 15, 40))
+    with pytest.raises(ImageError, match="31x40 pixels is too small: .* at least 32"):
+        engine(torch.zeros(1, 3, 31, 40))
     for wrong in (
         torch.zeros(3, 32, 32),
         torch.zeros(1, 4, 32, 32),
@@ -265,7 +265,7 @@ def test_a_damaged_file_in_the_cache_is_made_again(
     lines: list[str] = []
     engine = open_engine(checkpoint, EngineOptions("onnxruntime", "cpu"), lines.append)
     assert lines[0] == "converting dots, once"
-    images = draw_batch(1, 20, 30)
+    images = draw_batch(1, 36, 46)
     torch.testing.assert_close(engine(images), painted(checkpoint, images), atol=1e-3, rtol=0)
     if damage == "a folder":
         assert "the converted network is not kept: " in lines[1]
@@ -585,7 +585,7 @@ def test_a_network_in_memory_is_opened_too(
         data = converted(checkpoint)
         monkeypatch.setattr(opening, "to_onnx", lambda *_: data)
     engine = open_engine(load_checkpoint(checkpoint), EngineOptions(name, "cpu", "float32"))
-    images = draw_batch(1, 20, 30)
+    images = draw_batch(1, 36, 46)
     torch.testing.assert_close(engine(images), painted(checkpoint, images), atol=1e-3, rtol=0)
 
 

@@ -59,7 +59,7 @@ def test_onnx_is_torch_at_any_size_and_batch(
 
     output, report = written_onnx
     session = onnxruntime.InferenceSession(output, providers=["CPUExecutionProvider"])
-    for count, h, w in ((1, 16, 16), (2, 97, 131), (3, 18, 45), (1, 128, 64)):
+    for count, h, w in ((1, 32, 32), (2, 97, 131), (3, 34, 45), (1, 128, 64)):
         images = draw_batch(count, h, w)
         (got,) = session.run(["stylized"], {"photo": images.numpy()})
         torch.testing.assert_close(
@@ -84,14 +84,14 @@ def test_onnx_is_torch_at_any_size_and_batch(
 def test_onnx_takes_any_size_from_one_pixel_up(
     checkpoint: Path, written_onnx: tuple[Path, ExportReport], size: tuple[int, int, int]
 ) -> None:
-    """The edge pixels of small photos are repeated up to 16 pixels, inside of the graph."""
+    """The edge pixels of small photos are repeated up to 32 pixels, inside of the graph."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(written_onnx[0], providers=["CPUExecutionProvider"])
     count, h, w = size
     photos = torch.rand(count, 3, h, w, generator=torch.Generator().manual_seed(0))
     wide = np.pad(
-        photos.numpy(), [(0, 0), (0, 0), (0, max(0, 16 - h)), (0, max(0, 16 - w))], mode="edge"
+        photos.numpy(), [(0, 0), (0, 0), (0, max(0, 32 - h)), (0, max(0, 32 - w))], mode="edge"
     )
     expected = painted(checkpoint, torch.from_numpy(wide))[..., :h, :w]
     (got,) = session.run(None, {"photo": photos.numpy()})
@@ -145,8 +145,8 @@ def test_an_export_of_a_fixed_size_is_a_style_for_that_size(
 
 
 def test_small_sizes_are_refused(checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="`size` 15x40: both sides must be at least 16 pixels"):
-        export_checkpoint(checkpoint, tmp_path / "dots.onnx", size=(15, 40))
+    with pytest.raises(ExportError, match="`size` 31x40: both sides must be at least 32 pixels"):
+        export_checkpoint(checkpoint, tmp_path / "dots.onnx", size=(31, 40))
 
 
 @pytest.mark.parametrize("name", ["dots.onnx", "dots.xml"])
@@ -246,7 +246,7 @@ def test_all_group_normalisations_are_translated() -> None:
             return F.group_norm(F.group_norm(x, 3, self.scale, self.shift, eps=0.2), 3, eps=0.3)
 
     session = onnxruntime.InferenceSession(to_onnx(Norms(), {}), providers=["CPUExecutionProvider"])
-    images = draw_batch(2, 20, 31)
+    images = draw_batch(2, 36, 47)
     (got,) = session.run(None, {"photo": images.numpy()})
     torch.testing.assert_close(torch.from_numpy(got), Norms()(images).detach(), atol=1e-5, rtol=0)
 
@@ -265,7 +265,7 @@ def test_openvino_is_torch_at_any_size_and_batch(checkpoint: Path, tmp_path: Pat
     assert model.get_rt_info(["faststyle", "style"]).value == "dots"
     assert not model.has_rt_info(["faststyle", "precision"])
     engine = open_engine(output, EngineOptions(precision="float32"))
-    for count, h, w in ((1, 16, 16), (3, 18, 45)):
+    for count, h, w in ((1, 32, 32), (3, 34, 45)):
         images = draw_batch(count, h, w)
         torch.testing.assert_close(engine(images), painted(checkpoint, images), atol=1e-3, rtol=0)
 
@@ -388,7 +388,7 @@ def test_int8_works_without_a_cache(
     lines: list[str] = []
     engine = open_engine(checkpoint, EngineOptions(precision="int8"), lines.append)
     assert engine.precision == "int8"
-    assert engine(draw_batch(1, 20, 30)).shape == (1, 3, 20, 30)
+    assert engine(draw_batch(1, 36, 46)).shape == (1, 3, 36, 46)
     assert any("is not kept: " in line for line in lines)
     assert [p.name for p in tmp_path.iterdir()] == ["graphs"]
 
@@ -415,7 +415,7 @@ def test_int8_is_for_checkpoints(checkpoint: Path) -> None:
 
 def test_int8_runs_on_openvino_only(checkpoint: Path, tmp_path: Path) -> None:
     photo = tmp_path / "a.png"
-    draw(0, 20, 30).save(photo)
+    draw(0, 36, 46).save(photo)
     command = [
         "stylize",
         str(photo),

@@ -28,7 +28,7 @@ def build(name: str, paintings: int = 0) -> StyleNetwork:
 
 
 @NAMES
-@pytest.mark.parametrize("size", [(16, 16), (17, 33), (18, 64), (47, 19), (256, 130)])
+@pytest.mark.parametrize("size", [(32, 32), (33, 49), (34, 64), (47, 35), (256, 130)])
 def test_the_picture_has_the_size_of_the_photo(name: str, size: tuple[int, int]) -> None:
     photo = torch.rand(1, 3, *size)
     assert build(name).eval()(photo).shape == photo.shape
@@ -36,13 +36,13 @@ def test_the_picture_has_the_size_of_the_photo(name: str, size: tuple[int, int])
 
 @OURS
 def test_the_rim_is_mirrored_and_cut_off_again(name: str) -> None:
-    """It has 12 pixels, and more on the right and below, up to a multiple of 4."""
+    """It has 24 pixels, and more on the right and below, up to a multiple of 4."""
     network = build(name).eval()
-    photo = torch.rand(1, 3, 30, 31)
-    around = ((0, 0), (0, 0), (12, 14), (12, 13))
+    photo = torch.rand(1, 3, 34, 35)
+    around = ((0, 0), (0, 0), (24, 26), (24, 25))
     mirrored = torch.from_numpy(np.pad(photo.numpy(), around, mode="reflect"))
     with torch.no_grad():
-        expected = in_range(network.paint(mirrored))[..., 12:42, 12:43]
+        expected = in_range(network.paint(mirrored))[..., 24:58, 24:59]
         torch.testing.assert_close(network(photo), expected.clamp(0, 1))
 
 
@@ -82,7 +82,7 @@ def test_flat_parts_stay_flat(name: str) -> None:
 def test_a_network_of_many_paintings_is_the_network_of_each(name: str) -> None:
     config = {"name": name, "width": 4, "blocks": 1, "paintings": 3}
     many = build(name, paintings=3).eval()
-    photos = torch.rand(2, 3, 24, 20)
+    photos = torch.rand(2, 3, 36, 32)
     mix = torch.tensor([[0.0, 0.0, 1.0], [0.25, 0.75, 0.0]])
     with torch.no_grad():
         together = many(photos, mix)
@@ -95,8 +95,8 @@ def test_a_network_of_many_paintings_is_the_network_of_each(name: str) -> None:
 
 @NAMES
 def test_too_small_is_an_error_with_the_limit(name: str) -> None:
-    with pytest.raises(ImageError, match="at least 16"):
-        build(name).eval()(torch.rand(1, 3, 15, 40))
+    with pytest.raises(ImageError, match="at least 32"):
+        build(name).eval()(torch.rand(1, 3, 31, 40))
 
 
 def test_unknown_names_and_options_get_a_suggestion() -> None:
@@ -130,14 +130,14 @@ def test_impossible_sizes_are_refused(name: str, option: dict[str, int]) -> None
 
 
 def test_mobile_never_works_at_full_size() -> None:
-    """The ends work at half the size, the trunk at a quarter, both with the rim of 12."""
+    """The ends work at half the size, the trunk at a quarter, both with the rim of 24."""
     network = build_network({"name": "mobile", "width": 8, "blocks": 2}).eval()
     seen: list[tuple[int, ...]] = []
     for module in network.modules():
         if isinstance(module, torch.nn.Conv2d):
             module.register_forward_hook(lambda m, i, o: seen.append(tuple(o.shape[1:])))
     network(torch.rand(1, 3, 64, 96))
-    assert seen == [(2, 44, 60), *[(8, 22, 30)] * 5, (4, 44, 60), (12, 44, 60)]
+    assert seen == [(2, 56, 72), *[(8, 28, 36)] * 5, (4, 56, 72), (12, 56, 72)]
 
 
 def test_mobile_starts_near_grey_and_without_a_lattice() -> None:

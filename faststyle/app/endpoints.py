@@ -113,7 +113,7 @@ class Endpoints:
         Args:
             painting: The painting, an image file.
             name: The name of the new style: small letters, digits and _.
-            recipe: How long: "instant" (half a minute), "quick" (minutes) or "long" (an hour).
+            recipe: How long: "instant" (half a minute), "quick" (minutes) or "long" (twice that).
         """
         data = read_upload(painting, self.studio.options.max_bytes)
         return self._describe(self.jobs.add(data, name, recipe, self.studio.names()))
