@@ -218,7 +218,8 @@ def _recipes(
             if recipe.init != BASE:
                 raise
             copying = load_recipe("full").copying
-            recipe = dataclasses.replace(recipe, init=SCRATCH, copying=copying)
+            # Two halves from scratch have no weights in common, so there is no mean of them.
+            recipe = dataclasses.replace(recipe, init=SCRATCH, copying=copying, spread=0.0)
             announce(f"note: the base is of another network: {text} begins from scratch")
         if config["name"] in found:
             raise RecipeError(f"`networks` {networks}: one {config['name']} only, for its name")

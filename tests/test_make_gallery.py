@@ -199,6 +199,7 @@ def test_a_network_that_is_not_that_of_the_base_begins_from_scratch(scripts: Any
     found = scripts._recipes("long", "mobile,johnson", {"seed": 3}, said.append)
     assert (found["mobile"].init, found["mobile"].copying) == ("base", 0)
     assert (found["johnson"].init, found["johnson"].copying) == ("scratch", 0.05)
+    assert (found["mobile"].spread, found["johnson"].spread) == (0.1, 0)
     assert {recipe.seed for recipe in found.values()} == {3}
     assert len(said) == 1
 

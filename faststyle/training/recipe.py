@@ -222,7 +222,8 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
         )
     if recipe.spread and (recipe.average or recipe.init == "scratch" or recipe.steps < 2):
         raise RecipeError(
-            "a `spread` needs an `init` (base or a checkpoint), 2 steps and no `average`"
+            "a `spread` needs an `init` (base or a checkpoint), 2 steps and no `average`; "
+            "spread=0 trains one network as a whole"
         )
     if recipe.image_size % STRIDE:
         raise RecipeError(f"image_size must be a multiple of {STRIDE}, got {recipe.image_size}")
