@@ -27,9 +27,6 @@ NOT_SET = (
     *("name", "photos", "workers", "compile", "log_every", "preview_every", "state_every"),
     "loss.balance",
 )
-# Until 2026-11-30 stability had another form (docs/video.md), in which recipes had this weight. The
-# command of such a network is the recipe of now; the notes of the gallery say so.
-EARLIER = {"stability": 15.0}
 OPTIONS = (
     "steps",
     "batch_size",
@@ -92,8 +89,6 @@ def train_command(about: About) -> str:
     by_key = dict(_flat(usual))
     for key, value in _flat(about.recipe):
         if key in NOT_SET or key.startswith("network.") or value in (None, by_key.get(key)):
-            continue
-        if EARLIER.get(key) == value:
             continue
         option = ["--" + key.removeprefix("loss.").replace("_", "-"), str(value)]
         words += option if key in OPTIONS else ["--set", f"{key}={json.dumps(value)}"]

@@ -265,7 +265,7 @@ def test_the_command_of_a_card_trains_with_the_same_recipe(scripts: Any) -> None
         known = read_about(file)
         painting = known.painting["file"]
         strength = read_titles(SHIPPED).paintings[known.painting["name"]].strength
-        recipe = "quick" if strength == 1 else f"quick --strength {strength}"
+        recipe = "long" if strength == 1 else f"long --strength {strength}"
         if file.stem.endswith("-small"):
             recipe = f"distill --teacher {file.stem.removesuffix('-small')}-mobile"
         assert command(known) == (
