@@ -43,7 +43,7 @@ def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
 
 @pytest.fixture
 def photo() -> Tensor:
-    return read_image(draw(0, 24, 32))
+    return read_image(draw(0, 40, 48))
 
 
 def test_weights_are_parsed(two: tuple[Path, Path]) -> None:
@@ -122,7 +122,7 @@ def test_other_mixes_are_refused(value: float) -> None:
 
 
 def test_the_command_blends_and_mixes(two: tuple[Path, Path]) -> None:
-    draw(0, 24, 32).save("photo.png")
+    draw(0, 40, 48).save("photo.png")
     options = ["stylize", "photo.png", "--style", "a:0.6", "--style", "b:0.4", "--mix", "0.5"]
     result = CliRunner().invoke(app, [*options, "-o", "out.png", "--engine", "torch"])
     assert (result.exit_code, result.stdout) == (0, "wrote out.png (engine: torch, cpu, float32)\n")

@@ -11,7 +11,7 @@ from faststyle.networks import NETWORKS, build_network
 from faststyle.networks.johnson import Johnson
 
 
-@pytest.mark.parametrize("size", [(16, 16), (20, 34)])
+@pytest.mark.parametrize("size", [(32, 32), (36, 50)])
 def test_quads_are_the_convolution_that_they_replace(size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     conv = nn.Conv2d(5, 3, 9, padding=4, padding_mode="reflect")
@@ -27,7 +27,7 @@ def test_other_networks_stay_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("name", list(NETWORKS))
-@pytest.mark.parametrize("size", [(16, 16), (33, 70), (50, 19)])
+@pytest.mark.parametrize("size", [(32, 32), (33, 70), (50, 35)])
 def test_engines_get_the_same_picture(name: str, size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     network = build_network({"name": name, "width": 4, "blocks": 1}).eval()

@@ -277,10 +277,11 @@ def test_the_command_of_a_card_trains_with_the_same_recipe(scripts: Any) -> None
     quick = load_recipe("quick", (), {"loss.strength": 2.0}).to_dict()
     stronger = About(quick["network"], known.painting, {}, "none", quick)
     assert command(stronger).endswith("--photos FOLDER --recipe quick --strength 2.0")
-    recipe = {**known.recipe, "seed": 7, "init": "scratch", "copying": 0.05}
+    recipe = {**known.recipe, "seed": 7, "init": "scratch", "copying": 0.05, "spread": 0.0}
     other = About({"name": "johnson"}, known.painting, {}, "none", recipe)
     assert command(other).endswith(
-        "--recipe quick --network johnson-32 --set copying=0.05 --init scratch --seed 7"
+        "--recipe long --network johnson-32 --set copying=0.05 --init scratch --seed 7 "
+        "--set spread=0.0"
     )
 
 

@@ -96,7 +96,7 @@ def test_a_run_leaves_what_the_readme_promises(train: Any) -> None:
     assert "scikit-image" in about.photos
     assert about.license == "none; photos: public domain, CC0, Middlebury Stereo 2014"
     network, _ = load_checkpoint(result.checkpoint)
-    assert network(torch.rand(1, 3, 20, 24)).shape == (1, 3, 20, 24)
+    assert network(torch.rand(1, 3, 36, 40)).shape == (1, 3, 36, 40)
 
 
 def test_everything_is_logged(train: Any) -> None:
