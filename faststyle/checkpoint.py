@@ -328,7 +328,7 @@ def base_file() -> Path:
 
 def package_collections() -> list[Path]:
     """Return the files of all collections in the package: the base, and faster ones beside it."""
-    return sorted(_checkpoints_in(base_file().parent))
+    return sorted(_checkpoints_in(base_file().parent), key=lambda path: path.stem)
 
 
 def _checkpoints_in(folder: Path) -> Iterator[Path]:

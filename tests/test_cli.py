@@ -593,8 +593,10 @@ def test_list_names_what_is_in_checkpoints_and_in_the_package(
     result = call("list", "--json")
     assert result.exit_code == 0
     rows = json.loads(result.stdout)
-    paintings = [f"collection:{name}" for name in painting_names(read_about(base_file()))]
-    assert [row["name"] for row in rows] == ["dots", "lines", *paintings]
+    paintings = painting_names(read_about(base_file()))
+    collections = ["collection", "collection-small"]
+    of_collections = [f"{name}:{painting}" for name in collections for painting in paintings]
+    assert [row["name"] for row in rows] == ["dots", "lines", *of_collections]
     assert rows[0]["network"]["width"] == 4
     assert rows[0]["painting"] == "dots.png"
     assert result.stderr.startswith("left out: ")
@@ -607,7 +609,8 @@ def test_list_names_what_is_in_checkpoints_and_in_the_package(
     assert " ms " not in table
     assert "…" not in table  # nothing is cut short
     assert max(map(len, table.splitlines())) <= 80
-    assert f"\ncollection: {len(paintings)} paintings, such as collection:" in table
+    for name in collections:
+        assert f"\n{name}:{paintings[-1]} and {len(paintings) - 1} more: mobile " in table
 
 
 def test_the_list_names_no_other_collection_than_what_is_found_by_that_name(
@@ -649,7 +652,7 @@ def test_the_list_measures_speed_where_it_is_asked_to(
     table = call("list", "--speed").stdout
     assert " ms " in table
     assert " 1234 " in table
-    assert re.search(r"\ncollection: .* MB, 1234 ms\n", table)
+    assert re.search(r"\ncollection:.* MB, 1234 ms\n", table)
 
 
 def test_a_sheet_has_the_photo_and_every_style(workplace: Path) -> None:

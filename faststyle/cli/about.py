@@ -177,12 +177,11 @@ def _print_collections(paths: list[Path], speed: bool) -> None:
         names = [f"{path.stem}:{painting}" for painting in painting_names(about)]
         milliseconds = _milliseconds(names[0]) if speed else None
         details = [
-            f"{len(names)} paintings, such as {names[-1]}",
             _words(about.network),
             f"{path.stat().st_size / 1e6:.1f} MB",
             *([f"{milliseconds:.0f} ms"] if milliseconds else []),
         ]
-        typer.echo(f"{path.stem}: {', '.join(details)}")
+        typer.echo(f"{names[-1]} and {len(names) - 1} more: {', '.join(details)}")
         shown.append(path.stem)
     if shown:
         typer.echo(f"faststyle styles PHOTO --style {shown[0]} shows all of its paintings.")
