@@ -71,10 +71,14 @@ def test_a_small_photo_is_mirrored_up_to_32_pixels_and_cropped_again(
     more = ((0, 0), (0, 0), (0, max(0, 32 - h)), (0, max(0, 32 - w)))
     mirrored = torch.from_numpy(np.pad(photo.numpy(), more, mode="symmetric"))
     expected = painted(checkpoint, mirrored)[..., :h, :w]
-    torch.testing.assert_close(stylizer(photo), expected, atol=1e-3, rtol=0)
+    # One pixel has no variance, by which norms divide: rounding is enlarged.
+    atol = 1e-3 if size == (1, 1) else 1e-4
+    torch.testing.assert_close(stylizer(photo), expected, atol=atol, rtol=0)
     frame = photo[0].mul(255).round().byte().permute(1, 2, 0).contiguous().numpy()
+    rounded = torch.from_numpy(np.pad(frame.transpose(2, 0, 1)[None], more, mode="symmetric")) / 255
+    expected = painted(checkpoint, rounded)[..., :h, :w]
     got = torch.from_numpy(stylizer.frame(frame)).permute(2, 0, 1)[None] / 255
-    torch.testing.assert_close(got, expected, atol=3 / 255, rtol=0)
+    torch.testing.assert_close(got, expected, atol=0.6 / 255, rtol=0)
 
 
 def test_what_goes_in_decides_what_comes_out(stylizer: Stylizer, tmp_path: Path) -> None:
