@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from faststyle.abstraction import RADIUS
 from faststyle.errors import CheckpointError, FaststyleError, OutputError, did_you_mean
 from faststyle.files import cache_folder, data_folder, sha256, write_bytes
 from faststyle.hub import PREFIX, PYTORCH, fetch, parse_address
@@ -80,6 +81,14 @@ class About:
     photos_seen: int = 0
     source: Mapping[str, str] = field(default_factory=dict)
     measured: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def abstraction(self) -> float:
+        """The radius, in pixels, by which photos are abstracted for it (abstraction.py).
+
+        Recipes from before there was one take the usual one; networks of others, none.
+        """
+        return float(self.recipe.get("abstraction", RADIUS if self.recipe else 0.0))
 
 
 def strictest(licences: Iterable[str]) -> str:

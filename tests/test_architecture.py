@@ -24,7 +24,7 @@ MODULES = sorted(
 LAYERS = [
     ["errors"],
     ["files", "devices", "extras", "hosts", "image_metadata", "pixel_formats"],
-    ["images", "sizes", "progress", "signals", "flow", "hub", "titles"],
+    ["images", "sizes", "progress", "signals", "flow", "hub", "titles", "abstraction"],
     ["perceptual", "networks", "paintings"],
     ["checkpoint", "judge"],
     ["training", "slow", "video", "convert", "push"],

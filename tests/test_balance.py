@@ -54,6 +54,15 @@ def test_too_much_content_error_lowers_style_and_too_little_raises_it(
     assert float(loss.balance) == pytest.approx(math.exp(0.1 * SHARE))
 
 
+def test_harder_photos_may_have_a_higher_error(
+    loss: PerceptualLoss, accelerator: Accelerator
+) -> None:
+    balance = Balance(loss, 0.7, 1.0, 1000)
+    balance.harder = 1.5
+    go(balance, [0.9] * EVERY, accelerator)
+    assert float(loss.balance) == pytest.approx(math.exp(0.1 * SHARE))
+
+
 def test_another_target_counts_from_then_on(loss: PerceptualLoss, accelerator: Accelerator) -> None:
     balance = Balance(loss, 0.7, 1.0, 1000)
     balance.aim(0.4, 2 * EVERY)

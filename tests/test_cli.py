@@ -642,12 +642,15 @@ def test_the_list_measures_speed_where_it_is_asked_to(
 ) -> None:
     seen = []
     painted = Stylizer.__call__
-    monkeypatch.setattr(
-        Stylizer, "__call__", lambda self, x: (seen.append(x.shape[-2:]), painted(self, x))[1]
-    )
+
+    def paint(self: Stylizer, photo: torch.Tensor, abstraction: float | None) -> Any:
+        seen.append((*photo.shape[-2:], abstraction))
+        return painted(self, photo, abstraction=abstraction)
+
+    monkeypatch.setattr(Stylizer, "__call__", paint)
     row = json.loads(call("list", "--speed", "--json").stdout)[0]
     assert row["milliseconds"] > 0
-    assert set(seen) == {(480, 848)}
+    assert set(seen) == {(480, 848, 0.0)}  # as frames are painted
     monkeypatch.setattr("faststyle.cli.about._milliseconds", lambda style: 1234.4)
     table = call("list", "--speed").stdout
     assert " ms " in table

@@ -31,10 +31,13 @@ from faststyle.checkpoint import (
 from faststyle.cli import app
 from faststyle.engines.options import EngineOptions
 from faststyle.errors import CheckpointError, ImageError, Interrupted, RecipeError
+from faststyle.networks import build_network
+from faststyle.networks.layers import InstanceNorm
 from faststyle.stylize.blend import can_be_mixed
 from faststyle.training.photos import NumberedPhotos, SamplePhotos
 from faststyle.training.recipe import Recipe, recipe_from_dict
 from faststyle.training.report import Result
+from faststyle.training.step import optimizers_of
 from faststyle.training.train import train_style
 
 pytestmark = pytest.mark.usefixtures("small_run")
@@ -207,15 +210,34 @@ def test_a_new_painting_learns_scales_and_shifts_alone(train: Any, painting: Pat
             assert not torch.equal(value, many[0]), name
 
 
+def test_paintings_of_a_collection_learn_scales_and_shifts_alone(train: Any) -> None:
+    base = train(tiny()).checkpoint
+    result = train(tiny(train="norms", average=0.0, init=str(base)), name="again")
+    before = load_file(base)
+    found = load_file(result.checkpoint)
+    for name, value in found.items():
+        learns = value.shape[0] == 4 and value.dim() == 2  # a row for each painting
+        assert learns != torch.equal(value, before[name]) or name == MEANS, name
+
+
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("train", "init", "few", "everything"),
     [
-        ({"train": "norms"}, "train = norms is for one painting"),
+        ("all", "base", True, True),
+        ("norms", "base", False, False),
+        ("auto", "base", True, False),
+        ("auto", "base", False, True),
+        ("norms", "scratch", True, True),
+        ("auto", "scratch", True, True),
     ],
 )
-def test_what_is_for_one_painting_is_refused(train: Any, changes: Any, message: str) -> None:
-    with pytest.raises(RecipeError, match=message):
-        train(tiny(**changes))
+def test_what_learns(train: str, init: str, few: bool, everything: bool) -> None:
+    network = build_network(TINY["network"])
+    optimizers = optimizers_of(network, tiny(train=train, init=init), few)
+    learn = {p for o in optimizers for group in o.param_groups for p in group["params"]}
+    norms = {p for m in network.modules() if isinstance(m, InstanceNorm) for p in m.parameters()}
+    assert learn == (set(network.parameters()) if everything else norms)
+    assert learn == {p for p in network.parameters() if p.requires_grad}
 
 
 def test_the_recipe_collection_needs_a_folder(train: Any, painting: Path, tmp_path: Path) -> None:

@@ -22,9 +22,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from faststyle.checkpoint import load_checkpoint, read_about, save_checkpoint
 from faststyle.errors import DeviceError, Interrupted, OutputError, StateError, TrainingError
 from faststyle.progress import StepProgress
-from faststyle.training import held_out, run_files
+from faststyle.training import held_out, photos, run_files
 from faststyle.training import state as state_module
 from faststyle.training import trainer as module
+from faststyle.training.balance import OF_FEW, Balance
 from faststyle.training.recipe import Recipe, learning_rate, recipe_from_dict
 from faststyle.training.report import Result
 from faststyle.training.run_files import run_name
@@ -97,6 +98,24 @@ def test_a_run_leaves_what_the_readme_promises(train: Any) -> None:
     assert about.license == "none; photos: public domain, CC0, Middlebury Stereo 2014"
     network, _ = load_checkpoint(result.checkpoint)
     assert network(torch.rand(1, 3, 36, 40)).shape == (1, 3, 36, 40)
+
+
+def test_few_photos_may_have_a_higher_error(
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    adjust = Balance.adjust
+
+    def watched(self: Balance, *rest: Any) -> None:
+        seen.append(self.harder)
+        adjust(self, *rest)
+
+    monkeypatch.setattr(Balance, "adjust", watched)
+    train(tiny(steps=1))
+    draw(3, 72, 90).save(tmp_path / "photo.png")
+    monkeypatch.setattr(photos, "FEW", 1)
+    train(tiny(steps=1, photos=str(tmp_path)), name="many")
+    assert seen == [OF_FEW, 1.0]
 
 
 def test_everything_is_logged(train: Any) -> None:

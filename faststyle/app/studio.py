@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,8 @@ class Studio:
 
     async def frame(self, photo: bytes, choice: Choice, size: int) -> tuple[bytes, float]:
         """Return a frame as a JPEG file, and the seconds that it took. Raises: RequestError."""
-        wanted = Wanted("", size, choice.look, "jpeg", SHOWN_QUALITY)
+        look = replace(choice.look, abstraction=0.0)  # there is no time for it
+        wanted = Wanted("", size, look, "jpeg", SHOWN_QUALITY)
         began = time.perf_counter()
         answer = await self._stylize(photo, choice, wanted)
         return answer.data, time.perf_counter() - began

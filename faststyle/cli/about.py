@@ -140,7 +140,8 @@ def _milliseconds(style: str) -> float | None:
     from faststyle.stylize.stylizer import Stylizer
 
     try:
-        seconds = paint_timed(Stylizer.load(style), torch.full((1, 3, *FRAME), 0.5))[1]
+        frame = torch.full((1, 3, *FRAME), 0.5)
+        seconds = paint_timed(Stylizer.load(style), frame, abstraction=0.0)[1]
     except FaststyleError as error:
         typer.echo(f"not timed: {error}", err=True)
         return None

@@ -83,6 +83,13 @@ def stylize(
     mix: Annotated[
         float, typer.Option(help="How much of the style: 0 is the photo, 1 all of it.")
     ] = 1.0,
+    abstraction: Annotated[
+        float | None,
+        typer.Option(
+            help="Leave out texture of the photo finer than this radius, in pixels; 0: keep all. "
+            "Default: what the style asks for (ours: 6), in pictures; 0 in videos.",
+        ),
+    ] = None,
     tile: Annotated[
         str, typer.Option(help="auto (where memory asks for tiles), off, or their side in pixels.")
     ] = "auto",
@@ -198,7 +205,7 @@ def stylize(
 
     process = this_process()
     take_gpu(process)
-    look = Look(keep_colors, _parse_stroke_size(stroke_size, STROKE_SIZE), mix)
+    look = Look(keep_colors, _parse_stroke_size(stroke_size, STROKE_SIZE), mix, abstraction)
     options = EngineOptions(engine, device, precision, threads)
     video = _given(
         codec=codec,
@@ -218,7 +225,7 @@ def stylize(
         _refuse_for_videos(
             format=format, tile=tile, allow_huge=allow_huge, keep_metadata=keep_metadata
         )
-    clip_look = Look(keep_colors, _parse_stroke_size(stroke_size, 1.0), mix)
+    clip_look = Look(keep_colors, _parse_stroke_size(stroke_size, 1.0), mix, abstraction)
     if one_video or clips:
         check_clip_look(clip_look)
     if allow_huge and dataset:

@@ -26,6 +26,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 import faststyle
+from faststyle.abstraction import abstract
 from faststyle.checkpoint import find_checkpoint, load_checkpoint
 from faststyle.compare.results import (
     INITS,
@@ -67,6 +68,7 @@ class _Subject:
 
     name: str
     network: nn.Module
+    abstraction: float  # of the photos that it paints
     recipe: Recipe
     loss: PerceptualLoss
     key: str  # of the objective: equal for checkpoints that share it
@@ -306,8 +308,8 @@ def _open_subject(
     refiner = None
     if refine:
         options = EngineOptions(device=device.type, precision="float32")
-        refiner = Refiner(recipe, painting, weights, refine, options)
-    return _Subject(path.stem, network, recipe, loss, _hash(parts), refiner)
+        refiner = Refiner(network, recipe, painting, weights, refine, options)
+    return _Subject(path.stem, network, about.abstraction, recipe, loss, _hash(parts), refiner)
 
 
 def _check_subjects(subjects: Sequence[_Subject], size: int, device: torch.device) -> None:
@@ -343,17 +345,18 @@ def _gallery(
     rows: list[FastRow] = []
     by_key: dict[str, dict[str, _Slow]] = {}
     for subject in work.subjects:
-        stylized, seconds = _timed(subject.network, photo)
+        stylized, seconds = _timed(subject.network, subject.abstraction, photo)
         about = (subject.name, file.name, size)
         rows.append(FastRow(*about, *_values(subject.loss, stylized, photo), seconds))
         work.tell(rows[-1])
         outputs[subject.name] = stylized.cpu()
         if subject.refiner is not None:
             work.heed_signals(f"before {file.name} is refined")
-            better = subject.refiner(photo, stylized)
-            values = _values(subject.loss, better.picture, photo)
-            rows.append(RefinedRow(*about, *values, seconds + better.seconds, better.steps))
-            refined[subject.name] = better.picture.cpu()
+            better = subject.refiner(abstract(photo, subject.abstraction))
+            repainted, again = _timed(better.network, subject.abstraction, photo)
+            values = _values(subject.loss, repainted, photo)
+            rows.append(RefinedRow(*about, *values, better.seconds + again, better.steps))
+            refined[subject.name] = repainted.cpu()
         # Checkpoints of one objective share the slow path.
         if subject.key not in by_key:
             by_key[subject.key] = {
@@ -373,13 +376,13 @@ def _values(loss: PerceptualLoss, picture: Tensor, photo: Tensor) -> tuple[float
 
 
 @torch.no_grad()
-def _timed(network: nn.Module, photo: Tensor) -> tuple[Tensor, float]:
-    """Return the stylized photo, and the median seconds that it took."""
+def _timed(network: nn.Module, abstraction: float, photo: Tensor) -> tuple[Tensor, float]:
+    """Return the stylized photo, and the median seconds that it took, abstraction included."""
     times = []
     for _ in range(1 + TIMED_RUNS):
         _synchronize(photo.device)  # a GPU works on after a call returns
         began = time.perf_counter()
-        stylized = network(photo)
+        stylized = network(abstract(photo, abstraction))
         _synchronize(photo.device)
         times.append(time.perf_counter() - began)
     return stylized.float().clamp(0, 1), median(times[1:])  # the first run warms up

@@ -106,6 +106,11 @@ def export_checkpoint(
     for file in _parts(output):
         check_free(file, overwrite)
     network, about = load_checkpoint(checkpoint)
+    if about.abstraction:
+        announce(
+            f"note: {checkpoint.stem} is for photos without fine texture, which faststyle leaves "
+            "out first; the exported file paints photos as they are, as faststyle paints videos"
+        )
     with _output_files(output) as (temporary, files):
         properties = graph_properties(about, checkpoint.stem, sha256(checkpoint), size)
         if format == "onnx" and size:

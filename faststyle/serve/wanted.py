@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+from faststyle.abstraction import MOST
 from faststyle.errors import ImageError, did_you_mean
 from faststyle.images import QUALITY
 from faststyle.serve.options import RequestError
@@ -114,6 +115,12 @@ PARAMETERS = {
         {"type": "number", "minimum": 0, "maximum": 1, "default": 1.0},
         "How much of the style: 0 is the photo, 1 all of it.",
     ),
+    "abstraction": Parameter(
+        _read_number,
+        {"type": "number", "minimum": 0, "maximum": MOST},
+        "Radius in pixels of the texture that is left out of the photo; 0 keeps it. Without it "
+        "the style decides.",
+    ),
     "keep_colors": Parameter(
         _read_bool, {"type": "boolean", "default": False}, "Keep the colours of the photo."
     ),
@@ -154,6 +161,7 @@ def read_wanted(given: Iterable[tuple[str, str]]) -> Wanted:
             values.get("keep_colors", False),
             values.get("stroke_size", STROKE_SIZE),
             values.get("mix", 1.0),
+            values.get("abstraction"),
         )
     except ImageError as error:
         raise _wrong(str(error)) from None

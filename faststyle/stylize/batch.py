@@ -7,7 +7,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from faststyle.errors import (
@@ -32,6 +32,7 @@ from faststyle.images import (
     open_picture,
     output_format,
 )
+from faststyle.networks.network import MIN_SIDE
 from faststyle.sizes import fitted_size
 from faststyle.stylize.huge import (
     SUFFIXES,
@@ -218,14 +219,15 @@ def _stylize_one(
     keep_metadata: bool,
 ) -> tuple[str, ...]:
     """Do a job; return the notes on it."""
-    plain = size is None and look == PLAIN and not keep_metadata and stylizer.refiner is None
+    plain = replace(look, abstraction=None) == PLAIN
+    plain = plain and size is None and not keep_metadata and stylizer.refiner is None
     tile = _tile_on_disk(stylizer, job, plain, allow_huge)
     if tile and job.source and job.target:
         with pillow_without_limit():
             notes = notes_on(job.source, name)
         if has_alpha(job.source):
             notes += ("too large for memory: alpha is left out, transparent pixels lie on white",)
-        stylizer.stylize_on_disk(job.source, job.target, tile)
+        stylizer.stylize_on_disk(job.source, job.target, tile, look)
         return notes
     format = output_format(job.target) if job.target else "PNG"
     source = job.source or _read_stdin()
@@ -303,6 +305,8 @@ def _tile_on_disk(stylizer: Stylizer, job: Job, plain: bool, allow_huge: bool) -
         return 0
     tile = stylizer.find_tile(h, w, on_disk=True) or (TILE if too_large else 0)
     if not tile or not stylizer.can_run_tiles():
+        return 0
+    if min(h, w) < MIN_SIDE and not too_large:  # mirrored pixels would count as texture
         return 0
     reason = why_not_by_vips(job.source)
     if reason and too_large:

@@ -80,7 +80,7 @@ def mean_network(paths: Sequence[Path], weights: Sequence[float]) -> tuple[Style
         about,
         painting={},
         scores={},
-        recipe={},
+        recipe={"abstraction": max(other.abstraction for _, other in loaded)},
         measured={},
         license=strictest(other.license for _, other in loaded),
     )

@@ -56,6 +56,7 @@ class Task:
         `Stylizer.blend` and of `Refiner.open`, CheckpointError for several styles to refine.
         """
         refiner = None
+        options = self.engine
         if self.refine is not None:
             from faststyle.stylize.refine import Refiner  # it imports training/: seconds
 
@@ -67,8 +68,9 @@ class Task:
             refiner = Refiner.open(
                 style, self.painting, self.refine, self.engine, self.vgg_weights, refining
             )
+            options = refiner.options
         stylizer = Stylizer.blend(
-            self.styles, self.engine, tile=self.tile, progress=progress, announce=announce
+            self.styles, options, tile=self.tile, progress=progress, announce=announce
         )
         stylizer.refiner = refiner
         return stylizer

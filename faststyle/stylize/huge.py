@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
+from faststyle.abstraction import STRIP, abstract, reach_of
 from faststyle.errors import ImageError, Interrupted, OutputError
 from faststyle.extras import require
 from faststyle.files import output_error, writing
@@ -27,7 +29,7 @@ from faststyle.image_metadata import copied_icc
 from faststyle.images import DAMAGED, MAX_PIXELS, is_cut_bmp
 from faststyle.networks.network import MIN_SIDE, StyleNetwork
 from faststyle.signals import noted_signals
-from faststyle.stylize.tiles import TILE, Pixels, stylize_tiles
+from faststyle.stylize.tiles import TILE, Canvas, Pixels, stylize_tiles
 
 SUFFIXES = (".png", ".tif", ".tiff")  # of formats that can be written strip by strip
 SCRATCH_BYTES = 6  # a pixel: the photo and the result, in 8 bits
@@ -74,13 +76,14 @@ def stylize_huge(
     tile: int = TILE,
     progress: Callable[[int, int], None] = lambda done, of: None,
     precision: str = "float32",
+    abstraction: float = 0.0,
 ) -> None:
     """Stylize a picture file of any size into a PNG or TIFF file, whole or not at all.
 
     A TIFF file of 4 GB or more is a BigTIFF. The disk of `target` needs 6 bytes a pixel meanwhile.
     EXIF rotation is applied, and an ICC profile of RGB is kept. Transparent pixels are laid on
     white. `progress` is told of tiles done, and of how many there are. `precision` is as for
-    `stylize_tiles`.
+    `stylize_tiles`, `abstraction` as for `abstract`.
 
     Raises: ImageError; OutputError; Interrupted after SIGINT or SIGTERM, with nothing left behind;
     DeviceError where pyvips is not installed.
@@ -99,7 +102,9 @@ def stylize_huge(
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".faststyle-", dir=target.parent) as folder:
-                _stylize_in(Path(folder), vips, network, source, target, tile, check, precision)
+                _stylize_in(
+                    Path(folder), vips, network, source, target, tile, check, precision, abstraction
+                )
         except OSError as error:
             raise output_error(target, error) from error
         if stop.number:
@@ -115,6 +120,7 @@ def _stylize_in(
     tile: int,
     progress: Callable[[int, int], None],
     precision: str,
+    abstraction: float,
 ) -> None:
     """Stylize a picture file with scratch files in `folder`."""
     photo = folder / "photo"
@@ -132,10 +138,30 @@ def _stylize_in(
         closing(PixelFile(photo, h, w)) as read,
         closing(PixelFile(painted, h, w, new=True)) as write,
     ):
+        if abstraction:
+            abstract_rows(read, abstraction)
         stylize_tiles(network, read, tile, progress, write, precision)
     photo.unlink()  # the disk may need the space for the result
     with writing(target) as temporary:
         _save(vips, painted, temporary, (h, w), picture)
+
+
+def abstract_rows(pixels: Canvas, radius: float) -> None:
+    """Abstract pixels, (H, W, 3) in 8 bits, in their place, some rows at a time."""
+    h, w = pixels.shape[:2]
+    reach = reach_of(radius)
+    rows = max(1, STRIP // w)
+    every = slice(0, w)
+    above = pixels[0:0, every]  # as they were
+    for top in range(0, h, rows):
+        bottom = min(top + rows, h)
+        seen = np.concatenate([above, pixels[top : min(bottom + reach, h), every]])
+        first = len(above)
+        last = first + bottom - top
+        photo = torch.from_numpy(seen).permute(2, 0, 1)[None] / 255
+        done = abstract(photo, radius)[0, :, first:last]
+        above = seen[max(0, last - reach) : last]
+        pixels[top:bottom, every] = done.mul(255).round().byte().permute(1, 2, 0).numpy()
 
 
 class PixelFile:
@@ -147,7 +173,7 @@ class PixelFile:
 
     def __init__(self, path: Path, height: int, width: int, new: bool = False) -> None:
         self.shape = (height, width, 3)
-        self._file: FileIO = path.open("w+b" if new else "rb", buffering=0)
+        self._file: FileIO = path.open("w+b" if new else "r+b", buffering=0)
 
     def close(self) -> None:
         """Close the file; it stays on disk."""

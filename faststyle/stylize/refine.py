@@ -1,80 +1,72 @@
-"""Refining a still picture: steps of the slow path go on from the picture of the network.
+"""Refining for a still picture: the network learns from this one photo for a few seconds more.
 
-They minimise the objective that the network was trained on, for this one photo, but for its light
-term (`CONTRAST`, `LIGHT`). The optimiser is L-BFGS (slow/descent.py). The time is given, and the
-picture of the lowest objective is taken, so it is never higher than that of the network's own.
+Its objective is the function of the photo that it was trained on, as in the slow path, and what is
+optimised are its weights. So a refined picture has the strokes of a network, and no grain. In
+training a network serves all photos; here it serves one. It ends with the weights of the lowest
+objective on the way, so that is never higher than at the start.
 
-Source: Gatys, Ecker, Bethge (2015), https://arxiv.org/abs/1508.06576
+Differs from Gatys, Ecker, Bethge (2015), https://arxiv.org/abs/1508.06576, who optimise pixels.
+Weights in place of pixels are from Ulyanov, Vedaldi, Lempitsky (2018), "Deep Image Prior",
+https://arxiv.org/abs/1711.10925, whose networks begin at random.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from faststyle.checkpoint import read_about
+from faststyle.checkpoint import load_checkpoint
 from faststyle.devices import find_device, find_precision, keep_freed_memory
 from faststyle.engines.options import AUTO, EngineOptions, is_exported
-from faststyle.errors import CheckpointError, ImageError, TrainingError
+from faststyle.errors import CheckpointError, DeviceError, ImageError, TrainingError
 from faststyle.files import sha256
-from faststyle.paintings import SMALL, read_painting
-from faststyle.perceptual.light import SQUARE, luminance
+from faststyle.networks.network import MIN_SIDE, StyleNetwork, with_rim, without_rim
+from faststyle.paintings import read_painting
 from faststyle.perceptual.loss_config import smallest_side
 from faststyle.perceptual.losses import PerceptualLoss, Terms
-from faststyle.perceptual.texture import textured
 from faststyle.perceptual.weights import VGGWeights, find_weights
 from faststyle.sizes import fit_shorter
-from faststyle.slow.descent import Descent, Step
-from faststyle.slow.optimize import LEAN_FROM
 from faststyle.training.objective import check_trained_on, recipe_of
 from faststyle.training.recipe import Recipe
-from faststyle.training.step import build_objective
+from faststyle.training.step import build_objective, optimizers_of
 
-# Pixels that are refined. Steps at this size take some 2.3 GiB of memory. Of a larger picture a
-# smaller copy is refined, and the difference is enlarged: there is no tile, and so no seam.
-LARGEST_AREA = 1024 * 1024
-MOST_STEPS = 10_000  # after which nothing changes any more
-# Mirrored pixels around picture and photo, that are cut off again: steps put odd colours there.
-RIM = 16
+# Pixels of a photo that the network learns from; of a larger photo it sees a smaller copy. A step
+# of mobile-96 at this size takes 2 GiB of memory in bf16, and 3 in float32.
+LARGEST_AREA = 512 * 768
+LEARNING_RATE = 4e-4  # that of the recipe `quick`
+MOST_STEPS = 1000
 
 # Where the painting of a checkpoint is looked for, where it is not named.
 PAINTINGS = (Path(), Path("data/styles"))
-
-# How fast flat places of the photo get finer light and dark, over the speed of textured ones.
-FLAT = 0.25
-
-# The light term, beside that of training. A network reaches a part of the contrast that it is asked
-# for, steps reach all of it: white walls would become dirty. And steps buy style with odd hues.
-CONTRAST = 1.0
-LIGHT = 2.0  # times its weight in training
 
 Progress = Callable[[float, float], None]  # is called with seconds spent, and how many there are
 
 
 @dataclass(frozen=True)
 class Refined:
-    """A refined picture, (1, 3, H, W) in [0, 1], and how it came to be.
+    """A network that was refined for a photo, and how it came to be.
 
-    `first` and `last` are the terms of the network's picture and of this one, at the size at which
-    it was refined.
+    `first` and `last` are the terms of the picture before and after, at the size that it learned
+    from.
     """
 
-    picture: Tensor
+    network: StyleNetwork
     steps: int
     seconds: float
     first: Mapping[str, float]
     last: Mapping[str, float]
 
     def describe(self) -> str:
-        """Return the line on it: "refined in 10.3 s, 9 steps: objective 1.218 to 0.655"."""
+        """Return the line on it: "refined in 9.1 s, 5 steps: objective 1.738 to 1.410"."""
         before = self.first["total"]
         after = self.last["total"]
         spent = f"{self.seconds:.1f} s, {self.steps} step{'s' * (self.steps != 1)}"
@@ -87,19 +79,21 @@ class Refined:
 
 
 class Refiner:
-    """Refines pictures of one network, for so many `seconds` each.
+    """Refines a network for photos, one at a time, for so many `seconds` each.
 
-    `painting` is (1, 3, H, W) in [0, 1]. `progress` is told of the seconds that are spent. Raises:
-    ImageError for `seconds` that are not above 0.
+    `painting` is (1, 3, H, W) in [0, 1]. `options` are those that the refined networks run with.
+    `progress` is told of the seconds that are spent. Raises: ImageError for `seconds` that are not
+    above 0, DeviceError for engines other than torch.
 
     Example:
         >>> refiner = Refiner.open(Path("nocturne.safetensors"), Path("nocturne.png"), 10)
-        >>> refiner(photo, network(photo)).describe()
-        'refined in 10.3 s, 9 steps: objective 1.218 to 0.655'
+        >>> refiner(photo).describe()
+        'refined in 9.1 s, 5 steps: objective 1.738 to 1.410'
     """
 
     def __init__(
         self,
+        network: StyleNetwork,
         recipe: Recipe,
         painting: Tensor,
         weights: VGGWeights,
@@ -109,18 +103,24 @@ class Refiner:
     ) -> None:
         if not 0 < seconds < math.inf:
             raise ImageError(f"`refine` takes seconds, more than 0, got {seconds:g}")
-        light = LIGHT * recipe.loss.weights().light
-        loss = replace(recipe.loss, contrast=CONTRAST, light_weight=light)
-        # without the critic it is a fixed function
-        self.recipe = replace(recipe, loss=loss, adversarial_weight=0.0)
-        self.painting = painting
-        self.weights = weights
+        if options.engine not in ("auto", "torch") or options.precision == "int8":
+            raise DeviceError(
+                "`refine` makes another network for each photo, which runs in torch: take "
+                "`engine` torch, and a `precision` other than int8"
+            )
+        self.network = network
+        # Without the critic, the objective of a photo is a fixed function.
+        self.recipe = replace(
+            recipe, train="all", learning_rate=LEARNING_RATE, adversarial_weight=0.0
+        )
         self.seconds = seconds
+        self.options = replace(options, engine="torch")
         self.progress = progress
         self.device = find_device(options.device)
         exact = options.precision == "float32"
         self.precision = find_precision("float32" if exact else "auto", self.device)
-        self._objectives: dict[float, PerceptualLoss] = {}  # the last one, by its scale
+        self.loss: PerceptualLoss = build_objective(self.recipe, [painting], weights)
+        self.loss.to(self.device)
 
     @classmethod
     def open(
@@ -143,94 +143,87 @@ class Refiner:
                 f"{style}: an exported file, whose painting and objective are not known; "
                 "`refine` takes checkpoints"
             )
-        about = read_about(style)
+        network, about = load_checkpoint(style)
         recipe = recipe_of(style, about)
         found = painting or _find_painting(about.painting, style)
         pixels = read_painting(found)
         check_trained_on(style, about, found)
         weights = find_weights(recipe.vgg, vgg_weights)
-        return cls(recipe, pixels, weights, seconds, options, progress)
+        return cls(network, recipe, pixels, weights, seconds, options, progress)
 
-    def __call__(self, photo: Tensor, picture: Tensor) -> Refined:
-        """Return the refined `picture` of a `photo`, both (1, 3, H, W) in [0, 1].
+    @torch.enable_grad()  # whoever paints does so without gradients
+    def __call__(self, photo: Tensor) -> Refined:
+        """Return the network refined for a `photo`, (1, 3, H, W) in [0, 1].
 
-        It ends with the first step after the time is over. Raises: ImageError for a picture that is
-        too small for the objective, TrainingError for a term that is not finite.
+        There is at least one step; it ends where one more would go beyond the time. Raises:
+        ImageError for a photo that is too small for the objective, TrainingError for a picture of
+        the network whose objective is not finite.
         """
-        h, w = picture.shape[-2:]
+        h, w = photo.shape[-2:]
         self._check_size(h, w)
-        scale = min(1.0, math.sqrt(LARGEST_AREA / (h * w)))
-        side = round(scale * min(h, w))
-        start = fit_shorter(picture, side)
-        found = self._descend(fit_shorter(photo, side), start, scale)
-        if scale == 1:
-            return found
-        # Enlarged without clamping, because differences are below 0 too.
-        off = F.interpolate(found.picture - start, (h, w), mode="bicubic")
-        return replace(found, picture=(picture + off).clamp(0, 1))
-
-    def _descend(self, photo: Tensor, start: Tensor, scale: float) -> Refined:
-        """Return the best picture on the way down from `start`, at its own size."""
-        loss = self._objective(scale)  # loaded once, so it is not a part of the time
         began = time.perf_counter()
-        loss.lean = start.shape[-2] * start.shape[-1] > LEAN_FROM
-        if not loss.lean:  # else memory is scarce
-            keep_freed_memory()
-        home = start.device
-        start = _with_rim(start.to(self.device))
-        photo = _with_rim(photo.to(self.device))
-        fine = FLAT + (1 - FLAT) * textured(photo)
-        layout = torch.channels_last  # convolutions on CPUs and on tensor cores are fastest in it
-        autocast = torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.precision == "bf16"
+        keep_freed_memory()
+        side = round(min(h, w) * min(1.0, math.sqrt(LARGEST_AREA / (h * w))))
+        network = copy.deepcopy(self.network).train().requires_grad_(True)
+        network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        evaluate = self._objective(network, fit_shorter(photo, side).to(self.device))
+        optimizers = self._optimizers(network)
+        best: dict[str, Tensor] = {}
+        first: Mapping[str, float] = {}
+        last: Mapping[str, float] = {}
+        spent = 0.0
+        for step in range(MOST_STEPS + 1):
+            terms = evaluate()
+            values = {name: float(value.detach()) for name, value in terms.named().items()}
+            if not math.isfinite(values["total"]):
+                break
+            first = first or values
+            if not last or values["total"] < last["total"]:
+                last = values
+                best = {name: value.clone() for name, value in network.state_dict().items()}
+            before = spent
+            spent = time.perf_counter() - began
+            self.progress(min(spent, self.seconds), self.seconds)
+            if step and spent + (spent - before) > self.seconds:
+                break
+            terms.total.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(network.parameters(), self.recipe.clip_norm)
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+        if not first:
+            raise TrainingError("`refine`: the objective of the network's picture is not finite")
+        network.load_state_dict(best)
+        return Refined(network.eval().requires_grad_(False), step, spent, first, last)
+
+    def _objective(self, network: StyleNetwork, photo: Tensor) -> Callable[[], Terms]:
+        """Return the function that evaluates what the network paints of the photo."""
+        photo = photo.contiguous(memory_format=torch.channels_last)
+        around = with_rim(photo, network.rim, network.multiple)
+        autocast = partial(
+            torch.autocast, self.device.type, torch.bfloat16, enabled=self.precision == "bf16"
         )
-        with autocast:
-            targets = loss.targets(photo.contiguous(memory_format=layout))
+        with torch.no_grad(), autocast():
+            targets = self.loss.targets(photo)
 
-        def objective(pixels: Tensor) -> Mapping[str, Tensor]:
-            image = smoothed(start, pixels, fine).contiguous(memory_format=layout)
-            with autocast:
-                terms: Terms = loss(image, targets)
-            return terms.named()
+        def evaluate() -> Terms:
+            with autocast():
+                painted = without_rim(network(around), photo, network.rim)
+                terms: Terms = self.loss(painted, targets)
+            return terms
 
-        with torch.enable_grad():  # networks paint without gradients
-            first: Step | None = None
-            best: Step | None = None
-            try:
-                for step in Descent(start, objective).run(MOST_STEPS):
-                    spent = time.perf_counter() - began
-                    self.progress(min(spent, self.seconds), self.seconds)
-                    first = first or step
-                    if best is None or step.terms["total"] < best.terms["total"]:
-                        best = step
-                    if spent >= self.seconds and step.step:
-                        break
-            except TrainingError:  # a term that is not finite: the best picture before it counts
-                if best is None:
-                    raise
-        assert first is not None
-        assert best is not None
-        picture = smoothed(start, best.image, fine)[..., RIM:-RIM, RIM:-RIM].to(home)
-        return Refined(picture, step.step, spent, first.terms, best.terms)
+        return evaluate
 
-    def _objective(self, scale: float) -> PerceptualLoss:
-        """Return the objective with a painting of `scale` times its size in training.
-
-        So strokes are as large in a picture as the network paints them, at any size. Below `SMALL`
-        pixels a painting has none, so strokes become larger in pictures of many pixels.
-        """
-        if scale not in self._objectives:
-            side = self.recipe.painting_size * self.recipe.stroke_size
-            smallest = min(1.0, SMALL / side)
-            stroke_size = max(scale, smallest) * self.recipe.stroke_size
-            recipe = replace(self.recipe, stroke_size=stroke_size)
-            loss = build_objective(recipe, [self.painting], self.weights)
-            self._objectives = {scale: loss.to(self.device)}
-        return self._objectives[scale]
+    def _optimizers(self, network: StyleNetwork) -> list[torch.optim.Optimizer]:
+        """Return the optimizers of training, with a constant rate."""
+        optimizers = optimizers_of(network, self.recipe)
+        for group in (g for o in optimizers for g in o.param_groups):
+            group["lr"] = LEARNING_RATE * group["times"]
+        return optimizers
 
     def _check_size(self, h: int, w: int) -> None:
         content, style = self.recipe.loss.layers(self.recipe.vgg)
-        needed = max(RIM + 1, smallest_side([*content, *style]))
+        needed = max(MIN_SIDE, smallest_side([*content, *style]))
         if min(h, w) < needed:
             raise ImageError(
                 f"{h}x{w} pixels are too few for `refine`, which needs {needed} a side"
@@ -251,24 +244,3 @@ def _find_painting(about: Mapping[str, Any], style: Path) -> Path:
     raise CheckpointError(
         f"{style} was trained on {name}, which is not here: name that file with `painting`"
     )
-
-
-def smoothed(start: Tensor, pixels: Tensor, fine: Tensor) -> Tensor:
-    """Return the picture, (1, 3, H, W) in [0, 1], that `pixels` mean which began as `start`.
-
-    Changes are means over squares, and finer ones of light and dark, which are smoothed by a
-    binomial filter of 5x5 pixels and multiplied by `fine`, (1, 1, H, W). Steps on plain pixels
-    would buy the same objective with grain, with colours along outlines, and with stains in skies.
-    """
-    change = pixels - start
-    coarse = F.avg_pool2d(change, SQUARE, ceil_mode=True)  # the last may be a part of a square
-    coarse = F.interpolate(coarse, scale_factor=SQUARE, mode="bilinear")
-    coarse = coarse[..., : change.shape[-2], : change.shape[-1]]
-    light = F.pad(luminance(change), (2,) * 4, mode="replicate")
-    for _ in range(4):  # means over 2x2 pixels
-        light = F.avg_pool2d(light, 2, stride=1)
-    return (start + coarse + fine * (light - luminance(coarse))).clamp(0, 1)
-
-
-def _with_rim(image: Tensor) -> Tensor:
-    return F.pad(image, (RIM,) * 4, mode="reflect")

@@ -18,11 +18,13 @@ import psutil
 import torch
 from torch import Tensor
 
+from faststyle.abstraction import MOST, abstract
 from faststyle.checkpoint import About, find_checkpoint, load_checkpoint, read_about
 from faststyle.devices import has_fast_bf16, is_out_of_memory
 from faststyle.engines.engine import Engine, engine_line
 from faststyle.engines.opening import open_engine
 from faststyle.engines.options import AUTO, EngineOptions, is_exported
+from faststyle.engines.torch_engine import TorchEngine
 from faststyle.errors import ImageError
 from faststyle.images import MAX_PIXELS, ImageSource, Picture, open_picture, to_pil
 from faststyle.networks import bytes_per_pixel
@@ -63,12 +65,16 @@ class Look:
     `keep_colors` takes only lightness from the style. `stroke_size` 2 makes strokes twice as large:
     the network gets half the pixels a side, and its picture is enlarged. "auto" keeps strokes in
     proportion to large photos, and detail with them (strokes.py). `mix` is the share of the
-    stylized picture, from 0, the photo, to 1. Raises: ImageError for values that make no sense.
+    stylized picture, from 0, the photo, to 1. `abstraction` is the radius, in pixels, of the
+    texture that is left out of the photo first (abstraction.py). None leaves out what the style
+    asks for, of pictures only: frames have no time for it. Raises: ImageError for values that make
+    no sense.
     """
 
     keep_colors: bool = False
     stroke_size: float | str = 1.0
     mix: float = 1.0
+    abstraction: float | None = None
 
     def __post_init__(self) -> None:
         size = self.stroke_size
@@ -79,6 +85,10 @@ class Look:
             )
         if not 0 <= self.mix <= 1:
             raise ImageError(f"`mix` must be 0 (the photo) to 1 (the style), got {self.mix}")
+        if self.abstraction is not None and not 0 <= self.abstraction <= MOST:
+            raise ImageError(
+                f"`abstraction` must be 0 (none) to {MOST:g} pixels, got {self.abstraction}"
+            )
 
 
 PLAIN = Look()
@@ -109,7 +119,7 @@ class Stylizer:
         engine, in bf16 if the engine does and the CPU can. `tile` is the side of tiles in pixels;
         None takes tiles only where memory asks for them, 0 never. `progress` is told of tiles done,
         and of how many there are. `announce` is called with a line where tiles run otherwise than
-        was asked for. `refiner` goes on from what the network paints of a picture.
+        was asked for. `refiner` trains the network a little more for each picture.
         """
         self.engine = engine
         self.about = about
@@ -184,6 +194,9 @@ class Stylizer:
         # Memory is reckoned by the network that needs the most.
         abouts = [_read_about(path) for path in paths]
         neediest = max(abouts, key=lambda one: bytes_per_pixel(one.network if one else {}))
+        if neediest is not None:
+            radius = max(one.abstraction for one in abouts if one)
+            neediest = replace(neediest, recipe={**neediest.recipe, "abstraction": radius})
         return cls(mean, neediest, tile=tile, progress=progress)
 
     @classmethod
@@ -208,6 +221,7 @@ class Stylizer:
         keep_colors: bool = False,
         stroke_size: float | str = STROKE_SIZE,
         mix: float = 1.0,
+        abstraction: float | None = None,
     ) -> Any:
         """Return the stylized picture: a tensor or an array where that was given, else Pillow's.
 
@@ -217,7 +231,8 @@ class Stylizer:
         network, and cropped again. Raises: ImageError for an image that cannot be read, or does not
         fit in memory.
         """
-        picture = self.stylize(open_picture(image), size, Look(keep_colors, stroke_size, mix))
+        look = Look(keep_colors, stroke_size, mix, abstraction)
+        picture = self.stylize(open_picture(image), size, look)
         # The result has the type and the number of dimensions of the image.
         if isinstance(image, Tensor):
             rgb = picture.rgb.to(image.device)
@@ -232,28 +247,49 @@ class Stylizer:
 
     def stylize(self, picture: Picture, size: int | None = None, look: Look = PLAIN) -> Picture:
         """Return the stylized picture; alpha and ICC profile are kept. See `__call__`."""
+        if self.refiner is not None:
+            return self._stylize_refined(self.refiner, picture, size, look)
         h, w, inside = self._find_sizes(picture, size, look)
         # Memory is checked before resizing, which needs memory too.
         tile = self.find_tile(*fitted_size(h, w, inside))
         try:
             picture = _fit(picture, size)
             with torch.no_grad():  # not inference_mode: the result may be used in training
-                photo = _photo_for_network(picture, inside)
+                photo = self._photo_for_network(picture, inside, look)
                 drawn = photo
                 if look.stroke_size == AUTO_STROKES:
                     drawn = draw_strokes(photo, self._paint_first)
                 painted = self._in_memory(partial(self._paint, drawn), tile, photo.shape[-2:])
-                if self.refiner is not None:
-                    # Before colours of the photo, or the photo itself, are mixed in.
-                    refined = self.refiner(photo, painted)
-                    painted = refined.picture
-                    picture = replace(picture, notes=(*picture.notes, refined.describe()))
                 stylized = resize(painted, h, w)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             raise self._too_large(h, w) from error
         return _with_look(picture, stylized, look)
+
+    def _stylize_refined(
+        self, refiner: Refiner, picture: Picture, size: int | None, look: Look
+    ) -> Picture:
+        """Return what a network that is refined for the photo paints of it."""
+        _, _, inside = self._find_sizes(picture, size, look)
+        photo = self._photo_for_network(_fit(picture, size), inside, look)
+        try:
+            refined = refiner(photo)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ImageError("`refine` needs more memory than is free; take a `size`") from error
+        painter = Stylizer(
+            TorchEngine(refined.network, refiner.options),
+            self.about,
+            lambda: refined.network,
+            tile=self.tile,
+            progress=self.progress,
+            announce=self.announce,
+        )
+        stylized = painter.stylize(picture, size, look)
+        self._tiled |= painter._tiled
+        return replace(stylized, notes=(*stylized.notes, refined.describe()))
 
     def stylize_batch(
         self, pictures: Sequence[Picture], size: int | None = None, look: Look = PLAIN
@@ -270,7 +306,9 @@ class Stylizer:
             try:
                 fitted = [_fit(picture, size) for picture in pictures]
                 with torch.no_grad():
-                    photos = torch.cat([_photo_for_network(one, inside) for one in fitted])
+                    photos = torch.cat(
+                        [self._photo_for_network(one, inside, look) for one in fitted]
+                    )
                     if look.stroke_size == AUTO_STROKES:
                         photos = draw_strokes(photos, lambda small: self._paint(small, 0))
                     painted = resize(self._paint(photos, 0), h, w)
@@ -303,6 +341,23 @@ class Stylizer:
             )
         return h, w, inside
 
+    def _photo_for_network(self, picture: Picture, inside: int, look: Look) -> Tensor:
+        """Return the photo with a shorter side of `inside` pixels, abstracted."""
+        photo = picture.rgb
+        if inside != min(photo.shape[-2:]):
+            photo = fit_shorter(photo, inside)
+        radius = self._abstraction(look)
+        if not radius:
+            return photo
+        device = self.engine.device if self.engine.name == TorchEngine.name else "cpu"
+        return abstract(photo.to(device), radius).to(photo.device)
+
+    def _abstraction(self, look: Look) -> float:
+        """Return the radius of the look, or else of the style."""
+        if look.abstraction is not None:
+            return look.abstraction
+        return self.about.abstraction if self.about else 0.0
+
     def _batch_fits(self, batch: int, h: int, w: int) -> bool:
         """Return whether a batch takes no more memory than a single picture may."""
         if self.engine.device != "cpu":
@@ -323,11 +378,15 @@ class Stylizer:
                 if not is_out_of_memory(error):
                     raise
         photo = torch.from_numpy(rgb).permute(2, 0, 1)[None].float().div_(255)
+        if look.abstraction is None:
+            look = replace(look, abstraction=0.0)
         stylized = self.stylize(Picture(photo), None, look).rgb[0]
         return stylized.mul(255).round_().byte().permute(1, 2, 0).contiguous().numpy()
 
-    def stylize_on_disk(self, source: Path, target: Path, tile: int) -> None:
+    def stylize_on_disk(self, source: Path, target: Path, tile: int, look: Look = PLAIN) -> None:
         """Stylize a file into a PNG or TIFF file, in tiles, without holding either in memory.
+
+        Of `look` only the abstraction counts.
 
         Raises: the errors of `stylize_huge`.
         """
@@ -335,7 +394,9 @@ class Stylizer:
         precision = self._tile_precision()
 
         def run(tile: int) -> None:
-            stylize_huge(network, source, target, tile, self.progress, precision)
+            stylize_huge(
+                network, source, target, tile, self.progress, precision, self._abstraction(look)
+            )
 
         try:
             self._in_memory(run, tile, (tile, tile))
@@ -468,12 +529,6 @@ def _fit(picture: Picture, size: int | None) -> Picture:
         return picture
     alpha = None if picture.alpha is None else fit_shorter(picture.alpha, size)
     return replace(picture, rgb=fit_shorter(picture.rgb, size), alpha=alpha)
-
-
-def _photo_for_network(picture: Picture, inside: int) -> Tensor:
-    """Return the photo with a shorter side of `inside` pixels."""
-    same = inside == min(picture.rgb.shape[-2:])
-    return picture.rgb if same else fit_shorter(picture.rgb, inside)
 
 
 def _with_look(picture: Picture, stylized: Tensor, look: Look) -> Picture:

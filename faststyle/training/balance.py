@@ -21,6 +21,9 @@ RATE = 0.025  # of the logarithm of the weight, for each photo, for a content er
 FASTER = 8  # times RATE at most: each of many paintings sees few of the photos
 MOST = 2.0  # content_rel counts as this at most: that of flat photos has no bound
 LIMITS = (1 / 64, 16.0)  # of the weight
+# The content_rel of few photos, augmented strongly, over that of many as they are. That of one
+# network was 0.46 on the sample and 0.39 on 1,291 photos.
+OF_FEW = 1.15
 SETTLED = 0.85  # share of the steps after which the weight stays
 
 
@@ -31,12 +34,13 @@ class Balance:
     changes: few photos are flat, and those have no part in it. `target` is the content_rel wanted
     at a strength of 1; a strength s asks for 1 - (1 - target)^s, so that 0 keeps all of the photo
     and large values keep nothing. A target of 0 leaves the weight alone; so does a strength of 0 or
-    infinity.
+    infinity. `harder` is how much higher than usual the content_rel of these photos is.
     """
 
     def __init__(self, loss: PerceptualLoss, target: float, strength: float, steps: int) -> None:
         self.loss = loss
         self.strength = strength
+        self.harder = 1.0
         self.aim(target, steps)
         self.rate = RATE * min(len(loss.balance), FASTER)
         # Of each painting since the last change: errors, variances, photos.
@@ -64,7 +68,7 @@ class Balance:
         if not self.on or step % EVERY or step > self.last:
             return
         error, variance, photos = accelerator.reduce(self.sums, "sum").unbind(1)
-        content_rel = (error / variance.clamp_min(TINY)).clamp(max=MOST)
+        content_rel = (error / variance.clamp_min(TINY) / self.harder).clamp(max=MOST)
         change = torch.exp(self.rate * photos * (self.target - content_rel))
         self.loss.balance.mul_(change).clamp_(*LIMITS)
         self.sums.zero_()

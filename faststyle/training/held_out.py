@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from faststyle.abstraction import abstract
 from faststyle.images import read_image, write_image
 from faststyle.judge import Judge, Scores, protocol_photo
 from faststyle.networks.network import StyleNetwork
@@ -25,12 +26,19 @@ SHOWN_PAINTINGS = 6  # of a collection, in a strip
 class HeldOut:
     """The photos that are kept out of training, and a network to try on them, on `device`.
 
+    It paints them abstracted by `abstraction` pixels, as it is to be used (abstraction.py).
     `network` returns the network to look at. It is put into evaluation for each call, and back
     after it. It is called by `.forward`: a compiled one would be compiled again for each size.
     """
 
-    def __init__(self, network: Callable[[], StyleNetwork], device: torch.device) -> None:
+    def __init__(
+        self,
+        network: Callable[[], StyleNetwork],
+        device: torch.device,
+        abstraction: float = 0.0,
+    ) -> None:
         self.network = network
+        self.abstraction = abstraction
         self.device = device
         self.photos = [crop_centre(read_image(p), PREVIEW_SIZE) for p in held_out_photos()]
 
@@ -81,6 +89,8 @@ class HeldOut:
         if network.paintings:
             number = torch.tensor([painting], device=self.device)
             mix = F.one_hot(number, network.paintings).float()
+        if self.abstraction:  # on the CPU: a program for a TPU would be compiled for each size
+            photos = [abstract(photo.cpu(), self.abstraction).to(self.device) for photo in photos]
         outputs = [network.forward(photo, mix) for photo in photos]
         network.train(training)
         return outputs

@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
+from faststyle.abstraction import check_abstraction
 from faststyle.errors import RecipeError, did_you_mean
 from faststyle.networks import build_network
 from faststyle.networks.network import STRIDE
@@ -49,8 +50,11 @@ class Recipe:
     are, in the painting's colours; with a `teacher`, a trained style, it copies what that one
     paints (teacher.py). With a `spread` the network learns in two halves, each of them from the
     start: with a content_target so much lower, then so much higher. The mean of both is looked at
-    and saved (halves.py). `train` is what learns: "all", or the "norms" alone, scales
-    and shifts. In a network of many paintings these learn `norm_rate` times as fast.
+    and saved (halves.py). `train` is what learns in a network that begins from another: "all", or
+    the "norms" alone, scales and shifts; "auto" is norms for fewer than 100 photos, else all. From
+    scratch all of it learns. In a network of many paintings the norms learn `norm_rate` times as
+    fast. `abstraction` is the radius, in pixels, by which photos are abstracted before the finished
+    network paints them (abstraction.py; 0: not at all). Training sees photos as they are.
     """
 
     name: str = "custom"
@@ -70,7 +74,7 @@ class Recipe:
     teacher: str = ""
     schedule: Literal["cosine", "constant"] = "cosine"
     average: float = 0.0
-    train: Literal["all", "norms"] = "all"
+    train: Literal["all", "norms", "auto"] = "all"
     norm_rate: float = 5.0
     clip_norm: float = 1000.0
     precision: Literal["auto", "float32", "bf16"] = "auto"
@@ -86,6 +90,7 @@ class Recipe:
     spread: float = 0.0
     adversarial_weight: float = 0.0
     stability: float = 0.0
+    abstraction: float = 0.0
     loss: LossConfig = field(default_factory=LossConfig)
 
     @property
@@ -227,6 +232,7 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
         )
     if recipe.image_size % STRIDE:
         raise RecipeError(f"image_size must be a multiple of {STRIDE}, got {recipe.image_size}")
+    check_abstraction(recipe.abstraction)
     if recipe.workers < 0:
         raise RecipeError(f"workers must be 0 or more, got {recipe.workers}")
     if not 0 <= recipe.seed < 2**32:

@@ -24,7 +24,7 @@ from faststyle.training.accelerators import (
     mark_averaged,
     run_program,
 )
-from faststyle.training.balance import Balance
+from faststyle.training.balance import OF_FEW, Balance
 from faststyle.training.critic import LAYERS as WATCHED
 from faststyle.training.critic import Critic
 from faststyle.training.guard import FiniteGuard
@@ -38,6 +38,7 @@ from faststyle.training.view import draw_view
 
 # A learning rate of 1e-3 turns convolutions by 0.03 of their length in a step.
 MUON_TIMES = 30.0
+NORMS_TIMES = 12.5  # where the norms learn alone
 ADAM_TIMES = 5.0  # the head and the norms hold the colours, and have them after 100 steps
 EDGES = 4.0  # edges are few: without it, copies are blurred
 SPREAD = 0.04  # about the variance of photos, values in [0, 1]
@@ -86,7 +87,9 @@ class TrainStep:
         loss: PerceptualLoss,
         recipe: Recipe,
         teacher: Teacher | None = None,
+        few: bool = False,
     ) -> None:
+        """Take a network and what it learns by; `few` says that there are few photos."""
         self.accelerator = accelerator
         self.recipe = recipe
         self.plain = network
@@ -95,11 +98,14 @@ class TrainStep:
         # Of photos and step; several networks that learn from the same photos share one (each.py).
         self.targets: Callable[[Tensor, int], Feats] = lambda photos, _: loss.targets(photos)
         self.balance = Balance(loss, recipe.content_target, recipe.loss.strength, recipe.steps)
+        if few:
+            self.balance.harder = OF_FEW
         self.guard = FiniteGuard(accelerator.device)
         self.critic: Critic | None = None
         if recipe.adversarial_weight:
             self.critic = Critic(loss, recipe.seen, recipe.seed, accelerator)
-        self.network, *self.optimizers = accelerator.prepare(network, *_optimizers(network, recipe))
+        optimizers = optimizers_of(network, recipe, few)
+        self.network, *self.optimizers = accelerator.prepare(network, *optimizers)
         self.average: AveragedModel | None = None
         if recipe.average:
             self.average = AveragedModel(network)
@@ -256,21 +262,25 @@ def _update(average: AveragedModel, network: StyleNetwork, decay: float) -> None
     average.n_averaged += 1
 
 
-def _optimizers(network: StyleNetwork, recipe: Recipe) -> list[torch.optim.Optimizer]:
+def optimizers_of(
+    network: StyleNetwork, recipe: Recipe, few: bool = False
+) -> list[torch.optim.Optimizer]:
     """Return the optimizers of the parameters that are trained, `times` the learning rate for each.
 
     Muon for the convolutions that a normalisation follows, Adam for the rest. Of many paintings
-    each sees few of the photos: their scales and shifts learn faster.
+    each sees few of the photos: their scales and shifts learn faster. Where photos are `few`,
+    convolutions learn rings and grain from them: the recipe may leave these out.
     """
     norms = [p for m in network.modules() if isinstance(m, InstanceNorm) for p in m.parameters()]
     hidden = [m.conv.weight for m in network.modules() if isinstance(m, ConvNorm)]
     known = {id(p) for p in (*norms, *hidden)}
     rest = [p for p in network.parameters() if id(p) not in known]
-    if recipe.train == "norms":
+    times = recipe.norm_rate if network.paintings else 1.0
+    norms_alone = recipe.train == "norms" or (recipe.train == "auto" and few)
+    if norms_alone and recipe.init != SCRATCH:
         for parameter in (*hidden, *rest):
             parameter.requires_grad_(False)
-        return [_adam([{"params": norms, "times": 1.0}], recipe)]
-    times = recipe.norm_rate if network.paintings else 1.0
+        return [_adam([{"params": norms, "times": NORMS_TIMES * times}], recipe)]
     groups = [{"params": rest, "times": ADAM_TIMES}, {"params": norms, "times": ADAM_TIMES * times}]
     muon = Muon(hidden, MUON_TIMES * recipe.learning_rate)
     muon.param_groups[0]["times"] = MUON_TIMES

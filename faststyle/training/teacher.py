@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from faststyle.abstraction import abstract
 from faststyle.checkpoint import About, find_checkpoint, load_network, painting_names, read_about
 from faststyle.errors import CheckpointError
 from faststyle.networks.network import StyleNetwork
@@ -36,7 +37,11 @@ class Teacher(NamedTuple):
 
     @torch.no_grad()
     def paint(self, photos: Tensor, which: Tensor) -> Tensor:
-        """Return its pictures, (B, 3, H, W), of photos; `which`, (B,), are their paintings."""
+        """Return its pictures, (B, 3, H, W), of photos; `which`, (B,), are their paintings.
+
+        The photos are abstracted as for the teacher; who copies it learns to do so itself.
+        """
+        photos = abstract(photos, self.about.abstraction)
         if not self.rows:
             picture: Tensor = self.network(photos)
             return picture

@@ -89,5 +89,3 @@ def check_collection(recipe: Recipe, paintings: PaintingSet) -> None:
     """Raise RecipeError where a recipe does not suit one painting, or a folder of them."""
     if recipe.name == "collection" and not paintings.is_collection:
         raise RecipeError("the recipe collection needs a folder of paintings: `style` FOLDER")
-    if recipe.train == "norms" and paintings.is_collection:
-        raise RecipeError("train = norms is for one painting; for a folder use `recipe` collection")

@@ -99,12 +99,16 @@ class Trainer:
         if teacher is not None:
             teacher.network.to(accelerator.device).to(memory_format=torch.channels_last)
             self.loss.balance.copy_(teacher.balance())
-        self.train_step = TrainStep(accelerator, self.network, self.loss, recipe, teacher)
+        self.train_step = TrainStep(
+            accelerator, self.network, self.loss, recipe, teacher, source.strong
+        )
         self.state = RunState(self.train_step.balance)
         self.per_step = recipe.batch_size * accelerator.num_processes * recipe.accumulate
         self.per_step_before = self.per_step  # in the run that is resumed
         self.meter = Meter(accelerator, recipe.accumulate, self.per_step)
-        self.held_out = HeldOut(lambda: self.train_step.shown, accelerator.device)
+        self.held_out = HeldOut(
+            lambda: self.train_step.shown, accelerator.device, recipe.abstraction
+        )
         self.reporter = Reporter(accelerator, files, recipe, paintings, source, weights, quiet)
 
     @property

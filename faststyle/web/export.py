@@ -227,7 +227,8 @@ def _write_style(model: WebModel, checkpoint: Path, name: str, folder: Path) -> 
     place = folder / "styles" / name
     place.mkdir(parents=True)
     (place / "model.onnx").write_bytes(model.data)
-    picture = Stylizer.load(str(checkpoint))(_example_photo(THUMBNAIL))
+    stylizer = Stylizer.load(str(checkpoint))
+    picture = stylizer(_example_photo(THUMBNAIL), abstraction=0.0)  # as the page paints
     (place / "thumbnail.jpg").write_bytes(_jpeg(picture))
     return {
         "id": name,
