@@ -26,6 +26,7 @@ DIGITS = {"grid": 1, "stripes": 1}  # of other scores: two
 NOT_SET = (
     *("name", "photos", "workers", "compile", "log_every", "preview_every", "state_every"),
     "loss.balance",
+    "train",  # auto does the same for so many photos
 )
 OPTIONS = (
     "steps",

@@ -248,6 +248,7 @@ def _make(style: str, painting: Path, recipe: Recipe, settings: Settings) -> Pat
             "photos": settings.photos_are,
             "init": Path(recipe.init).stem,
             "teacher": Path(recipe.teacher).stem,
+            "abstraction": recipe.abstraction,
         },
         scores={key: about.scores[key] for key in ("content_rel", "style_rel")},
         measured={key: run[key] for key in ("seconds", "machine") if key in run},
@@ -255,7 +256,7 @@ def _make(style: str, painting: Path, recipe: Recipe, settings: Settings) -> Pat
     # It has the name that it gets in the gallery: comparisons are labelled with it.
     half = files.folder / f"{style}{SUFFIX}"
     save_checkpoint(half, network, about, torch.float16)
-    found = _measure(half, files.checkpoint, painting, settings)
+    found = _measure(half, files.checkpoint, painting, about.abstraction, settings)
     scores = found["scores"]
     bad = [f"{key} {scores[key]:.2f} of {most}" for key, most in MOST.items() if scores[key] > most]
     if bad:
@@ -290,14 +291,18 @@ def _train(style: str, painting: Path, recipe: Recipe, files: RunFiles, settings
     )
 
 
-def _measure(half: Path, trained: Path, painting: Path, settings: Settings) -> dict[str, Any]:
+def _measure(
+    half: Path, trained: Path, painting: Path, abstraction: float, settings: Settings
+) -> dict[str, Any]:
     """Return scores, flicker and equal step of a network, measured now or by an earlier call.
 
-    `trained` is the file of the training, which is written once.
+    `trained` is the file of the training, which is written once; `abstraction` is how its photos
+    are painted.
     """
     judged = list_photos(settings.judged_on)
     parts = [
         *(sha256(file) for file in (trained, painting, *judged, *settings.clips)),
+        abstraction,
         settings.compare_photos,
         settings.compare_steps,
         settings.vgg_weights and sha256(settings.vgg_weights),
