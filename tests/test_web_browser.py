@@ -439,9 +439,9 @@ def test_a_camera_that_is_refused_is_said_in_words(
         assert error_of(watched.page).startswith("The camera was refused.")
         assert watched.page.text_content("#camera") == "Use the camera"
         assert watched.page.is_enabled("#camera")
-        watched.page.context.unroute("**/model.onnx")
         for route in held:
             route.continue_()
+        watched.page.context.unroute("**/model.onnx")  # it lets go of what is still held
         wait_painted(watched.page)
         assert off(shown(watched.page), painted(styles["dots"], image)) <= 3 * LEVEL
         assert watched.page.text_content("#error").startswith("The camera was refused.")
