@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,15 @@ from faststyle.errors import PhotosError
 from faststyle.perceptual.weights import find_weights, load_vgg
 from faststyle.training.leaves import dead_leaves
 from faststyle.training.photos import (
+    DYING,
     SAMPLE_HELD_OUT,
     SAMPLE_TRAIN,
+    Batch,
     NumberedPhotos,
     held_out_photos,
     open_photos,
     photo_loader,
+    with_death_told,
 )
 
 SIZE = 32
@@ -260,3 +265,25 @@ def test_a_stream_that_failed_is_read_anew(parquet: Path, monkeypatch: pytest.Mo
             with pytest.raises(PhotosError, match="cut off"):
                 broken.photo(0, 0)
     assert [broken.photo(n, 0)[0] for n in range(3)] == expected
+
+
+@pytest.mark.parametrize("broken", [ConnectionResetError("reset by peer"), EOFError()])
+def test_a_connection_that_breaks_with_its_process_is_told_as_the_death(broken: Exception) -> None:
+    died = "DataLoader worker (pid 1) is killed by signal: Killed."
+
+    def batches() -> Iterator[Batch]:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        raise broken
+        yield
+
+    def handler(*_: object) -> None:  # as torch's, which runs when the system tells the death
+        raise RuntimeError(died)
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        began = time.monotonic()
+        with pytest.raises(RuntimeError, match="DataLoader worker"):
+            list(with_death_told(batches()))
+        assert time.monotonic() - began < DYING
+    finally:
+        signal.signal(signal.SIGALRM, before)

@@ -11,7 +11,8 @@ from __future__ import annotations
 import functools
 import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, TypedDict
 
@@ -42,6 +43,8 @@ MIN_SIDE = 32  # pixels: a crop of a smaller photo is all blur
 MAX_ATTEMPTS = 20  # bad photos in a row before the source is given up
 READ_AT_ONCE = 16  # rows
 RETRIES = 3  # of a stream that is cut off
+LOADER_DIED = "DataLoader worker"  # in torch's errors for that
+DYING = 5.0  # seconds that a process may take from its last byte to its end
 CROP = (0.8, 1.0)  # side of the random crop over the photo's shorter side
 STRONG_CROP = (0.35, 1.0)
 SMALLEST_CROP = 0.6  # over the training size: a smaller crop would be magnified until it is soft
@@ -350,6 +353,21 @@ def photo_loader(
         prefetch_factor=4 if workers else None,
         worker_init_fn=_start_worker,
     )
+
+
+def with_death_told(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Yield batches; where their process dies, raise torch's error for that and no other.
+
+    A process that dies closes its connections first, which may break a read. Torch's RuntimeError
+    follows when the process has ended, at whatever line is run then. So it is waited for here.
+    Raises: RuntimeError.
+    """
+    try:
+        yield from batches
+    except (OSError, EOFError, RuntimeError) as error:
+        if LOADER_DIED not in str(error):
+            time.sleep(DYING)  # torch's error ends it
+        raise
 
 
 def _start_worker(_: int) -> None:

@@ -44,7 +44,7 @@ from faststyle.training.accelerators import agreed_signal, can_compile, count_on
 from faststyle.training.guard import dead_output
 from faststyle.training.held_out import HeldOut
 from faststyle.training.painting import PaintingSet
-from faststyle.training.photos import Batch, PhotoSource, photo_loader
+from faststyle.training.photos import LOADER_DIED, Batch, PhotoSource, photo_loader, with_death_told
 from faststyle.training.recipe import Recipe, learning_rate
 from faststyle.training.remote import public
 from faststyle.training.report import Meter, Reporter, Result
@@ -152,7 +152,7 @@ class Trainer:
             if is_out_of_memory(error):
                 raise self._without_memory() from error
             # torch raises it wherever this process is at that moment
-            if "DataLoader worker" not in str(error):
+            if LOADER_DIED not in str(error):
                 raise
             reason = "the process that loads photos has died; was there too little memory?"
             raise PhotosError(f"{reason} {self._way_on()}") from error
@@ -276,7 +276,7 @@ class Trainer:
             self.accelerator.process_index,
             put_on_device=self.accelerator.device.type != "xla",  # there it is done anyway
         )
-        return prepared
+        return with_death_told(prepared)
 
     def _log(self, stylized: Tensor, photos: Tensor) -> None:
         """Report the means since the last log: only here a step waits for the device."""
