@@ -25,6 +25,7 @@ from faststyle.files import sha256
 from faststyle.images import Picture, read_image
 from faststyle.networks import build_network
 from faststyle.networks.johnson import Johnson
+from faststyle.networks.layers import InstanceNorm
 from faststyle.networks.network import StyleNetwork, with_rim, without_rim
 from faststyle.perceptual.loss_config import LossConfig
 from faststyle.perceptual.losses import PerceptualLoss
@@ -103,6 +104,27 @@ def test_the_objective_of_training_goes_down_from_the_network_s_picture(
     assert not found.network.training
     assert not any(parameter.requires_grad for parameter in found.network.parameters())
     assert one(photo).first == found.first
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("train", ["all", "norms", "auto"])
+def test_scales_and_shifts_learn_alone(
+    tiny_weights: VGGWeights, painting: Path, photo: Tensor, train: str
+) -> None:
+    one = Refiner(
+        Johnson(4, 1).eval(),
+        replace(RECIPE, train=train),
+        read_image(painting),
+        tiny_weights,
+        3,
+        CPU,
+    )
+    norms = [m for m in one.network.modules() if isinstance(m, InstanceNorm)]
+    may = {id(parameter) for norm in norms for parameter in norm.parameters()}
+    found = one(photo)
+    assert found.last["total"] < found.first["total"]
+    for before, after in zip(one.network.parameters(), found.network.parameters(), strict=True):
+        assert torch.equal(before, after) == (id(before) not in may)
 
 
 @pytest.mark.usefixtures("clock")

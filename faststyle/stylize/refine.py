@@ -1,9 +1,10 @@
 """Refining for a still picture: the network learns from this one photo for a few seconds more.
 
 Its objective is the function of the photo that it was trained on, as in the slow path, and what is
-optimised are its weights. So a refined picture has the strokes of a network, and no grain. In
-training a network serves all photos; here it serves one. It ends with the weights of the lowest
-objective on the way, so that is never higher than at the start.
+optimised are the scales and shifts of its normalisations. So a refined picture has the strokes of
+the network: convolutions that learn one photo learn grain from it. In training a network serves all
+photos; here it serves one. It ends with the weights of the lowest objective on the way, so that is
+never higher than at the start.
 
 Differs from Gatys, Ecker, Bethge (2015), https://arxiv.org/abs/1508.06576, who optimise pixels.
 Weights in place of pixels are from Ulyanov, Vedaldi, Lempitsky (2018), "Deep Image Prior",
@@ -111,7 +112,11 @@ class Refiner:
         self.network = network
         # Without the critic, the objective of a photo is a fixed function.
         self.recipe = replace(
-            recipe, train="all", learning_rate=LEARNING_RATE, adversarial_weight=0.0
+            recipe,
+            init="base",  # the network is trained: its convolutions can stay as they are
+            train="norms",
+            learning_rate=LEARNING_RATE,
+            adversarial_weight=0.0,
         )
         self.seconds = seconds
         self.options = replace(options, engine="torch")
